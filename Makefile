@@ -1,0 +1,61 @@
+PYTHON ?= python3
+OUT ?= runs/demo
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LOCK := requirements-dev.lock
+LOCK_EXTRAS := dev plots tensorboard mujoco
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Variables: PYTHON=$(PYTHON) (for setup), OUT=$(OUT) (for demo), ARGS (for test, bench).'
+
+setup: $(INSTALLED) ## make .venv with the locked dependencies and safemesa (editable)
+
+$(INSTALLED): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("safemesa needs Python 3.11 or newer, but $(PYTHON) is %d.%d; try: make setup PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/python || { echo 'Creating $(VENV)'; $(PYTHON) -m venv $(VENV); }
+	@echo 'Installing $(LOCK) into $(VENV) (once; some minutes)'
+	@$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	@echo 'Installing safemesa (editable)'
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: setup ## train, adapt and deploy a small example; results in OUT
+	@$(BIN)/safemesa demo --out $(OUT)
+
+test: setup ## run the tests on all cores
+	@$(BIN)/python -m pytest -q -n auto $(ARGS)
+
+test-slow: setup ## run the slow tests (learning, end to end)
+	@$(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
+
+check: setup ## lint, formatting, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+
+bench: setup ## measure speed against PyTorch, Stable-Baselines3 and SBX
+	@echo 'Installing the bench extra (PyTorch is large)'
+	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
+lock: setup ## resolve the newest versions into requirements-dev.lock, for every supported Python
+	@$(BIN)/python -m pip install --quiet uv
+	@UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --upgrade --universal \
+		--python-version 3.11 --no-emit-index-url $(LOCK_EXTRAS:%=--extra %) \
+		--output-file $(LOCK) pyproject.toml
+	@echo 'Wrote $(LOCK)'
+
+clean: ## remove .venv, caches and build output (not runs/ or data/)
+	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +

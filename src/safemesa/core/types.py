@@ -1,0 +1,53 @@
+"""The words of the project as types: transitions, risk batches and metrics."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+Key = PRNGKeyArray
+Metrics = dict[str, Array]
+"""Scalars that an update reports. Maths returns them; only the phases write them anywhere."""
+
+PyTree = Any
+
+
+class Transition(NamedTuple):
+    """One step of an environment, or a batch of them (leading axes `...`).
+
+    `cost` is 1 where `next_obs` violates the constraint. `terminated`, `truncated` and `cost` are
+    three different things: a violation or a goal terminates, a time limit truncates.
+    """
+
+    obs: Float[Array, "... obs"]
+    action: Float[Array, "... act"]
+    reward: Float[Array, "..."]
+    cost: Float[Array, "..."]
+    next_obs: Float[Array, "... obs"]
+    terminated: Bool[Array, "..."]
+    truncated: Bool[Array, "..."]
+
+
+class RiskBatch(NamedTuple):
+    """What the safety critic and the recovery policy learn from.
+
+    Observations are already normalised and actions already scaled to [-1, 1]. `next_action` is the
+    action of the policy whose risk is learned: a draw of the reference policy or the logged action
+    in Phases 1 and 2, a draw of the task policy in Phase 3.
+    """
+
+    obs: Float[Array, "... obs"]
+    action: Float[Array, "... act"]
+    cost: Float[Array, "..."]
+    next_obs: Float[Array, "... obs"]
+    next_action: Float[Array, "... act"]
+    terminated: Float[Array, "..."]
+
+
+class TaskBatch(NamedTuple):
+    """What the task policy learns from. Actions are scaled to [-1, 1]."""
+
+    obs: Float[Array, "... obs"]
+    action: Float[Array, "... act"]
+    reward: Float[Array, "..."]
+    next_obs: Float[Array, "... obs"]
+    terminated: Float[Array, "..."]

@@ -1,0 +1,1 @@
+"""Logs of many tasks: the native format, sampling, and the online store."""

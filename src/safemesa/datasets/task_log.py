@@ -1,0 +1,67 @@
+"""The log of one task as columns, in memory or mapped from a file."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from safemesa.datasets.validation import row_chunks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskLog:
+    """The log of one task.
+
+    `columns` maps the names of `format.COLUMNS` to arrays of `[n, ...]`, in memory or mapped from
+    a file: obs `[n, o]`, action `[n, a]` (physical units), reward `[n]`, cost `[n]` (0 or 1),
+    next_obs `[n, o]`, terminated `[n]`, truncated `[n]`, episode `[n]` and step `[n]`.
+    """
+
+    name: str
+    role: str
+    columns: Mapping[str, np.ndarray]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def transitions(self) -> int:
+        """Number of rows."""
+        return int(self.columns["obs"].shape[0])
+
+    @functools.cached_property
+    def violations(self) -> int:
+        """Number of rows with cost 1."""
+        return sum(int(np.count_nonzero(cost)) for cost in self._chunks("cost"))
+
+    @functools.cached_property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        count, last = 0, None
+        for episode in self._chunks("episode"):
+            count += int(np.count_nonzero(np.diff(episode))) + int(episode[0] != last)
+            last = episode[-1]
+        return count
+
+    @functools.cached_property
+    def total_reward(self) -> float:
+        """Sum of all rewards."""
+        return sum(float(np.sum(reward, dtype=np.float64)) for reward in self._chunks("reward"))
+
+    def next_action(self) -> tuple[np.ndarray, np.ndarray]:
+        """The logged action of the following step: `(action [n, a], valid [n])`, in memory.
+
+        `valid` is false on the last row of an episode, which has no following step; there
+        `action` repeats the row's own action, so that it stays within its bounds.
+        """
+        episode, action = self.columns["episode"], self.columns["action"]
+        valid = np.zeros(self.transitions, np.bool_)
+        # Steps of an episode have no gaps, so the following row is the following step.
+        valid[:-1] = episode[1:] == episode[:-1]
+        following = np.array(action)
+        following[:-1][valid[:-1]] = action[1:][valid[:-1]]
+        return following, valid
+
+    def _chunks(self, column: str) -> Iterator[np.ndarray]:
+        for chunk in row_chunks(self.transitions):
+            yield self.columns[column][chunk]

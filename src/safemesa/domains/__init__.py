@@ -1,0 +1,1 @@
+"""Task distributions: families of environments that differ in their dynamics only."""

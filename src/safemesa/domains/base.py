@@ -1,0 +1,119 @@
+"""What a domain is: a family of tasks that differ in dynamics only (MESA section 3)."""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from safemesa.core.types import Key, PyTree
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spaces:
+    """Shapes and units that all tasks of a domain share."""
+
+    obs_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    horizon: int
+    dt: float = 1.0
+
+    @property
+    def obs_size(self) -> int:
+        """Number of observed signals."""
+        return len(self.obs_names)
+
+    @property
+    def action_size(self) -> int:
+        """Number of actuated signals."""
+        return len(self.action_names)
+
+
+class Step(NamedTuple):
+    """What one environment step returns. `cost` is 1 where the new state violates."""
+
+    obs: Float[Array, " obs"]
+    reward: Float[Array, ""]
+    cost: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    success: Bool[Array, ""]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AbstractDomain(abc.ABC):
+    """A task distribution. Final classes are frozen dataclasses: hashable and jit-static.
+
+    Attributes:
+        name: What the command line calls the domain.
+        gym_id: Its Gymnasium id.
+        has_success: Whether an episode can succeed; if not, `successes` is null in summaries.
+        terminate_on_violation: Whether a violation ends the episode, as it does in Phase 3.
+    """
+
+    name: str
+    gym_id: str
+    has_success: bool = True
+    terminate_on_violation: bool = True
+
+    @property
+    @abc.abstractmethod
+    def spaces(self) -> Spaces:
+        """Shapes, names and units."""
+
+    @abc.abstractmethod
+    def sample_task(self, rng: np.random.Generator, split: str) -> PyTree:
+        """Draws the parameters of one task; `split` is `"train"` or `"test"`."""
+
+    @abc.abstractmethod
+    def task_parameters(self, task: PyTree) -> dict[str, Any]:
+        """The task as plain JSON, for manifests and reports."""
+
+    @abc.abstractmethod
+    def task_from_parameters(self, parameters: dict[str, Any]) -> PyTree:
+        """The inverse of `task_parameters`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AbstractJaxDomain(AbstractDomain):
+    """A domain whose dynamics are pure functions, so that whole phases compile.
+
+    A state is a NamedTuple of arrays with at least `obs`-relevant fields and `steps` (int32), the
+    number of steps taken in the episode.
+    """
+
+    @abc.abstractmethod
+    def reset(self, task: PyTree, *, key: Key) -> tuple[PyTree, Float[Array, " obs"]]:
+        """Draws a start state; returns `(state, obs)`."""
+
+    @abc.abstractmethod
+    def step(
+        self, task: PyTree, state: PyTree, action: Float[Array, " act"], *, key: Key
+    ) -> tuple[PyTree, Step]:
+        """Applies one physical action; clips it to the action space first."""
+
+    @property
+    @abc.abstractmethod
+    def log_max_length(self) -> int:
+        """Largest `length` that `log_start` returns."""
+
+    @abc.abstractmethod
+    def log_start(
+        self, task: PyTree, *, key: Key
+    ) -> tuple[PyTree, Float[Array, " obs"], Int[Array, ""], Int[Array, ""]]:
+        """Start of one rollout of the paper's data collection.
+
+        Returns `(state, obs, mode, length)`: `mode` selects the random policy of the rollout (a
+        domain may have several) and `length` is its largest number of steps.
+        """
+
+    @abc.abstractmethod
+    def log_action(self, mode: Int[Array, ""], *, key: Key) -> Float[Array, " act"]:
+        """A physical action of the data-collecting random policy `mode`."""
+
+    @abc.abstractmethod
+    def render(self, task: PyTree, state: PyTree, size: int = 400) -> np.ndarray:
+        """An RGB image `[size, size, 3]` of uint8."""

@@ -1,0 +1,117 @@
+"""Arms: rows of a results table. A record of meta-learner, guard and what differs otherwise.
+
+Free of JAX, so that `--help` is quick.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.phases.config import RunConfig
+from safemesa.phases.presets import preset_config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One compared algorithm."""
+
+    name: str
+    title: str
+    meta_learner: str
+    guard: str
+    summary: str
+    change: Callable[[RunConfig], RunConfig] = lambda config: config
+
+
+def _as_printed(config: RunConfig) -> RunConfig:
+    """The rates of Table 1 and the recovery policy of Algorithm 1."""
+    return replace(
+        config,
+        meta=replace(config.meta, inner_rate=1e-3, outer_rate=1e-5, recovery_logs="test"),
+        risk=replace(config.risk, learning_rate=1e-3),
+    )
+
+
+def _learned_rates(config: RunConfig) -> RunConfig:
+    """Meta-SGD's rates start at 0.1 (docs/fidelity.md)."""
+    return replace(config, meta=replace(config.meta, inner_rate=0.1))
+
+
+_ARMS = (
+    Arm(
+        name="mesa",
+        title="MESA",
+        meta_learner="maml",
+        guard="recovery_rl",
+        summary="MAML critic with an inner rate that adapts, Recovery RL",
+    ),
+    Arm(
+        name="mesa_as_printed",
+        title="MESA (as printed)",
+        meta_learner="maml",
+        guard="recovery_rl",
+        summary="MESA with the rates of Table 1, which hardly adapt",
+        change=_as_printed,
+    ),
+    Arm(
+        name="mesa_metasgd",
+        title="MESA (Meta-SGD)",
+        meta_learner="meta_sgd",
+        guard="recovery_rl",
+        summary="MESA with learned inner rates, one per tensor",
+        change=_learned_rates,
+    ),
+    Arm(
+        name="multitask",
+        title="Multi-Task",
+        meta_learner="multitask",
+        guard="recovery_rl",
+        summary="one critic on all training logs, then adapted like MESA's",
+    ),
+    Arm(
+        name="rrl",
+        title="RRL",
+        meta_learner="scratch",
+        guard="recovery_rl",
+        summary="Recovery RL from the test log alone",
+    ),
+    Arm(
+        name="unconstrained",
+        title="Unconstrained",
+        meta_learner="scratch",
+        guard="none",
+        summary="SAC that ignores constraints",
+    ),
+)
+
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _ARMS}
+
+
+def find_arm(name: str) -> Arm:
+    """A named arm, or `<meta-learner>+<guard>`.
+
+    Raises:
+        ConfigurationError: unknown.
+    """
+    if name in ARMS:
+        return ARMS[name]
+    meta_learner, plus, guard = name.partition("+")
+    if plus:
+        return Arm(
+            name=name, title=name, meta_learner=meta_learner, guard=guard, summary="a combination"
+        )
+    close = difflib.get_close_matches(name, ARMS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigurationError(
+        f"unknown arm {name!r}.{hint} Known: {', '.join(ARMS)}, or <meta-learner>+<guard>."
+    )
+
+
+def configure(arm: str, domain: str, preset: str) -> RunConfig:
+    """The configuration of an arm on a domain at a preset; flags may change it further."""
+    record = find_arm(arm)
+    config = record.change(preset_config(domain, preset))
+    return replace(
+        config, arm=arm, meta_learner=record.meta_learner, guard=record.guard
+    )

@@ -1,0 +1,183 @@
+"""What a meta-learner is, and the inner loop that Phases 1 and 2 share.
+
+A new meta-learner is one final class in one file of this folder: subclass `AbstractMetaLearner`,
+register it by name, import it in `learners/meta/__init__.py`.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from safemesa.core.types import Metrics, PyTree, RiskBatch
+from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.risk import RiskTerm, no_risk_term, risk_loss, risk_target
+from safemesa.networks.critics import RiskCritic
+
+
+class BatchPlan(NamedTuple):
+    """Which rows one outer step needs: `[tasks, steps, rows]` support and `[tasks, rows]` query."""
+
+    tasks: int
+    distinct_tasks: bool
+    support_steps: int
+    support_rows: int
+    query_rows: int
+
+
+class MetaState(eqx.Module):
+    """The prior while it is being learned. `log_step_sizes` has one scalar per tensor."""
+
+    critic: RiskCritic
+    log_step_sizes: PyTree
+    critic_optimiser: PyTree
+    step_size_optimiser: PyTree
+
+
+class AbstractMetaLearner(abc.ABC):
+    """A way to learn a safety critic from several tasks and to specialise it to one of them.
+
+    Subclasses are frozen dataclasses with the two fields below; `update` is pure.
+    """
+
+    config: MetaConfig
+    risk: RiskConfig
+    uses_training_logs: ClassVar[bool]
+    """False for learners that start Phase 2 from fresh networks."""
+
+    @property
+    @abc.abstractmethod
+    def inner_steps(self) -> int:
+        """Inner gradient steps that this learner takes first in Phase 2."""
+
+    @abc.abstractmethod
+    def plan(self, tasks: int) -> BatchPlan:
+        """The rows of one outer step, given the number of training tasks."""
+
+    @abc.abstractmethod
+    def init(self, critic: RiskCritic) -> MetaState:
+        """State before the first outer step."""
+
+    @abc.abstractmethod
+    def update(
+        self,
+        state: MetaState,
+        support: RiskBatch,
+        query: RiskBatch,
+        risk_term: RiskTerm = no_risk_term,
+    ) -> tuple[MetaState, Metrics]:
+        """One outer step. Leaves of `support` are `[tasks, steps, rows, ...]`, of `query` without
+        the steps."""
+
+
+def critic_gradient(
+    critic: RiskCritic, batch: RiskBatch, risk: RiskConfig, risk_term: RiskTerm = no_risk_term
+) -> tuple[Float[Array, ""], RiskCritic]:
+    """Safety loss and its gradient, bootstrapping from the critic itself without a gradient."""
+    target = risk_target(critic, batch, risk.gamma_risk)
+
+    def loss_of(candidate: RiskCritic) -> Float[Array, ""]:
+        return risk_loss(candidate, batch, target, risk.loss) + risk_term(candidate, batch)
+
+    return jax.value_and_grad(loss_of)(critic)
+
+
+def inner_loop(
+    critic: RiskCritic,
+    log_step_sizes: PyTree,
+    support: RiskBatch,
+    risk: RiskConfig,
+    *,
+    first_order: bool = False,
+    risk_term: RiskTerm = no_risk_term,
+) -> RiskCritic:
+    """Gradient steps `psi - alpha_1 grad L_risk(psi)`, one per leading entry of `support`.
+
+    MESA Algorithm 1, lines 4 and 10. Differentiable to second order unless `first_order`.
+    """
+
+    def inner_step(current: RiskCritic, batch: RiskBatch) -> tuple[RiskCritic, None]:
+        _, grads = critic_gradient(current, batch, risk, risk_term)
+        if first_order:
+            grads = jax.lax.stop_gradient(grads)
+        stepped = jax.tree.map(
+            lambda weight, log_rate, grad: weight - jnp.exp(log_rate) * grad,
+            current,
+            log_step_sizes,
+            grads,
+        )
+        return stepped, None
+
+    if support.cost.shape[0] == 1:
+        return inner_step(critic, jax.tree.map(lambda leaf: leaf[0], support))[0]
+    return jax.lax.scan(inner_step, critic, support)[0]
+
+
+def constant_step_sizes(critic: RiskCritic, rate: float) -> PyTree:
+    """The logarithm of one rate for every tensor of the critic."""
+    return jax.tree.map(lambda _: jnp.log(jnp.asarray(rate, jnp.float32)), critic)
+
+
+def adapted_loss(
+    critic: RiskCritic,
+    log_step_sizes: PyTree,
+    support: RiskBatch,
+    query: RiskBatch,
+    *,
+    config: MetaConfig,
+    risk: RiskConfig,
+    risk_term: RiskTerm,
+) -> Float[Array, ""]:
+    """Outer loss of one task: the query loss of the adapted critic (MESA eq. 2).
+
+    Bootstraps from the adapted critic, without a gradient through the target.
+    """
+    adapted = inner_loop(
+        critic, log_step_sizes, support, risk, first_order=config.first_order, risk_term=risk_term
+    )
+    target = risk_target(adapted, query, risk.gamma_risk)
+    return risk_loss(adapted, query, target, risk.loss) + risk_term(adapted, query)
+
+
+def mean_over_tasks(
+    task_gradient: Callable[[RiskBatch, RiskBatch], PyTree], support: RiskBatch, query: RiskBatch
+) -> PyTree:
+    """Mean of `task_gradient(support_j, query_j)` over the leading task axis.
+
+    Sequential on a CPU, where batched products are no faster and memory traffic is, and
+    vectorised on accelerators.
+    """
+    if jax.default_backend() == "cpu":
+        first = jax.tree.map(lambda leaf: leaf[0], (support, query))
+        shapes = jax.eval_shape(task_gradient, *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def add(total: PyTree, task: tuple[RiskBatch, RiskBatch]) -> tuple[PyTree, None]:
+            return jax.tree.map(jnp.add, total, task_gradient(*task)), None
+
+        total = jax.lax.scan(add, zeros, (support, query))[0]
+    else:
+        per_task = jax.vmap(task_gradient)(support, query)
+        total = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), per_task)
+    count = query.cost.shape[0]
+    return jax.tree.map(lambda leaf: leaf / count, total)
+
+
+def outer_optimiser(config: MetaConfig) -> optax.GradientTransformation:
+    """Adam behind a clip of the global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.gradient_clip), optax.adam(config.outer_rate)
+    )
+
+
+def apply_outer_step(
+    state: MetaState, grads: RiskCritic, config: MetaConfig
+) -> tuple[RiskCritic, PyTree]:
+    """The new critic and the new state of its optimiser."""
+    updates, optimiser = outer_optimiser(config).update(grads, state.critic_optimiser)
+    return optax.apply_updates(state.critic, updates), optimiser

@@ -1,0 +1,90 @@
+"""Meta-SGD: MAML that also learns its inner rates, one per tensor (Li et al. 2017)."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from safemesa.core.types import Metrics, PyTree, RiskBatch
+from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.meta.base import (
+    AbstractMetaLearner,
+    BatchPlan,
+    MetaState,
+    adapted_loss,
+    apply_outer_step,
+    constant_step_sizes,
+    mean_over_tasks,
+    outer_optimiser,
+)
+from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.risk import RiskTerm, no_risk_term
+from safemesa.networks.critics import RiskCritic
+
+
+@final
+@meta_learners.register("meta_sgd")
+@dataclass(frozen=True, kw_only=True)
+class MetaSGD(AbstractMetaLearner):
+    """Inner rates are exponentials of learned numbers, so they stay positive."""
+
+    config: MetaConfig
+    risk: RiskConfig
+    uses_training_logs: ClassVar[bool] = True
+
+    @property
+    def inner_steps(self) -> int:
+        """As many as in Phase 1, at the learned rates."""
+        return self.config.inner_steps
+
+    def plan(self, tasks: int) -> BatchPlan:
+        """K distinct tasks with disjoint support and query rows."""
+        config = self.config
+        return BatchPlan(
+            min(config.tasks, tasks),
+            True,
+            config.inner_steps,
+            config.support_batch,
+            config.query_batch,
+        )
+
+    @property
+    def step_size_optimiser(self) -> optax.GradientTransformation:
+        """Adam on the logarithms of the rates."""
+        return optax.adam(self.config.step_size_rate)
+
+    def init(self, critic: RiskCritic) -> MetaState:
+        """All rates start at `config.inner_rate`."""
+        rates = constant_step_sizes(critic, self.config.inner_rate)
+        optimiser = outer_optimiser(self.config).init(critic)
+        return MetaState(critic, rates, optimiser, self.step_size_optimiser.init(rates))
+
+    def update(
+        self,
+        state: MetaState,
+        support: RiskBatch,
+        query: RiskBatch,
+        risk_term: RiskTerm = no_risk_term,
+    ) -> tuple[MetaState, Metrics]:
+        """One Adam step on the critic and one on the rates, from the same outer loss."""
+
+        def loss_of(parameters: tuple[RiskCritic, PyTree], *batches: RiskBatch) -> Array:
+            return adapted_loss(
+                *parameters, *batches, config=self.config, risk=self.risk, risk_term=risk_term
+            )
+
+        def task_gradient(*batches: RiskBatch) -> tuple[Float[Array, ""], PyTree]:
+            return jax.value_and_grad(loss_of)((state.critic, state.log_step_sizes), *batches)
+
+        loss, (grads, rate_grads) = mean_over_tasks(task_gradient, support, query)
+        critic, optimiser = apply_outer_step(state, grads, self.config)
+        updates, rate_optimiser = self.step_size_optimiser.update(
+            rate_grads, state.step_size_optimiser
+        )
+        rates = optax.apply_updates(state.log_step_sizes, updates)
+        mean_rate = jnp.mean(jnp.exp(jnp.stack(jax.tree.leaves(rates))))
+        metrics = {"query_loss": loss, "mean_inner_rate": mean_rate}
+        return MetaState(critic, rates, optimiser, rate_optimiser), metrics

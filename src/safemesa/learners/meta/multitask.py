@@ -1,0 +1,62 @@
+"""Multi-task learning: one critic on the pooled training logs (MESA section 5, Multi-Task)."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import jax
+
+from safemesa.core.types import Metrics, RiskBatch
+from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.meta.base import (
+    AbstractMetaLearner,
+    BatchPlan,
+    MetaState,
+    apply_outer_step,
+    constant_step_sizes,
+    critic_gradient,
+    outer_optimiser,
+)
+from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.risk import RiskTerm, no_risk_term
+from safemesa.networks.critics import RiskCritic
+
+
+@final
+@meta_learners.register("multitask")
+@dataclass(frozen=True, kw_only=True)
+class MultiTask(AbstractMetaLearner):
+    """No inner loop: each row of a batch comes from a task drawn at random."""
+
+    config: MetaConfig
+    risk: RiskConfig
+    uses_training_logs: ClassVar[bool] = True
+
+    @property
+    def inner_steps(self) -> int:
+        """None; Phase 2 is Adam from the first step."""
+        return 0
+
+    def plan(self, tasks: int) -> BatchPlan:
+        """One row from each of `query_batch` tasks drawn with replacement."""
+        del tasks
+        return BatchPlan(self.config.query_batch, False, 0, 0, 1)
+
+    def init(self, critic: RiskCritic) -> MetaState:
+        """Adam moments at zero; step sizes are not used."""
+        rates = constant_step_sizes(critic, 1.0)
+        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None)
+
+    def update(
+        self,
+        state: MetaState,
+        support: RiskBatch,
+        query: RiskBatch,
+        risk_term: RiskTerm = no_risk_term,
+    ) -> tuple[MetaState, Metrics]:
+        """One Adam step on the pooled batch."""
+        del support
+        pooled = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), query)
+        loss, grads = critic_gradient(state.critic, pooled, self.risk, risk_term)
+        critic, optimiser = apply_outer_step(state, grads, self.config)
+        new_state = MetaState(critic, state.log_step_sizes, optimiser, None)
+        return new_state, {"query_loss": loss}

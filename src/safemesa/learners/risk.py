@@ -1,0 +1,154 @@
+"""The safety critic and the recovery policy: one loss and one update for every arm.
+
+`Q_risk(s, a)` is the discounted probability of a future violation (MESA section 2.2). The paper
+labels the state that is left; here `cost` labels the state that is reached, so our risk is the
+paper's divided by `gamma_risk`, and a certain violation has risk 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from safemesa.core.types import Metrics, PyTree, RiskBatch
+from safemesa.learners.config import RiskConfig
+from safemesa.networks.critics import RiskCritic
+from safemesa.networks.policies import DeterministicPolicy
+
+RiskTerm = Callable[[RiskCritic, RiskBatch], Float[Array, ""]]
+"""A guard's addition to the safety loss, in all phases (for example CSC's conservatism)."""
+
+
+def no_risk_term(critic: RiskCritic, batch: RiskBatch) -> Float[Array, ""]:
+    """The addition of a guard that does not change the safety loss."""
+    del critic, batch
+    return jnp.zeros(())
+
+
+def risk_target(
+    critic: RiskCritic, batch: RiskBatch, gamma_risk: float
+) -> Float[Array, " batch"]:
+    """`y = c + (1 - c)(1 - terminated) gamma_risk Q(s', a')` (MESA section 2.2).
+
+    `critic` is the one that bootstraps (a target network, or an adapted critic in MAML's outer
+    loss). Truncation does not mask. No gradient flows through the target.
+    """
+    next_risk = jax.vmap(critic)(batch.next_obs, batch.next_action)
+    alive = (1.0 - batch.cost) * (1.0 - batch.terminated)
+    return jax.lax.stop_gradient(batch.cost + alive * gamma_risk * next_risk)
+
+
+def risk_loss(
+    critic: RiskCritic, batch: RiskBatch, target: Float[Array, " batch"], kind: str = "mse"
+) -> Float[Array, ""]:
+    """Mean over the batch and sum over members of the squared error or the cross-entropy."""
+    logits = jax.vmap(critic.logits)(batch.obs, batch.action)
+    label = target[:, None]
+    if kind == "bce":
+        losses = jax.nn.softplus(logits) - label * logits
+    else:
+        losses = jnp.square(jax.nn.sigmoid(logits) - label)
+    return jnp.sum(jnp.mean(losses, axis=0))
+
+
+def recovery_loss(
+    recovery: DeterministicPolicy,
+    critic: RiskCritic,
+    obs: Float[Array, "batch obs"],
+    penalty: float,
+) -> Float[Array, ""]:
+    """Risk of the recovery action (MESA section 4.1), with a penalty on saturation."""
+
+    def single(one_obs: Float[Array, " obs"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        raw = recovery.raw(one_obs)
+        return critic(one_obs, jnp.tanh(raw)), jnp.mean(jnp.square(raw))
+
+    risk, size = jax.vmap(single)(obs)
+    return jnp.mean(risk) + penalty * jnp.mean(size)
+
+
+class RecoveryState(eqx.Module):
+    """The recovery policy and its optimiser."""
+
+    policy: DeterministicPolicy
+    optimiser: PyTree
+
+
+class RiskState(eqx.Module):
+    """Everything about risk that learning changes; saved as it is."""
+
+    critic: RiskCritic
+    target_critic: RiskCritic
+    critic_optimiser: PyTree
+    recovery: RecoveryState
+
+
+class RiskModules(NamedTuple):
+    """Fresh networks of one configuration."""
+
+    critic: RiskCritic
+    recovery: DeterministicPolicy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RiskLearner:
+    """Updates critic, target critic and recovery policy from one batch (Phases 2 and 3)."""
+
+    config: RiskConfig
+    target_rate: float
+    """Polyak rate of the target critic; 1 bootstraps from the online critic."""
+    learning_rate: float
+
+    @property
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam, for critic and recovery alike."""
+        return optax.adam(self.learning_rate)
+
+    def init_recovery(self, policy: DeterministicPolicy) -> RecoveryState:
+        """A recovery policy with a fresh optimiser."""
+        return RecoveryState(policy, self.optimiser.init(policy))
+
+    def init(self, critic: RiskCritic, recovery: DeterministicPolicy) -> RiskState:
+        """Fresh optimisers; the target starts as a copy of the critic."""
+        copy = jax.tree.map(jnp.copy, critic)
+        return RiskState(critic, copy, self.optimiser.init(critic), self.init_recovery(recovery))
+
+    def update_recovery(
+        self, state: RecoveryState, critic: RiskCritic, obs: Float[Array, "batch obs"]
+    ) -> tuple[RecoveryState, Metrics]:
+        """One Adam step of the recovery policy down the critic."""
+        loss, grads = jax.value_and_grad(recovery_loss)(
+            state.policy, critic, obs, self.config.recovery_penalty
+        )
+        updates, optimiser = self.optimiser.update(grads, state.optimiser)
+        policy = optax.apply_updates(state.policy, updates)
+        return RecoveryState(policy, optimiser), {"recovery_loss": loss}
+
+    def update(
+        self, state: RiskState, batch: RiskBatch, risk_term: RiskTerm = no_risk_term
+    ) -> tuple[RiskState, Metrics]:
+        """One step of the critic, its target and the recovery policy on one batch."""
+        target = risk_target(state.target_critic, batch, self.config.gamma_risk)
+
+        def loss_of(critic: RiskCritic) -> Float[Array, ""]:
+            return risk_loss(critic, batch, target, self.config.loss) + risk_term(critic, batch)
+
+        loss, grads = jax.value_and_grad(loss_of)(state.critic)
+        updates, critic_optimiser = self.optimiser.update(grads, state.critic_optimiser)
+        critic = optax.apply_updates(state.critic, updates)
+        target_critic = soft_update(state.target_critic, critic, self.target_rate)
+        recovery, metrics = self.update_recovery(state.recovery, critic, batch.obs)
+        metrics |= {"critic_loss": loss, "target_mean": jnp.mean(target)}
+        return RiskState(critic, target_critic, critic_optimiser, recovery), metrics
+
+
+def soft_update(target: PyTree, online: PyTree, rate: float) -> PyTree:
+    """Polyak averaging: `target + rate (online - target)`; exactly `online` at rate 1."""
+    if rate == 1.0:
+        return jax.tree.map(jnp.copy, online)
+    return jax.tree.map(lambda old, new: old + rate * (new - old), target, online)

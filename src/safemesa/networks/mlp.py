@@ -1,0 +1,53 @@
+"""Fully connected networks: one example in, callers `vmap`."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from safemesa.core.types import Key
+
+
+class MLP(eqx.Module):
+    """A fully connected ReLU network; weights are `[in, out]` so that a batch is a plain product.
+
+    Xavier-uniform weights and zero biases, as in Recovery RL's networks.
+    """
+
+    weights: tuple[Float[Array, "in out"], ...]
+    biases: tuple[Float[Array, " out"], ...]
+
+    def __init__(self, sizes: Sequence[int], *, key: Key) -> None:
+        initialise = jax.nn.initializers.glorot_uniform()
+        keys = jax.random.split(key, len(sizes) - 1)
+        self.weights = tuple(
+            initialise(layer_key, (fan_in, fan_out), jnp.float32)
+            for layer_key, fan_in, fan_out in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        )
+        self.biases = tuple(jnp.zeros(size) for size in sizes[1:])
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        """Applies the network to one example."""
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = x @ weight + bias
+            if layer < last:
+                x = jax.nn.relu(x)
+        return x
+
+
+class EnsembleMLP(eqx.Module):
+    """Independent networks of one shape, stacked along a leading `members` axis."""
+
+    members: MLP
+
+    def __init__(self, count: int, sizes: Sequence[int], *, key: Key) -> None:
+        self.members = jax.vmap(lambda member_key: MLP(sizes, key=member_key))(
+            jax.random.split(key, count)
+        )
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, "members out"]:
+        """Applies every member to the same example."""
+        return jax.vmap(lambda member: member(x))(self.members)

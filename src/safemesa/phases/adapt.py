@@ -1,0 +1,220 @@
+"""Phase 2: the prior becomes the risk model of the new robot (MESA section 4.2).
+
+The meta-learner takes its inner steps at its own rates first, then Adam goes on; the target
+critic starts at the prior and follows at `adapt.target_rate`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from safemesa.core.types import Key, Metrics, RiskBatch
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows
+from safemesa.learners.meta import inner_loop, meta_learners
+from safemesa.learners.risk import RiskState, soft_update
+from safemesa.networks.normaliser import fit_normaliser
+from safemesa.phases.artefacts import Prior, RiskModel, prior_template
+from safemesa.phases.build import Learners, build_learners, phase_key
+from safemesa.phases.config import RunConfig
+from safemesa.phases.loop import ChunkLoop
+from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.tables import LogTable, build_log_table
+
+CHUNK = 500
+"""Steps between checkpoints and progress reports."""
+
+
+def adaptation_steps(config: RunConfig) -> int:
+    """Gradient steps of Phase 2: more for a meta-learner that starts from fresh networks."""
+    return config.adapt.steps if uses_training_logs(config) else config.adapt.scratch_steps
+
+
+def uses_training_logs(config: RunConfig) -> bool:
+    """Whether the arm has a Phase 1."""
+    return meta_learners[config.meta_learner].uses_training_logs
+
+
+def _draw(
+    table: LogTable, index: RowIndex, rows: int, fraction: float | None, key: Key
+) -> RiskBatch:
+    key_rows, key_action = jax.random.split(key)
+    return table.batch(sample_rows(index, 0, rows, fraction, key=key_rows), key=key_action)
+
+
+def inner_adaptation(
+    learners: Learners,
+    prior: Prior,
+    state: RiskState,
+    table: LogTable,
+    index: RowIndex,
+    key: Key,
+) -> RiskState:
+    """The inner step that Phase 1 optimised: same rate, same number of rows, same bootstrap."""
+    meta = learners.meta
+    batch = _draw(table, index, meta.config.support_batch, meta.risk.violation_fraction, key)
+    support = jax.tree.map(lambda leaf: leaf[None], batch)
+    critic = inner_loop(
+        state.critic,
+        prior.log_step_sizes,
+        support,
+        meta.risk,
+        risk_term=learners.guard.risk_term,
+    )
+    target = soft_update(state.target_critic, critic, learners.adaptation.target_rate)
+    recovery, _ = learners.adaptation.update_recovery(state.recovery, critic, batch.obs)
+    return replace(state, critic=critic, target_critic=target, recovery=recovery)
+
+
+def adapt_chunk(
+    learners: Learners,
+    rows: int,
+    table: LogTable,
+    index: RowIndex,
+    state: RiskState,
+    root: Key,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+) -> tuple[RiskState, Metrics]:
+    """Adam steps `start` to `stop`; returns the metrics of the last."""
+
+    def step(number: Array, state: RiskState) -> tuple[RiskState, Metrics]:
+        key = jax.random.fold_in(root, number)
+        batch = _draw(table, index, rows, learners.adaptation.config.violation_fraction, key)
+        return learners.adaptation.update(state, batch, learners.guard.risk_term)
+
+    shapes = jax.eval_shape(lambda s: step(start, s)[1], state)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.fori_loop(start, stop, lambda i, carry: step(i, carry[0]), (state, zeros))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled_inner(
+    axis: SeedAxis, learners: Learners, prior: Prior, state: RiskState, *rest: Array
+) -> RiskState:
+    return axis.map(partial(inner_adaptation, learners), (0,) * 5)(prior, state, *rest)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled_chunk(
+    axis: SeedAxis,
+    learners: Learners,
+    rows: int,
+    table: LogTable,
+    index: RowIndex,
+    state: RiskState,
+    roots: Key,
+    start: Array,
+    stop: Array,
+) -> tuple[RiskState, Metrics]:
+    mapped = axis.map(partial(adapt_chunk, learners, rows), (0, 0, 0, 0, None, None))
+    return mapped(table, index, state, roots, start, stop)
+
+
+def scratch_prior(config: RunConfig, test_log: OfflineTasks) -> Prior:
+    """Fresh networks, normalised by the only log that this arm may see."""
+    template = prior_template(config, test_log.spaces)
+    obs = np.asarray(test_log.only_log().columns["obs"])
+    return replace(template, model=replace(template.model, normaliser=fit_normaliser([obs])))
+
+
+def adapt(
+    configs: Sequence[RunConfig],
+    priors: Sequence[Prior],
+    test_logs: Sequence[OfflineTasks],
+    loop: ChunkLoop | None = None,
+    *,
+    steps: int | None = None,
+) -> list[RiskModel]:
+    """Specialises each prior to its test log; `steps` overrides the configured number."""
+    snapshots = adapt_with_snapshots(configs, priors, test_logs, (), loop, steps=steps)
+    return snapshots[-1]
+
+
+def adapt_with_snapshots(
+    configs: Sequence[RunConfig],
+    priors: Sequence[Prior],
+    test_logs: Sequence[OfflineTasks],
+    at: Sequence[int],
+    loop: ChunkLoop | None = None,
+    *,
+    steps: int | None = None,
+) -> list[list[RiskModel]]:
+    """As `adapt`, but also returns the models after each number of steps in `at`.
+
+    The result has one entry per number in `at`, then the final models.
+    """
+    config, axis = configs[0], SeedAxis(len(configs))
+    spaces = test_logs[0].spaces
+    learners = build_learners(config, spaces)
+    total = adaptation_steps(config) if steps is None else steps
+    tables, indices = [], []
+    for prior, data in zip(priors, test_logs, strict=True):
+        log = data.only_log()
+        tables.append(
+            build_log_table((log,), spaces, prior.model.normaliser, config.data.next_action)
+        )
+        everything = np.arange(log.transitions, dtype=np.int32)
+        indices.append(make_row_index([everything], [np.asarray(log.columns["cost"])]))
+    table, index = axis.stack(tables), _stack_indices(axis, indices)
+    prior = axis.stack(priors)
+    roots = axis.stack([phase_key(one.seed, "adapt") for one in configs])
+    state = axis.stack(
+        [learners.adaptation.init(one.model.critic, one.model.recovery) for one in priors]
+    )
+    inner = min(learners.meta.inner_steps, total)
+
+    def advance(state: RiskState, start: int, stop: int) -> tuple[RiskState, Metrics]:
+        while start < min(inner, stop):
+            keys = axis.map(lambda root, n=start: jax.random.fold_in(root, n), (0,))(roots)
+            state = _compiled_inner(axis, learners, prior, state, table, index, keys)
+            start += 1
+        return _compiled_chunk(
+            axis,
+            learners,
+            config.adapt.batch,
+            table,
+            index,
+            state,
+            roots,
+            jnp.int32(start),
+            jnp.int32(stop),
+        )
+
+    def models(state: RiskState) -> list[RiskModel]:
+        return [
+            RiskModel(one.critic, one.recovery.policy, start.model.normaliser)
+            for one, start in zip(axis.unstack(state), priors, strict=True)
+        ]
+
+    loop = loop or ChunkLoop("adapt")
+    if not at:
+        return [models(loop.run(axis, state, total, CHUNK, advance))]
+    taken, done = [], 0
+    for stop in (*(min(number, total) for number in at), total):
+        if stop > done:
+            state, _ = advance(state, done, stop)
+            done = stop
+        taken.append(models(state))
+    return taken
+
+
+def _stack_indices(axis: SeedAxis, indices: list[RowIndex]) -> RowIndex:
+    """Stacks after padding: test logs differ in their number of violations."""
+    if axis.count == 1:
+        return indices[0]
+    most = max(one.violation_rows.shape[1] for one in indices)
+    padded = [
+        one._replace(
+            violation_rows=jnp.pad(
+                one.violation_rows, ((0, 0), (0, most - one.violation_rows.shape[1]))
+            )
+        )
+        for one in indices
+    ]
+    return axis.stack(padded)

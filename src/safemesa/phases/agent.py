@@ -1,0 +1,188 @@
+"""Phase 3's two functions, `act` and `learn`: the same for compiled and for host environments."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
+from safemesa.datasets.replay import Replay, RowLayout, sample_positions, size
+from safemesa.domains.base import Spaces
+from safemesa.guards import AbstractGuard
+from safemesa.learners.risk import RiskLearner, RiskState
+from safemesa.learners.sac import SAC, SACState
+from safemesa.networks.normaliser import Normaliser
+from safemesa.networks.policies import TanhGaussianPolicy
+from safemesa.phases.config import DeployConfig
+
+
+class AgentState(eqx.Module):
+    """Everything that Phase 3 learns; the normaliser is part of the risk model and fixed."""
+
+    sac: SACState
+    risk: RiskState
+    guard: PyTree
+    normaliser: Normaliser
+
+
+class Act(NamedTuple):
+    """Actions in [-1, 1]. `risk` belongs to the proposal, `executed_risk` to the action."""
+
+    proposed: Float[Array, " act"]
+    action: Float[Array, " act"]
+    risk: Float[Array, ""]
+    executed_risk: Float[Array, ""]
+    intervened: Bool[Array, ""]
+
+
+class ViolationIndex(NamedTuple):
+    """Positions of violating rows of the replay, for balanced batches."""
+
+    positions: Int[Array, " capacity"]
+    count: Int[Array, ""]
+
+
+def replay_layout(spaces: Spaces) -> RowLayout:
+    """One store for both learners: SAC reads `proposed_action`, the safety critic `action`."""
+    return RowLayout(
+        fields=(
+            ("obs", spaces.obs_size),
+            ("proposed_action", spaces.action_size),
+            ("action", spaces.action_size),
+            ("next_obs", spaces.obs_size),
+            ("reward", None),
+            ("cost", None),
+            ("terminated", None),
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """The task learner behind a guard. Hashable, hence jit-static."""
+
+    config: DeployConfig
+    spaces: Spaces
+    sac: SAC
+    risk: RiskLearner
+    guard: AbstractGuard
+
+    @property
+    def layout(self) -> RowLayout:
+        """Columns of the replay."""
+        return replay_layout(self.spaces)
+
+    @property
+    def learning_starts(self) -> int:
+        """Online steps before the first update: a full batch, and the warm-up."""
+        return max(self.sac.config.batch, self.sac.config.warmup_steps)
+
+    def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
+        """What the task policy sees: raw or normalised, per domain."""
+        return state.normaliser(obs) if self.sac.config.normalise_obs else obs
+
+    def act(
+        self, state: AgentState, obs: Float[Array, " obs"], warmup: Bool[Array, ""], *, key: Key
+    ) -> Act:
+        """Draws the task policy's action (uniform in the warm-up) and lets the guard decide."""
+        key_task, key_uniform, key_guard = jax.random.split(key, 3)
+        task_obs, risk_obs = self.task_obs(state, obs), state.normaliser(obs)
+        uniform = jax.random.uniform(
+            key_uniform, (self.spaces.action_size,), jnp.float32, minval=-1.0, maxval=1.0
+        )
+
+        def propose(draw_key: Key) -> Float[Array, " act"]:
+            return jnp.where(warmup, uniform, state.sac.policy.sample(task_obs, key=draw_key)[0])
+
+        proposed = propose(key_task)
+        critic = state.risk.critic
+        decision = self.guard.select_action(
+            state.guard,
+            critic,
+            state.risk.recovery.policy,
+            risk_obs,
+            proposed,
+            propose,
+            key=key_guard,
+        )
+        asked = self.guard.uses_risk
+        executed_risk = critic(risk_obs, decision.action) if asked else jnp.zeros(())
+        return Act(proposed, decision.action, decision.risk, executed_risk, decision.intervened)
+
+    def learn(
+        self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
+    ) -> tuple[AgentState, Metrics]:
+        """One update of SAC and, where the guard uses it, of critic and recovery policy."""
+        key_rows, key_sac, key_risk_rows, key_next = jax.random.split(key, 4)
+        task_rows = jax.random.randint(
+            key_rows, (self.sac.config.batch,), replay.protected, size(replay), jnp.int32
+        )
+        columns = self.layout.unpack(replay.rows[task_rows])
+        risk_obs = state.normaliser(columns["obs"])
+        batch = TaskBatch(
+            obs=self.task_obs(state, columns["obs"]),
+            action=columns["proposed_action"],
+            reward=columns["reward"],
+            next_obs=self.task_obs(state, columns["next_obs"]),
+            terminated=columns["terminated"],
+        )
+        guard, critic = self.guard, state.risk.critic
+        sac, metrics = self.sac.update(
+            state.sac,
+            batch,
+            key=key_sac,
+            actor_term=lambda _, action: guard.actor_term(state.guard, critic, risk_obs, action),
+            reward_term=lambda _, action: guard.reward_term(state.guard, critic, risk_obs, action),
+        )
+        if not guard.uses_risk:
+            return AgentState(sac, state.risk, state.guard, state.normaliser), metrics
+        rows = self._risk_rows(replay, violations, key_risk_rows)
+        risk_batch = self._risk_batch(state, sac.policy, replay.rows[rows], key_next)
+        risk, risk_metrics = self.risk.update(
+            state.risk, risk_batch, guard.risk_term
+        )
+        duals = guard.update(state.guard, risk.critic, risk_batch)
+        return AgentState(sac, risk, duals, state.normaliser), metrics | risk_metrics
+
+    def _risk_rows(
+        self, replay: Replay, violations: ViolationIndex, key: Key
+    ) -> Int[Array, " batch"]:
+        """Rows for the safety critic; a share of violations where the configuration asks it."""
+        batch, fraction = self.sac.config.batch, self.risk.config.violation_fraction
+        key_any, key_violation = jax.random.split(key)
+        if self.config.keep_test_log:
+            rows = sample_positions(replay, batch, key=key_any)
+        else:
+            rows = jax.random.randint(
+                key_any, (batch,), replay.protected, size(replay), jnp.int32
+            )
+        if fraction is None:
+            return rows
+        drawn = jax.random.randint(
+            key_violation, (batch,), 0, jnp.maximum(violations.count, 1), jnp.int32
+        )
+        wanted = jnp.arange(batch) < round(fraction * batch)
+        return jnp.where(wanted & (violations.count > 0), violations.positions[drawn], rows)
+
+    def _risk_batch(
+        self, state: AgentState, policy: TanhGaussianPolicy, rows: Float[Array, "batch width"],
+        key: Key,
+    ) -> RiskBatch:
+        """Bootstraps with the task policy, whose risk the critic follows in Phase 3."""
+        columns = self.layout.unpack(rows)
+        next_task_obs = self.task_obs(state, columns["next_obs"])
+        keys = jax.random.normal(key, (rows.shape[0], self.spaces.action_size), jnp.float32)
+        next_action, _ = jax.vmap(
+            lambda obs, noise: policy.squash(policy.distribution(obs), noise)
+        )(next_task_obs, keys)
+        return RiskBatch(
+            obs=state.normaliser(columns["obs"]),
+            action=columns["action"],
+            cost=columns["cost"],
+            next_obs=state.normaliser(columns["next_obs"]),
+            next_action=next_action,
+            terminated=columns["terminated"],
+        )

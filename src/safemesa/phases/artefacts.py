@@ -1,0 +1,122 @@
+"""What the phases hand on: the prior (Phase 1) and the risk model (Phases 2 and 3).
+
+An artefact is a folder with `model.safetensors` and `manifest.json`; the manifest names what made
+it and what it fits, so that a wrong one is refused.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+import safemesa
+from safemesa.core.errors import CheckpointError, ConfigurationError
+from safemesa.core.files import read_json, sha256, write_json
+from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
+from safemesa.core.tensors import load_tensors, save_tensors
+from safemesa.core.types import PyTree
+from safemesa.domains.base import Spaces
+from safemesa.learners.meta.base import constant_step_sizes
+from safemesa.networks.critics import RiskCritic
+from safemesa.networks.normaliser import Normaliser, identity_normaliser
+from safemesa.networks.policies import DeterministicPolicy
+from safemesa.phases.build import fresh_risk_networks
+from safemesa.phases.config import RunConfig, config_from_json, config_to_json
+
+FORMAT = 1
+
+
+class RiskModel(eqx.Module):
+    """A safety critic and a recovery policy with the normalisation they were trained under."""
+
+    critic: RiskCritic
+    recovery: DeterministicPolicy
+    normaliser: Normaliser
+
+    def risk(
+        self, obs: Float[Array, "batch obs"], action: Float[Array, "batch act"]
+    ) -> Float[Array, " batch"]:
+        """Risk of raw observations and actions scaled to [-1, 1]."""
+        return jax.vmap(self.critic)(self.normaliser(obs), action)
+
+
+class Prior(eqx.Module):
+    """What Phase 1 leaves: a risk model to start from, and the inner rates to specialise it."""
+
+    model: RiskModel
+    log_step_sizes: PyTree
+
+
+def prior_template(config: RunConfig, spaces: Spaces) -> Prior:
+    """A prior of fresh networks; also the shape that a file must have."""
+    critic, recovery = fresh_risk_networks(config, spaces)
+    model = RiskModel(critic, recovery, identity_normaliser(spaces.obs_size))
+    return Prior(model, constant_step_sizes(critic, 1.0))
+
+
+def save_artefact(
+    folder: Path, tree: Prior | RiskModel, config: RunConfig, spaces: Spaces, notes: dict[str, Any]
+) -> None:
+    """Writes `model.safetensors`, then the manifest that vouches for it."""
+    tensors = folder / "model.safetensors"
+    save_tensors(tensors, tree_to_tensors(tree))
+    manifest = {
+        "format": FORMAT,
+        "kind": _kind(tree),
+        "software": f"safemesa {safemesa.__version__}",
+        "config": config_to_json(config),
+        "spaces": asdict(spaces),
+        "sha256": sha256(tensors),
+        "notes": notes,
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def _kind(tree: Prior | RiskModel) -> str:
+    return "prior" if isinstance(tree, Prior) else "risk_model"
+
+
+def read_manifest(folder: Path, kind: str) -> tuple[RunConfig, Spaces, dict[str, Any]]:
+    """The configuration, spaces and notes of an artefact.
+
+    Raises:
+        CheckpointError: no artefact of that kind there, or of another format.
+    """
+    manifest = read_json(folder / "manifest.json", error=CheckpointError)
+    given = (manifest.get("format"), manifest.get("kind"))
+    if given != (FORMAT, kind):
+        raise CheckpointError(
+            f"{folder} holds {given[1]!r} of format {given[0]}; expected {kind!r} of format "
+            f"{FORMAT}. A prior comes from `safemesa meta-train`, a risk model from `adapt`."
+        )
+    try:
+        config = config_from_json(RunConfig, manifest["config"])
+        spaces = config_from_json(Spaces, manifest["spaces"])
+    except (KeyError, ConfigurationError) as error:
+        raise CheckpointError(f"{folder}/manifest.json is damaged: {error}") from error
+    return config, spaces, dict(manifest.get("notes", {}))
+
+
+def _load(folder: Path, template: PyTree) -> PyTree:
+    manifest = read_json(folder / "manifest.json", error=CheckpointError)
+    tensors = folder / "model.safetensors"
+    if not tensors.is_file() or sha256(tensors) != manifest.get("sha256"):
+        raise CheckpointError(
+            f"{tensors} is missing or does not match the hash in its manifest. Make it again."
+        )
+    return tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
+
+
+def load_prior(folder: Path) -> tuple[Prior, RunConfig, Spaces]:
+    """Reads a prior with the configuration that made it."""
+    config, spaces, _ = read_manifest(folder, "prior")
+    return _load(folder, prior_template(config, spaces)), config, spaces
+
+
+def load_risk_model(folder: Path) -> tuple[RiskModel, RunConfig, Spaces]:
+    """Reads a risk model with the configuration that made it."""
+    config, spaces, _ = read_manifest(folder, "risk_model")
+    return _load(folder, prior_template(config, spaces).model), config, spaces

@@ -1,0 +1,74 @@
+"""From a configuration to learners, fresh networks and random keys."""
+
+from dataclasses import dataclass
+
+import jax
+
+from safemesa.core.types import Key
+from safemesa.domains.base import Spaces
+from safemesa.guards import AbstractGuard, guards
+from safemesa.learners.meta import AbstractMetaLearner, meta_learners
+from safemesa.learners.risk import RiskLearner
+from safemesa.learners.sac import SAC
+from safemesa.networks.critics import RiskCritic
+from safemesa.networks.policies import DeterministicPolicy
+from safemesa.phases.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learners:
+    """Everything that a configuration says about learning; hashable, hence jit-static."""
+
+    meta: AbstractMetaLearner
+    guard: AbstractGuard
+    sac: SAC
+    prior_recovery: RiskLearner
+    """Recovery policy of Phase 1."""
+    adaptation: RiskLearner
+    """Critic and recovery policy of Phase 2."""
+    deployment: RiskLearner
+    """Critic and recovery policy of Phase 3."""
+
+
+def build_learners(config: RunConfig, spaces: Spaces) -> Learners:
+    """Looks names up and hands each learner its part of the configuration.
+
+    Raises:
+        ConfigurationError: an unknown meta-learner or guard.
+    """
+
+    def risk_learner(target_rate: float, learning_rate: float) -> RiskLearner:
+        return RiskLearner(
+            config=config.risk, target_rate=target_rate, learning_rate=learning_rate
+        )
+
+    rate = config.risk.learning_rate
+    return Learners(
+        meta=meta_learners[config.meta_learner](config=config.meta, risk=config.risk),
+        guard=guards[config.guard](config=config.risk),
+        sac=SAC(config=config.sac, obs_size=spaces.obs_size, action_size=spaces.action_size),
+        prior_recovery=risk_learner(1.0, config.meta.recovery_rate),
+        adaptation=risk_learner(config.adapt.target_rate, rate),
+        deployment=risk_learner(config.deploy.target_rate, rate),
+    )
+
+
+def phase_key(seed: int, phase: str) -> Key:
+    """The root key of one phase of one run."""
+    phases = ("networks", "meta_train", "adapt", "deploy")
+    return jax.random.fold_in(jax.random.key(seed), phases.index(phase))
+
+
+def fresh_risk_networks(
+    config: RunConfig, spaces: Spaces
+) -> tuple[RiskCritic, DeterministicPolicy]:
+    """Critic and recovery policy of a run seed: the same initialisation in every arm."""
+    key_critic, key_recovery, _ = jax.random.split(phase_key(config.seed, "networks"), 3)
+    sizes = (spaces.obs_size, spaces.action_size, config.risk.hidden)
+    critic = RiskCritic(*sizes, critics=config.risk.critics, key=key_critic)
+    return critic, DeterministicPolicy(*sizes, key=key_recovery)
+
+
+def task_learner_key(config: RunConfig) -> Key:
+    """The key of SAC's initial networks: the same in every arm."""
+    return jax.random.split(phase_key(config.seed, "networks"), 3)[2]

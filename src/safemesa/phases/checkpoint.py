@@ -1,0 +1,125 @@
+"""Checkpoints that survive `kill -9`, and an append-only replay on disk.
+
+A checkpoint is a pair: `<phase>-<step>.safetensors` (the state) and, written after it, a JSON file
+with the step, bookkeeping and the hash of the first. The last two are kept; one that is damaged is
+passed over for the one before.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safemesa.core.errors import CheckpointError
+from safemesa.core.files import read_json, sha256, write_json
+from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
+from safemesa.core.tensors import load_tensors, save_tensors
+from safemesa.core.types import PyTree
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A restored state, the step it was taken at, and what was noted with it."""
+
+    state: PyTree
+    step: int
+    notes: dict[str, Any]
+
+
+class Checkpointer:
+    """Saves and restores the states of one phase in one folder."""
+
+    def __init__(self, folder: Path, phase: str) -> None:
+        self.folder, self.phase = folder, phase
+
+    def save(self, step: int, state: PyTree, notes: dict[str, Any]) -> None:
+        """Writes a checkpoint, then removes all but the last two."""
+        tensors = self.folder / f"{self.phase}-{step:09d}.safetensors"
+        save_tensors(tensors, tree_to_tensors(state))
+        record = {"step": step, "notes": notes, "sha256": sha256(tensors)}
+        write_json(tensors.with_suffix(".json"), record)
+        for old in self._records()[2:]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def restore(self, template: PyTree, at: int | None = None) -> Checkpoint | None:
+        """The newest sound checkpoint (or the one of step `at`); None where there is none.
+
+        Raises:
+            CheckpointError: there are checkpoints and none is sound.
+        """
+        problems = []
+        for record_path in self._records():
+            if at is not None and not record_path.stem.endswith(f"-{at:09d}"):
+                continue
+            try:
+                return self._read(record_path, template)
+            except CheckpointError as error:
+                problems.append(str(error))
+        if problems:
+            raise CheckpointError(
+                f"no sound checkpoint in {self.folder}: {problems[0]} Remove that folder to start "
+                "the run again."
+            )
+        return None
+
+    def remove(self) -> None:
+        """Deletes the checkpoints of a finished phase."""
+        for record in self._records():
+            record.unlink()
+            record.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def _records(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob(f"{self.phase}-*.json"), reverse=True)
+
+    def _read(self, record_path: Path, template: PyTree) -> Checkpoint:
+        record = read_json(record_path, error=CheckpointError)
+        tensors = record_path.with_suffix(".safetensors")
+        if not tensors.is_file() or sha256(tensors) != record.get("sha256"):
+            raise CheckpointError(f"{tensors} is missing or does not match its hash.")
+        state = tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
+        return Checkpoint(state, int(record["step"]), dict(record["notes"]))
+
+
+class ReplayFile:
+    """Rows of float32, appended and never changed; a checkpoint stores how many there are."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path, self.width = path, width
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return 4 * self.width
+
+    def truncate(self, rows: int) -> None:
+        """Drops what was appended after the checkpoint that counted `rows`.
+
+        Raises:
+            CheckpointError: the file holds fewer rows than the checkpoint counted.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab") as file:
+            size = file.tell()
+            if size < rows * self.row_bytes:
+                raise CheckpointError(
+                    f"{self.path} holds {size // self.row_bytes} rows; the checkpoint counts "
+                    f"{rows}. The replay is damaged: remove the run folder and run again."
+                )
+            file.truncate(rows * self.row_bytes)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows `[count, width]` and flushes them to disk."""
+        with open(self.path, "ab") as file:
+            file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> np.ndarray:
+        """All rows `[rows, width]`, memory-mapped."""
+        if not self.path.is_file() or self.path.stat().st_size == 0:
+            return np.zeros((0, self.width), np.float32)
+        return np.memmap(self.path, np.float32, "r").reshape(-1, self.width)

@@ -1,0 +1,135 @@
+"""Logs of the training tasks and of the new robot (MESA section 5.1), by random policies."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from safemesa.core.types import Key, PyTree
+from safemesa.datasets.format import make_provenance
+from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
+from safemesa.domains.base import AbstractJaxDomain
+from safemesa.phases.config import DataConfig
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+ROLLOUTS_PER_CALL = 256
+COLUMNS = ("obs", "action", "reward", "cost", "next_obs", "terminated", "truncated")
+
+
+def _rollout(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, jax.Array]:
+    """One rollout of the random policy: columns `[log_max_length, ...]` and which rows are real.
+
+    A rollout ends at its length (truncated), at a violation or at a goal (terminated).
+    """
+    key_start, key_steps = jax.random.split(key)
+    state, obs, mode, length = domain.log_start(task, key=key_start)
+
+    def step(carry: tuple, index: jax.Array) -> tuple[tuple, tuple]:
+        state, obs, running = carry
+        key_action, key_step = jax.random.split(jax.random.fold_in(key_steps, index))
+        action = domain.log_action(mode, key=key_action)
+        state, result = domain.step(task, state, action, key=key_step)
+        last = (index + jnp.int32(1) >= length) | result.truncated
+        row = {
+            "obs": obs,
+            "action": action,
+            "reward": result.reward,
+            "cost": result.cost,
+            "next_obs": result.obs,
+            "terminated": result.terminated,
+            "truncated": last & ~result.terminated,
+        }
+        return (state, result.obs, running & ~result.terminated & ~last), (row, running)
+
+    indices = jnp.arange(domain.log_max_length, dtype=jnp.int32)
+    start = (state, obs, jnp.asarray(True))
+    return jax.lax.scan(step, start, indices)[1]
+
+
+@partial(jax.jit, static_argnums=0)
+def log_rollouts(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, jax.Array]:
+    """`ROLLOUTS_PER_CALL` independent rollouts; leaves are `[rollouts, steps, ...]`."""
+    keys = jax.random.split(key, ROLLOUTS_PER_CALL)
+    return jax.vmap(lambda one: _rollout(domain, task, one))(keys)
+
+
+def collect_log(
+    domain: AbstractJaxDomain, task: PyTree, transitions: int, *, key: Key, name: str, role: str
+) -> TaskLog:
+    """A log of exactly `transitions` rows; the last rollout is cut short (truncated)."""
+    parts: list[dict[str, np.ndarray]] = []
+    rows = episodes = call = 0
+    while rows < transitions:
+        block, running = log_rollouts(domain, task, jax.random.fold_in(key, call))
+        real = np.asarray(running)
+        columns = {column: np.asarray(values)[real] for column, values in block.items()}
+        columns["episode"] = (np.nonzero(real)[0] + episodes).astype(np.int32)
+        columns["step"] = np.nonzero(real)[1].astype(np.int32)
+        parts.append(columns)
+        rows += int(real.sum())
+        episodes += ROLLOUTS_PER_CALL
+        call += 1
+    joined = {
+        column: np.concatenate([part[column] for part in parts])[:transitions]
+        for column in parts[0]
+    }
+    joined["truncated"][-1] = not joined["terminated"][-1]
+    parameters = domain.task_parameters(task)
+    return TaskLog(name=name, role=role, parameters=parameters, columns=joined)
+
+
+def sample_train_tasks(domain: AbstractJaxDomain, count: int, data_seed: int) -> list[PyTree]:
+    """The training tasks of a data seed."""
+    rng = np.random.default_rng([data_seed, 0])
+    return [domain.sample_task(rng, "train") for _ in range(count)]
+
+
+def sample_test_task(domain: AbstractJaxDomain, seed: int) -> PyTree:
+    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm."""
+    return domain.sample_task(np.random.default_rng([seed, 1]), "test")
+
+
+def collect_train(
+    domain: AbstractJaxDomain, data: DataConfig, data_seed: int, progress: Progress | None = None
+) -> OfflineTasks:
+    """The logs of all training tasks."""
+    root = jax.random.key(data_seed)
+    logs = []
+    for index, task in enumerate(sample_train_tasks(domain, data.train_tasks, data_seed)):
+        key = jax.random.fold_in(root, index)
+        name = f"train-{index:03d}"
+        log = collect_log(domain, task, data.train_transitions, key=key, name=name, role="train")
+        logs.append(log)
+        if progress:
+            progress(index + 1, data.train_tasks)
+    return OfflineTasks(
+        domain=domain.name,
+        spaces=domain.spaces,
+        train=tuple(logs),
+        test=None,
+        provenance=_provenance(domain, data_seed),
+    )
+
+
+def collect_test(domain: AbstractJaxDomain, data: DataConfig, seed: int) -> OfflineTasks:
+    """The small log of the new robot; its dynamics are the ones that Phase 3 runs on."""
+    key = jax.random.fold_in(jax.random.key(seed), 1_000_000)
+    task = sample_test_task(domain, seed)
+    log = collect_log(domain, task, data.test_transitions, key=key, name="test", role="test")
+    return OfflineTasks(
+        domain=domain.name,
+        spaces=domain.spaces,
+        train=(),
+        test=log,
+        provenance=_provenance(domain, seed),
+    )
+
+
+def _provenance(domain: AbstractJaxDomain, seed: int) -> dict[str, object]:
+    """What made the data."""
+    policy = f"random rollouts of {domain.name}, ended by violations (MESA section 5.1)"
+    return make_provenance(command=f"safemesa collect {domain.name}", seed=seed, policy=policy)

@@ -1,0 +1,124 @@
+"""The configuration of a run: one frozen record that the CLI, the files and the code share.
+
+Free of JAX, so that `--help` is quick. Defaults are the paper's sizes for Navigation 1 with the
+settings that measurement decided (`docs/fidelity.md`).
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The logs: sizes, and whose next action the risk is learned for."""
+
+    train_tasks: int = 24
+    train_transitions: int = 10_000
+    """Transitions per training task."""
+    test_transitions: int = 100
+    """Transitions of the new robot's log."""
+    next_action: str = "uniform"
+    """Policy whose risk Phases 1-2 learn: `uniform` over the action space, or `logged` (the next
+    action of the log; where an episode ends there, a uniform one)."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown policies and empty logs."""
+        if self.next_action not in ("uniform", "logged"):
+            raise ConfigurationError(
+                f"data.next-action is {self.next_action!r}; expected 'uniform' or 'logged'."
+            )
+        for name in ("train_tasks", "train_transitions", "test_transitions"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"data.{name} is {getattr(self, name)}; expected >= 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptConfig:
+    """Phase 2."""
+
+    steps: int = 100
+    """M: gradient steps on the test log, the meta-learner's own inner steps among them."""
+    scratch_steps: int = 2_000
+    """Steps of a meta-learner without training logs (RRL in Table 2)."""
+    batch: int = 64
+    target_rate: float = 2e-4
+    """Polyak rate of the target critic; 1 bootstraps from the online critic."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeployConfig:
+    """Phase 3."""
+
+    episodes: int = 300
+    target_rate: float = 2e-4
+    """Polyak rate of the target critic; 1 bootstraps from the online critic."""
+    keep_test_log: bool = True
+    """Keep the test log in the safety critic's replay."""
+    chunk_steps: int = 500
+    """Environment steps between checkpoints and progress reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One run: an arm on a domain with a seed. Two runs are the same when these are equal."""
+
+    arm: str = "mesa"
+    domain: str = "navigation1"
+    preset: str = "paper"
+    seed: int = 0
+    """Decides the test task, the test log, the networks and all noise; paired across arms."""
+    data_seed: int = 0
+    """Decides the training tasks and logs, which all arms and seeds share."""
+    meta_learner: str = "maml"
+    guard: str = "recovery_rl"
+    data: DataConfig = field(default_factory=DataConfig)
+    risk: RiskConfig = field(default_factory=RiskConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
+    deploy: DeployConfig = field(default_factory=DeployConfig)
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def config_from_json(kind: type, values: dict[str, Any], place: str = "config") -> Any:
+    """The inverse of `config_to_json`; refuses unknown, missing and ill-typed fields."""
+    hints = typing.get_type_hints(kind)
+    unknown, missing = set(values) - set(hints), set(hints) - set(values)
+    if unknown or missing:
+        raise ConfigurationError(
+            f"{place} does not fit this version: unknown fields {sorted(unknown)}, missing fields "
+            f"{sorted(missing)}. It was written by another version, or edited."
+        )
+    return kind(
+        **{name: _value(hints[name], value, f"{place}.{name}") for name, value in values.items()}
+    )
+
+
+def _value(hint: Any, value: Any, place: str) -> Any:
+    """Checks one field against its annotation."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, dict):
+            return config_from_json(hint, value, place)
+    elif typing.get_origin(hint) is tuple:
+        if isinstance(value, list | tuple):
+            inner = typing.get_args(hint)[0]
+            return tuple(_value(inner, item, place) for item in value)
+    elif typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _value(typing.get_args(hint)[0], value, place)
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    raise ConfigurationError(f"{place} is {value!r}; expected a value of type {hint}.")

@@ -1,0 +1,192 @@
+"""The folder of a run: what is in it, what may be written, and what a rerun finds."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from safemesa.core.errors import CheckpointError, OutputFolderError
+from safemesa.core.files import read_json, write_json
+from safemesa.phases.config import RunConfig, config_to_json
+
+METRIC_FIELDS = (
+    "episode",
+    "env_steps",
+    "return",
+    "length",
+    "violation",
+    "success",
+    "interventions",
+    "violation_under_recovery",
+    "cumulative_violations",
+    "risk_bias",
+    "wall_s",
+)
+"""Keys of each line of `metrics.jsonl`."""
+
+
+class JsonLines:
+    """A file of one JSON object per line that can go back to an earlier length."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def truncate(self, size: int) -> None:
+        """Drops everything after the first `size` bytes.
+
+        Raises:
+            CheckpointError: the file is shorter than the checkpoint says.
+        """
+        with open(self.path, "ab") as file:
+            if file.tell() < size:
+                raise CheckpointError(
+                    f"{self.path} has {file.tell()} bytes, the checkpoint expects {size}: it was "
+                    "shortened. Remove the run folder and run again."
+                )
+            file.truncate(size)
+
+    def append(self, records: Iterable[dict[str, Any]]) -> int:
+        """Adds records, flushes them to disk, and returns the file's new size in bytes."""
+        with open(self.path, "ab") as file:
+            for record in records:
+                file.write((json.dumps(record, allow_nan=False) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records; an unfinished last line is left out."""
+        if not self.path.is_file():
+            return []
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.summary_file = path / "summary.json"
+        self.checkpoints = path / "checkpoints"
+        self.prior = path / "artefacts" / "prior"
+        self.risk_model = path / "artefacts" / "risk_model"
+        self.deployed_model = path / "artefacts" / "deployed_risk_model"
+        self.test_log = path / "artefacts" / "test_log"
+        self.replay = path / "replay"
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.learning = JsonLines(path / "learning.jsonl")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return self.summary_file.is_file()
+
+    def check(self, config: RunConfig) -> None:
+        """Refuses a folder that belongs to something else; writes nothing.
+
+        Raises:
+            OutputFolderError: the folder holds something else.
+        """
+        if self.config_file.is_file():
+            given = read_json(self.config_file, error=OutputFolderError).get("config")
+            wanted = json.loads(json.dumps(config_to_json(config)))
+            if given != wanted:
+                raise OutputFolderError(
+                    f"{self.path} holds a run of another configuration "
+                    f"({_first_difference(given, wanted)}). Choose another --out, or remove it."
+                )
+        elif self.path.is_dir() and any(
+            name for name in os.listdir(self.path) if name != ".lock"
+        ):
+            raise OutputFolderError(
+                f"{self.path} is not empty and is no run folder. Choose another --out."
+            )
+        elif self.path.exists() and not self.path.is_dir():
+            raise OutputFolderError(f"{self.path} is a file. Choose another --out.")
+
+    def open(self, config: RunConfig, command: str) -> None:
+        """Claims the folder for `config`; call `check` first."""
+        if self.config_file.is_file():
+            return
+        record = {"config": config_to_json(config), "command": command, **provenance()}
+        write_json(self.config_file, record)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder against a second process; released also by `kill -9`.
+
+        Raises:
+            OutputFolderError: another process is working on this run.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputFolderError(
+                f"cannot make the folder {self.path}: {error.strerror}. Choose another --out."
+            ) from error
+        with open(self.path / ".lock", "w") as file:
+            if os.name == "posix":
+                import fcntl
+
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise OutputFolderError(
+                        f"another process is working on {self.path}. Wait for it, or choose "
+                        "another --out."
+                    ) from None
+            yield
+
+
+def _first_difference(given: Any, wanted: Any, place: str = "") -> str:
+    """Where two configurations differ first, in words."""
+    if isinstance(given, dict) and isinstance(wanted, dict):
+        for name in [*wanted, *given]:
+            if given.get(name) != wanted.get(name):
+                inner = f"{place}.{name}".lstrip(".")
+                return _first_difference(given.get(name), wanted.get(name), inner)
+    return f"{place or 'config'} is {given!r} there and {wanted!r} here"
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, machine and commit that a result was made with."""
+    packages = ("safemesa", "jax", "equinox", "optax", "numpy", "gymnasium")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": versions,
+        "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree this runs from; None for an installed package."""
+    source = Path(__file__).resolve().parents[3]
+    if not (source / ".git").exists():
+        return None
+    try:
+        commit, dirty = (
+            subprocess.run(
+                ["git", "-C", str(source), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "src"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if dirty else "")

@@ -58,4 +58,4 @@ lock: setup ## resolve the newest versions into requirements-dev.lock, for every
 
 clean: ## remove .venv, caches and build output (not runs/ or data/)
 	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .pytest_cache .ruff_cache
-	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +

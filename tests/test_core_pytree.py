@@ -24,7 +24,7 @@ class State(NamedTuple):
 
 
 def make(seed: int = 0) -> State:
-    critic = eqx.nn.MLP(3, "scalar", 8, 2, key=jax.random.key(seed))
+    critic = eqx.nn.MLP(3, "scalar", 8, 1, key=jax.random.key(seed))
     return State(
         critic=critic,
         optimiser=optax.chain(optax.clip(1.0), optax.adam(optax.constant_schedule(1e-3))).init(

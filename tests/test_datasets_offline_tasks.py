@@ -160,7 +160,7 @@ def test_counts_and_checks_agree_for_any_chunk(monkeypatch: pytest.MonkeyPatch) 
             OfflineTasks(domain="cart", spaces=SPACES, train=(wrong,)).validate()
 
 
-def with_cell(name: str, index: Any, value: float) -> dict[str, np.ndarray]:
+def with_cell(name: str, index: Any, value: Any) -> dict[str, np.ndarray]:
     array = make_columns()[name].copy()
     array[index] = value
     return {name: array}

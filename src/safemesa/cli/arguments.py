@@ -1,0 +1,102 @@
+"""What verbs share: parsing with tyro, presets as defaults, the compilation cache."""
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from safemesa.experiments.arms import configure
+from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
+from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The parts of a run's configuration that flags may change; defaults are the preset's."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    risk: RiskConfig = field(default_factory=RiskConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
+    deploy: DeployConfig = field(default_factory=DeployConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common(Settings):
+    """Flags that every verb with a configuration has."""
+
+    preset: str = "paper"
+    """`paper` (the paper's sizes) or `quick` (a minute)."""
+    seed: int = 0
+    """Test task, test log, networks and noise."""
+    data_seed: int = 0
+    """Training tasks and logs."""
+
+
+C = TypeVar("C", bound=Common)
+
+
+def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
+    """Parses flags into a dataclass; `--help` and wrong flags exit as tyro does (0 and 2)."""
+    prog = f"safemesa {verb}"
+    # Named `None`s and long tuples read well; tyro's colours follow the terminal.
+    return tyro.cli(kind, prog=prog, args=list(arguments), default=default)
+
+
+def parse_with_preset(
+    kind: type[C], verb: str, arguments: Sequence[str], arm: str | None, domain: str | None
+) -> tuple[C, RunConfig]:
+    """Parses twice: once to learn arm, domain and preset, once with their defaults.
+
+    `arm` and `domain` are used where `kind` has no such field.
+
+    Raises:
+        ConfigurationError: unknown arm, domain or preset, or an impossible value.
+    """
+    first = parse(kind, verb, arguments)
+    arm = getattr(first, "arm", None) or arm or "mesa"
+    domain = getattr(first, "domain", None) or domain or "navigation1"
+    config = configure(arm, domain, first.preset)
+    settings = {name: getattr(config, name) for name in Settings.__dataclass_fields__}
+    second = parse(kind, verb, arguments, replace(first, **settings))
+    return second, apply(config, second)
+
+
+def apply(config: RunConfig, flags: Common) -> RunConfig:
+    """A configuration with the values of the flags."""
+    settings = {name: getattr(flags, name) for name in Settings.__dataclass_fields__}
+    return replace(config, seed=flags.seed, data_seed=flags.data_seed, **settings)
+
+
+def command_line(verb: str, arguments: Sequence[str]) -> str:
+    """The command as it can be typed again."""
+    return shlex.join(["safemesa", verb, *arguments])
+
+
+def prepare_jax() -> None:
+    """Turns on the persistent compilation cache; call before the first compilation."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(default / "safemesa" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+    """Warnings as one line for people."""
+    del filename, lineno, file, line
+    print(f"safemesa: WARNING ({category.__name__}): {message}", file=sys.stderr)
+
+
+Positional = Annotated[T, tyro.conf.Positional]

@@ -1,0 +1,71 @@
+"""`safemesa`: one verb per phase, and verbs for whole runs. `--help` imports no JAX."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from safemesa.core.errors import SafemesaError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "all three phases of four arms on Navigation 2, with a report"),
+    "run": ("run", "ARM DOMAIN: one arm, all phases"),
+    "collect": ("phases", "DOMAIN: logs of the training tasks and of the new robot"),
+    "meta-train": ("phases", "DATA: Phase 1, a prior from the training logs"),
+    "adapt": ("phases", "PRIOR LOG: Phase 2, a risk model of the new robot"),
+    "deploy": ("phases", "RISK DOMAIN: Phase 3, learning a task behind the guard"),
+    "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
+    "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
+    "data": ("data", "info DATA: what a dataset holds"),
+    "doctor": ("doctor", "is this installation sound?"),
+}
+"""Verb to (module of this package, one line of help)."""
+
+INTERRUPTED = 130
+USER_ERROR = 2
+
+
+def usage() -> str:
+    """The text of `safemesa --help`."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: safemesa VERB ...   (safemesa VERB --help for its flags)",
+            "",
+            "Learn risk from many robots' accidents, adapt it to a new robot, keep that one safe.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if given[0] == "--version":
+        from safemesa._version import __version__
+
+        print(f"safemesa {__version__}")
+        return 0
+    verb = given[0]
+    if verb not in VERBS:
+        print(f"safemesa: unknown verb {verb!r}.\n\n{usage()}", file=sys.stderr)
+        return USER_ERROR
+    module = importlib.import_module(f"safemesa.cli.{VERBS[verb][0]}")
+    try:
+        module.main(verb, given[1:])
+    except SafemesaError as error:
+        print(f"safemesa: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        command = "safemesa " + " ".join(given)
+        print(f"\nInterrupted. What is done is saved; go on with:\n  {command}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

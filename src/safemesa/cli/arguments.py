@@ -48,12 +48,18 @@ C = TypeVar("C", bound=Common)
 def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
     """Parses flags into a dataclass; `--help` and wrong flags exit as tyro does (0 and 2)."""
     prog = f"safemesa {verb}"
-    # Named `None`s and long tuples read well; tyro's colours follow the terminal.
+    if default is None:
+        return tyro.cli(kind, prog=prog, args=list(arguments))
     return tyro.cli(kind, prog=prog, args=list(arguments), default=default)
 
 
 def parse_with_preset(
-    kind: type[C], verb: str, arguments: Sequence[str], arm: str | None, domain: str | None
+    kind: type[C],
+    verb: str,
+    arguments: Sequence[str],
+    *,
+    arm: str = "mesa",
+    domain: str = "navigation1",
 ) -> tuple[C, RunConfig]:
     """Parses twice: once to learn arm, domain and preset, once with their defaults.
 
@@ -63,9 +69,7 @@ def parse_with_preset(
         ConfigurationError: unknown arm, domain or preset, or an impossible value.
     """
     first = parse(kind, verb, arguments)
-    arm = getattr(first, "arm", None) or arm or "mesa"
-    domain = getattr(first, "domain", None) or domain or "navigation1"
-    config = configure(arm, domain, first.preset)
+    config = configure(getattr(first, "arm", arm), getattr(first, "domain", domain), first.preset)
     settings = {name: getattr(config, name) for name in Settings.__dataclass_fields__}
     second = parse(kind, verb, arguments, replace(first, **settings))
     return second, apply(config, second)
@@ -86,14 +90,21 @@ def prepare_jax() -> None:
     """Turns on the persistent compilation cache; call before the first compilation."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if compilation_cache() is None:
         default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(default / "safemesa" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     warnings.showwarning = _show_warning
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+def compilation_cache() -> str | None:
+    """Folder of JAX's persistent compilation cache."""
+    import jax
+
+    return jax.config.values["jax_compilation_cache_dir"]
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Warnings as one line for people."""
     del filename, lineno, file, line
     print(f"safemesa: WARNING ({category.__name__}): {message}", file=sys.stderr)

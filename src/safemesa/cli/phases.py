@@ -1,5 +1,9 @@
-"""`collect`, `meta-train`, `adapt` and `deploy`: the phases one at a time."""
+"""`collect`, `meta-train`, `adapt` and `deploy`: the phases one at a time.
 
+With the same seeds and settings they leave what `safemesa run` leaves.
+"""
+
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +16,8 @@ from safemesa.cli.arguments import (
     parse_with_preset,
     prepare_jax,
 )
-from safemesa.core.errors import ConfigurationError, OutputFolderError
+from safemesa.core.errors import DatasetError, OutputFolderError
+from safemesa.phases.presets import DOMAIN_PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,7 @@ class CollectFlags(Common):
 class MetaTrainFlags(Common):
     """Phase 1: learns a prior from the training logs of a dataset."""
 
-    data: Positional[Path]  # type: ignore[assignment]
+    logs: Positional[Path]
     """Dataset folder with training logs (see `safemesa collect`)."""
     arm: str = "mesa"
     """Whose meta-learner: mesa, mesa_as_printed, mesa_metasgd or multitask."""
@@ -47,8 +52,8 @@ class AdaptFlags:
     """Dataset folder whose test log (or only log) is the new robot's."""
     out: Path = Path("risk_model")
     """Artefact folder of the risk model."""
-    seed: int = 0
-    """Order of the batches."""
+    seed: int | None = None
+    """Order of the batches; default: the prior's seed."""
     steps: int | None = None
     """Gradient steps; default: the prior's configuration."""
 
@@ -62,20 +67,22 @@ class DeployFlags:
     domain: Positional[str]
     """Domain to deploy on."""
     log: Path | None = None
-    """Dataset folder with the new robot's log, which stays in the replay."""
-    out: Path = Path("deployment")
+    """Dataset folder with the new robot's log, which stays in the replay; default: the log that
+    `safemesa run` collects for this seed."""
+    out: Path = Path("runs/deployment")
     """Run folder."""
-    seed: int = 0
-    """Test task, task networks and noise; the log must be of the same seed's task."""
+    seed: int | None = None
+    """Test task, task networks and noise; default: the risk model's seed."""
     episodes: int | None = None
     """Episodes; default: the risk model's configuration."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files."""
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Dispatches."""
-    {"collect": collect, "meta-train": meta_train, "adapt": adapt, "deploy": deploy}[verb](
-        verb, arguments
-    )
+    verbs = {"collect": collect, "meta-train": meta_train, "adapt": adapt, "deploy": deploy}
+    verbs[verb](verb, arguments)
 
 
 def _refuse_existing(folder: Path) -> None:
@@ -85,7 +92,7 @@ def _refuse_existing(folder: Path) -> None:
 
 def collect(verb: str, arguments: Sequence[str]) -> None:
     """Writes one dataset folder."""
-    flags, config = parse_with_preset(CollectFlags, verb, arguments, "mesa", None)
+    flags, config = parse_with_preset(CollectFlags, verb, arguments)
     name = f"{config.domain}-{config.preset}-{config.data_seed}-with-test-{config.seed}"
     out = flags.out or Path("data") / name
     _refuse_existing(out)
@@ -109,8 +116,41 @@ def collect(verb: str, arguments: Sequence[str]) -> None:
 
 
 def meta_train(verb: str, arguments: Sequence[str]) -> None:
-    """Writes one prior."""
-    raise ConfigurationError("not parsed")
+    """Writes one prior; interrupted, it goes on from its last checkpoint."""
+    from safemesa.datasets.offline_tasks import OfflineTasks
+
+    first = parse(MetaTrainFlags, verb, arguments)
+    data = OfflineTasks.load(first.logs)
+    if not data.train:
+        raise DatasetError(
+            f"{first.logs} holds no training logs; Phase 1 needs some. See `safemesa collect`."
+        )
+    # Logs of another domain than ours get the settings of Navigation 1 unless flags change them.
+    known = data.domain if data.domain in DOMAIN_PRESETS else "navigation1"
+    flags, config = parse_with_preset(MetaTrainFlags, verb, arguments, domain=known)
+    config = replace(config, domain=data.domain)
+    _refuse_existing(flags.out)
+    prepare_jax()
+    from safemesa.phases.artefacts import save_artefact
+    from safemesa.phases.checkpoint import Checkpointer
+    from safemesa.phases.loop import ChunkLoop
+    from safemesa.phases.meta_train import meta_train as run_meta_train
+    from safemesa.phases.progress import BarProgress
+    from safemesa.phases.run_folder import RunFolder
+
+    working = RunFolder(flags.out.with_name(f".{flags.out.name}.unfinished"))
+    working.check(config)
+    with working.lock():
+        working.open(config, command_line(verb, arguments))
+        saver = Checkpointer(working.checkpoints, "meta_train")
+        loop = ChunkLoop("meta_train", [saver], BarProgress())
+        test_logs = [data] if data.test is not None else None
+        (prior,) = run_meta_train([config], data, test_logs, loop)
+        notes = {"command": command_line(verb, arguments), "wall_s": loop.wall_seconds}
+        save_artefact(flags.out, prior, config, data.spaces, notes)
+    shutil.rmtree(working.path)
+    print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
+    print(f"Prior: {flags.out}")
 
 
 def adapt(verb: str, arguments: Sequence[str]) -> None:
@@ -131,10 +171,30 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     log = data.only_log()
     only = replace(data, train=(), test=replace(log, role="test"))
     warn_of_few_violations(only)
-    config = replace(config, seed=flags.seed)
+    config = config if flags.seed is None else replace(config, seed=flags.seed)
     loop = ChunkLoop("adapt", progress=BarProgress())
     (model,) = run_adapt([config], [prior], [only], loop, steps=flags.steps)
     notes = {"command": command_line(verb, arguments), "wall_s": loop.wall_seconds}
     save_artefact(flags.out, model, config, spaces, notes)
     print(f"Adapted to {log.transitions} transitions with {log.violations} violations.")
     print(f"Risk model: {flags.out}")
+
+
+def deploy(verb: str, arguments: Sequence[str]) -> None:
+    """Leaves a run folder, as `safemesa run` does."""
+    flags = parse(DeployFlags, verb, arguments)
+    prepare_jax()
+    from safemesa.cli.run import print_runs, run_options
+    from safemesa.phases.artefacts import load_risk_model
+    from safemesa.phases.run import adopt, jax_domain, run
+
+    model, config, spaces = load_risk_model(flags.risk)
+    domain = jax_domain(flags.domain)
+    config = replace(config, domain=flags.domain)
+    if flags.seed is not None:
+        config = replace(config, seed=flags.seed)
+    if flags.episodes is not None:
+        config = replace(config, deploy=replace(config.deploy, episodes=flags.episodes))
+    options = run_options(verb, arguments, Path("data"), flags.tensorboard)
+    adopt(flags.out, config, domain, model, spaces, flags.log, options.command)
+    print_runs(run([config], [flags.out], options), [flags.out])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safemesa.cli.arguments import (
     Common,
@@ -13,10 +14,13 @@ from safemesa.cli.arguments import (
 )
 from safemesa.core.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from safemesa.phases.run import RunOptions
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags(Common):
-    """Runs one arm on one domain through all phases. Rerunning goes on or, if done, does nothing."""
+    """Runs one arm on one domain through all phases; run again, it goes on where it stopped."""
 
     arm: Positional[str]
     """mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, or
@@ -36,32 +40,48 @@ class RunFlags(Common):
 
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Runs and prints where the results are."""
-    flags, config = parse_with_preset(RunFlags, verb, arguments, None, None)
+    flags, config = parse_with_preset(RunFlags, verb, arguments)
     if flags.seeds < 1:
         raise ConfigurationError(f"--seeds is {flags.seeds}; expected at least 1.")
     prepare_jax()
-    from safemesa.phases.progress import BarProgress
-    from safemesa.phases.run import RunOptions, run
-    from safemesa.phases.sinks import NoSink, TensorBoardSink
+    from safemesa.phases.run import run
 
     name = f"{config.arm}-{config.seed}"
     out = flags.out or Path("runs") / f"{config.domain}-{config.preset}" / name
     seeds = [config.seed + offset for offset in range(flags.seeds)]
     folders = [out] if flags.seeds == 1 else [out / f"seed-{seed}" for seed in seeds]
-    options = RunOptions(
-        data_dir=flags.data_dir,
-        command=command_line(verb, arguments),
-        progress=BarProgress(),
-        make_sink=TensorBoardSink if flags.tensorboard else lambda _: NoSink(),
-    )
+    options = run_options(verb, arguments, flags.data_dir, flags.tensorboard)
     summaries = run([replace(config, seed=seed) for seed in seeds], folders, options)
-    for folder, summary in zip(folders, summaries, strict=True):
-        print(describe(summary))
-        print(f"  results: {folder}/summary.json, {folder}/metrics.jsonl")
+    print_runs(summaries, folders)
     print(f"A report with curves and maps: safemesa report {out}")
 
 
-def describe(summary: dict) -> str:
+def run_options(
+    verb: str, arguments: Sequence[str], data_dir: Path, tensorboard: bool
+) -> "RunOptions":
+    """Progress bar, sinks and the command, for a run from the command line."""
+    from safemesa.phases.progress import BarProgress
+    from safemesa.phases.run import RunOptions
+    from safemesa.phases.sinks import NoSink, TensorBoardSink, require_tensorboard
+
+    if tensorboard:
+        require_tensorboard()
+    return RunOptions(
+        data_dir=data_dir,
+        command=command_line(verb, arguments),
+        progress=BarProgress(),
+        make_sink=TensorBoardSink if tensorboard else lambda _: NoSink(),
+    )
+
+
+def print_runs(summaries: Sequence[dict[str, Any]], folders: Sequence[Path]) -> None:
+    """A line per run and where its files are."""
+    for folder, summary in zip(folders, summaries, strict=True):
+        print(describe(summary))
+        print(f"  results: {folder}/summary.json, {folder}/metrics.jsonl")
+
+
+def describe(summary: dict[str, Any]) -> str:
     """A finished run in one line."""
     successes = summary["successes"]
     reached = "" if successes is None else f", {successes} reached the goal"

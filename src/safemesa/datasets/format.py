@@ -12,7 +12,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.files import read_json
-from safemesa.domains.base import Spaces
+from safemesa.core.spaces import Spaces
 
 FORMAT_NAME = "safemesa-dataset"
 FORMAT_VERSION = 1

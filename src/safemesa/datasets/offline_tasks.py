@@ -9,6 +9,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.files import atomic_folder, sha256, write_json
+from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import map_tensors, save_tensors
 from safemesa.datasets.format import (
     COLUMNS,
@@ -21,7 +22,6 @@ from safemesa.datasets.format import (
 )
 from safemesa.datasets.task_log import TaskLog
 from safemesa.datasets.validation import check_columns, check_values
-from safemesa.domains.base import Spaces
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from safemesa.core.errors import DatasetError
+from safemesa.core.spaces import Spaces
 from safemesa.datasets.format import COLUMNS
-from safemesa.domains.base import Spaces
 
 CHUNK_ROWS = 65_536
 ACTION_TOLERANCE = 1e-4

@@ -7,29 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.spaces import Spaces as Spaces
 from safemesa.core.types import Key, PyTree
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spaces:
-    """Shapes and units that all tasks of a domain share."""
-
-    obs_names: tuple[str, ...]
-    action_names: tuple[str, ...]
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    horizon: int
-    dt: float = 1.0
-
-    @property
-    def obs_size(self) -> int:
-        """Number of observed signals."""
-        return len(self.obs_names)
-
-    @property
-    def action_size(self) -> int:
-        """Number of actuated signals."""
-        return len(self.action_names)
 
 
 class Step(NamedTuple):
@@ -94,6 +73,10 @@ class AbstractJaxDomain(AbstractDomain):
         self, task: PyTree, state: PyTree, action: Float[Array, " act"], *, key: Key
     ) -> tuple[PyTree, Step]:
         """Applies one physical action; clips it to the action space first."""
+
+    @abc.abstractmethod
+    def state_at(self, obs: Float[Array, " obs"]) -> PyTree:
+        """A state that is observed as `obs`, at the start of an episode; for analysis."""
 
     @property
     @abc.abstractmethod

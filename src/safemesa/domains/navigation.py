@@ -182,6 +182,10 @@ class Navigation(AbstractJaxDomain):
             success=success,
         )
 
+    def state_at(self, obs: Float[Array, " 2"]) -> NavigationState:
+        """The position is observed."""
+        return NavigationState(obs, jnp.int32(0))
+
     @property
     def log_max_length(self) -> int:
         """Length of the longest kind of rollout."""

@@ -141,6 +141,10 @@ class AbstractProbe(AbstractJaxDomain):
             success=success,
         )
 
+    def state_at(self, obs: Float[Array, " 1"]) -> ProbeState:
+        """The position is observed."""
+        return ProbeState(obs[0], jnp.int32(0))
+
     @property
     def log_max_length(self) -> int:
         """Rollouts of the data collection are whole episodes."""

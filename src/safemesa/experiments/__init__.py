@@ -1,0 +1,1 @@
+"""Arms, statistics, figures and reports: what compares runs."""

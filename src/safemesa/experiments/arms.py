@@ -112,6 +112,4 @@ def configure(arm: str, domain: str, preset: str) -> RunConfig:
     """The configuration of an arm on a domain at a preset; flags may change it further."""
     record = find_arm(arm)
     config = record.change(preset_config(domain, preset))
-    return replace(
-        config, arm=arm, meta_learner=record.meta_learner, guard=record.guard
-    )
+    return replace(config, arm=arm, meta_learner=record.meta_learner, guard=record.guard)

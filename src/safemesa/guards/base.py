@@ -7,6 +7,7 @@ take normalised observations.
 
 import abc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from jaxtyping import Array, Bool, Float
@@ -28,6 +29,7 @@ class Decision(NamedTuple):
     intervened: Bool[Array, ""]
 
 
+@dataclass(frozen=True, kw_only=True)
 class AbstractGuard(abc.ABC):
     """A use of the critic. Subclasses are frozen dataclasses with the field `config`."""
 

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Key, PyTree, RiskBatch
 from safemesa.guards.base import AbstractGuard, Decision, Propose
 from safemesa.guards.registry import guards
-from safemesa.learners.config import RiskConfig
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.policies import DeterministicPolicy
@@ -21,7 +20,6 @@ from safemesa.networks.policies import DeterministicPolicy
 class NoGuard(AbstractGuard):
     """Plain SAC; no risk model is trained or asked."""
 
-    config: RiskConfig
     uses_risk: ClassVar[bool] = False
 
     def init(self) -> PyTree:

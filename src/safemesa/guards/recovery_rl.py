@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Key, PyTree, RiskBatch
 from safemesa.guards.base import AbstractGuard, Decision, Propose
 from safemesa.guards.registry import guards
-from safemesa.learners.config import RiskConfig
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.policies import DeterministicPolicy
@@ -22,7 +21,6 @@ from safemesa.networks.policies import DeterministicPolicy
 class RecoveryRL(AbstractGuard):
     """Thananjeyan et al. 2021; MESA section 2.3. The task learner itself is unchanged."""
 
-    config: RiskConfig
     uses_risk: ClassVar[bool] = True
 
     def init(self) -> PyTree:

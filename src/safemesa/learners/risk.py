@@ -12,11 +12,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
 from safemesa.learners.config import RiskConfig
+from safemesa.learners.optimiser import Adam
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.policies import DeterministicPolicy
 
@@ -30,9 +30,7 @@ def no_risk_term(critic: RiskCritic, batch: RiskBatch) -> Float[Array, ""]:
     return jnp.zeros(())
 
 
-def risk_target(
-    critic: RiskCritic, batch: RiskBatch, gamma_risk: float
-) -> Float[Array, " batch"]:
+def risk_target(critic: RiskCritic, batch: RiskBatch, gamma_risk: float) -> Float[Array, " batch"]:
     """`y = c + (1 - c)(1 - terminated) gamma_risk Q(s', a')` (MESA section 2.2).
 
     `critic` is the one that bootstraps (a target network, or an adapted critic in MAML's outer
@@ -105,9 +103,9 @@ class RiskLearner:
     learning_rate: float
 
     @property
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam, for critic and recovery alike."""
-        return optax.adam(self.learning_rate)
+    def optimiser(self) -> Adam:
+        """One rule for critic and recovery alike."""
+        return Adam(learning_rate=self.learning_rate)
 
     def init_recovery(self, policy: DeterministicPolicy) -> RecoveryState:
         """A recovery policy with a fresh optimiser."""
@@ -125,8 +123,7 @@ class RiskLearner:
         loss, grads = jax.value_and_grad(recovery_loss)(
             state.policy, critic, obs, self.config.recovery_penalty
         )
-        updates, optimiser = self.optimiser.update(grads, state.optimiser)
-        policy = optax.apply_updates(state.policy, updates)
+        policy, optimiser = self.optimiser.step(state.policy, grads, state.optimiser)
         return RecoveryState(policy, optimiser), {"recovery_loss": loss}
 
     def update(
@@ -139,8 +136,7 @@ class RiskLearner:
             return risk_loss(critic, batch, target, self.config.loss) + risk_term(critic, batch)
 
         loss, grads = jax.value_and_grad(loss_of)(state.critic)
-        updates, critic_optimiser = self.optimiser.update(grads, state.critic_optimiser)
-        critic = optax.apply_updates(state.critic, updates)
+        critic, critic_optimiser = self.optimiser.step(state.critic, grads, state.critic_optimiser)
         target_critic = soft_update(state.target_critic, critic, self.target_rate)
         recovery, metrics = self.update_recovery(state.recovery, critic, batch.obs)
         metrics |= {"critic_loss": loss, "target_mean": jnp.mean(target)}

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Key, Metrics, PyTree, TaskBatch
 from safemesa.learners.config import SACConfig
+from safemesa.learners.optimiser import Adam
 from safemesa.learners.risk import soft_update
 from safemesa.networks.critics import ValueCritic
 from safemesa.networks.policies import TanhGaussianPolicy
 
-PairTerm = Callable[
-    [Float[Array, "batch obs"], Float[Array, "batch act"]], Float[Array, " batch"]
-]
+PairTerm = Callable[[Float[Array, "batch obs"], Float[Array, "batch act"]], Float[Array, " batch"]]
 """A guard's addition at observations and actions: to the actor's loss or to the reward."""
 
 
@@ -54,9 +52,9 @@ class SAC:
     action_size: int
 
     @property
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam, one state per network."""
-        return optax.adam(self.config.learning_rate)
+    def optimiser(self) -> Adam:
+        """One rule, one state per network."""
+        return Adam(learning_rate=self.config.learning_rate)
 
     def init(self, *, key: Key) -> SACState:
         """Fresh networks; target critics start as copies."""
@@ -92,8 +90,7 @@ class SAC:
         target = target + reward_term(batch.obs, batch.action)
 
         critic_loss, grads = jax.value_and_grad(value_loss)(state.critic, batch, target)
-        updates, critic_optimiser = self.optimiser.update(grads, state.critic_optimiser)
-        critic = optax.apply_updates(state.critic, updates)
+        critic, critic_optimiser = self.optimiser.step(state.critic, grads, state.critic_optimiser)
 
         def actor_loss(policy: TanhGaussianPolicy) -> tuple[Float[Array, ""], Array]:
             noise = jax.random.normal(key_actor, shape)
@@ -105,8 +102,7 @@ class SAC:
         (policy_loss, log_density), grads = jax.value_and_grad(actor_loss, has_aux=True)(
             state.policy
         )
-        updates, policy_optimiser = self.optimiser.update(grads, state.policy_optimiser)
-        policy = optax.apply_updates(state.policy, updates)
+        policy, policy_optimiser = self.optimiser.step(state.policy, grads, state.policy_optimiser)
 
         log_temperature, temperature_optimiser = self._update_temperature(state, log_density)
         metrics = {
@@ -141,8 +137,7 @@ class SAC:
         if not self.config.learn_temperature:
             return state.log_temperature, state.temperature_optimiser
         gradient = -(jax.lax.stop_gradient(log_density) - float(self.action_size))
-        updates, optimiser = self.optimiser.update(gradient, state.temperature_optimiser)
-        return state.log_temperature + updates, optimiser
+        return self.optimiser.step(state.log_temperature, gradient, state.temperature_optimiser)
 
 
 def _sample_batch(

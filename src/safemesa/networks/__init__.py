@@ -1,0 +1,1 @@
+"""Networks: one example in, callers `vmap`."""

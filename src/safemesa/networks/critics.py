@@ -16,9 +16,7 @@ class ValueCritic(eqx.Module):
 
     ensemble: EnsembleMLP
 
-    def __init__(
-        self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key
-    ) -> None:
+    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key) -> None:
         self.ensemble = EnsembleMLP(2, (obs_size + action_size, *hidden, 1), key=key)
 
     def __call__(

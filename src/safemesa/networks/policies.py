@@ -25,9 +25,7 @@ class TanhGaussianPolicy(eqx.Module):
 
     network: MLP
 
-    def __init__(
-        self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key
-    ) -> None:
+    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key) -> None:
         self.network = MLP((obs_size, *hidden, 2 * action_size), key=key)
 
     def distribution(
@@ -64,9 +62,7 @@ class DeterministicPolicy(eqx.Module):
 
     network: MLP
 
-    def __init__(
-        self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key
-    ) -> None:
+    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key) -> None:
         self.network = MLP((obs_size, *hidden, action_size), key=key)
 
     def raw(self, obs: Float[Array, " obs"]) -> Float[Array, " act"]:

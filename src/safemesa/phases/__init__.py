@@ -1,0 +1,1 @@
+"""The three phases, and the folder that a run leaves."""

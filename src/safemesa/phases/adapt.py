@@ -210,10 +210,11 @@ def _stack_indices(axis: SeedAxis, indices: list[RowIndex]) -> RowIndex:
         return indices[0]
     most = max(one.violation_rows.shape[1] for one in indices)
     padded = [
-        one._replace(
+        replace(
+            one,
             violation_rows=jnp.pad(
                 one.violation_rows, ((0, 0), (0, most - one.violation_rows.shape[1]))
-            )
+            ),
         )
         for one in indices
     ]

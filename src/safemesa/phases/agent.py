@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.replay import Replay, RowLayout, sample_positions, size
-from safemesa.domains.base import Spaces
 from safemesa.guards import AbstractGuard
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
@@ -38,7 +38,7 @@ class Act(NamedTuple):
     intervened: Bool[Array, ""]
 
 
-class ViolationIndex(NamedTuple):
+class ViolationIndex(eqx.Module):
     """Positions of violating rows of the replay, for balanced batches."""
 
     positions: Int[Array, " capacity"]
@@ -141,9 +141,7 @@ class Agent:
             return AgentState(sac, state.risk, state.guard, state.normaliser), metrics
         rows = self._risk_rows(replay, violations, key_risk_rows)
         risk_batch = self._risk_batch(state, sac.policy, replay.rows[rows], key_next)
-        risk, risk_metrics = self.risk.update(
-            state.risk, risk_batch, guard.risk_term
-        )
+        risk, risk_metrics = self.risk.update(state.risk, risk_batch, guard.risk_term)
         duals = guard.update(state.guard, risk.critic, risk_batch)
         return AgentState(sac, risk, duals, state.normaliser), metrics | risk_metrics
 
@@ -156,9 +154,7 @@ class Agent:
         if self.config.keep_test_log:
             rows = sample_positions(replay, batch, key=key_any)
         else:
-            rows = jax.random.randint(
-                key_any, (batch,), replay.protected, size(replay), jnp.int32
-            )
+            rows = jax.random.randint(key_any, (batch,), replay.protected, size(replay), jnp.int32)
         if fraction is None:
             return rows
         drawn = jax.random.randint(
@@ -168,7 +164,10 @@ class Agent:
         return jnp.where(wanted & (violations.count > 0), violations.positions[drawn], rows)
 
     def _risk_batch(
-        self, state: AgentState, policy: TanhGaussianPolicy, rows: Float[Array, "batch width"],
+        self,
+        state: AgentState,
+        policy: TanhGaussianPolicy,
+        rows: Float[Array, "batch width"],
         key: Key,
     ) -> RiskBatch:
         """Bootstraps with the task policy, whose risk the critic follows in Phase 3."""

@@ -16,9 +16,9 @@ import safemesa
 from safemesa.core.errors import CheckpointError, ConfigurationError
 from safemesa.core.files import read_json, sha256, write_json
 from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
+from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
-from safemesa.domains.base import Spaces
 from safemesa.learners.meta.base import constant_step_sizes
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser, identity_normaliser

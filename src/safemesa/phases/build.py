@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import jax
 
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key
-from safemesa.domains.base import Spaces
 from safemesa.guards import AbstractGuard, guards
 from safemesa.learners.meta import AbstractMetaLearner, meta_learners
 from safemesa.learners.risk import RiskLearner
@@ -38,9 +38,7 @@ def build_learners(config: RunConfig, spaces: Spaces) -> Learners:
     """
 
     def risk_learner(target_rate: float, learning_rate: float) -> RiskLearner:
-        return RiskLearner(
-            config=config.risk, target_rate=target_rate, learning_rate=learning_rate
-        )
+        return RiskLearner(config=config.risk, target_rate=target_rate, learning_rate=learning_rate)
 
     rate = config.risk.learning_rate
     return Learners(

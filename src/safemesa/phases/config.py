@@ -47,7 +47,7 @@ class AdaptConfig:
     scratch_steps: int = 2_000
     """Steps of a meta-learner without training logs (RRL in Table 2)."""
     batch: int = 64
-    target_rate: float = 2e-4
+    target_rate: float = 1.0
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
 
 

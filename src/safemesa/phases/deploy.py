@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, append, extend, make_replay
-from safemesa.domains.base import AbstractJaxDomain, Spaces
+from safemesa.domains.base import AbstractJaxDomain
 from safemesa.phases.agent import Agent, AgentState, ViolationIndex
 from safemesa.phases.artefacts import RiskModel
 from safemesa.phases.build import build_learners
@@ -99,7 +100,7 @@ def initial_state(
     capacity = len(rows) + min(agent.config.episodes * agent.spaces.horizon, MAXIMUM_ROWS)
     replay = make_replay(capacity=capacity, width=agent.layout.width, protected=len(rows))
     replay = extend(replay, jnp.asarray(rows)) if len(rows) else replay
-    cost = agent.layout.unpack(rows)["cost"]
+    cost = agent.layout.unpack(jnp.asarray(rows))["cost"]
     positions = np.flatnonzero(np.asarray(cost) > 0).astype(np.int32)
     violations = ViolationIndex(
         jnp.zeros(capacity, jnp.int32).at[: len(positions)].set(positions),

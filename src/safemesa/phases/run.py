@@ -4,16 +4,23 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
-from safemesa.core.files import write_json
+from safemesa.core.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DatasetError,
+    OutputFolderError,
+)
+from safemesa.core.files import read_json, write_json
+from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import extend
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
@@ -24,6 +31,7 @@ from safemesa.phases.artefacts import (
     RiskModel,
     load_prior,
     load_risk_model,
+    prior_template,
     read_manifest,
     save_artefact,
 )
@@ -72,8 +80,6 @@ def run(
     Finished runs are left as they are. Raises typed errors (`safemesa.core.errors`) before
     anything is written.
     """
-    from safemesa.core.files import read_json
-
     domain = jax_domain(configs[0].domain)
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
@@ -88,6 +94,40 @@ def run(
             )
             pipeline.run()
         return [read_json(one.summary_file, error=OutputFolderError) for one in runs]
+
+
+def adopt(
+    folder: Path,
+    config: RunConfig,
+    domain: AbstractJaxDomain,
+    model: RiskModel,
+    spaces: Spaces,
+    log: Path | None,
+    command: str,
+) -> None:
+    """Prepares a run folder whose Phases 1 and 2 were done elsewhere; `run` goes on from there.
+
+    Raises:
+        CheckpointError: the risk model was made for other spaces.
+    """
+    if spaces.obs_size != domain.spaces.obs_size or spaces.action_size != domain.spaces.action_size:
+        raise CheckpointError(
+            f"the risk model reads {spaces.obs_size} observations and {spaces.action_size} "
+            f"actions; {domain.name} has {domain.spaces.obs_size} and {domain.spaces.action_size}. "
+            "Adapt a prior that was trained on logs of this domain."
+        )
+    given = OfflineTasks.load(log) if log is not None else None
+    if given is not None:
+        given.check_spaces(domain.spaces)
+    run_folder = RunFolder(folder)
+    run_folder.check(config)
+    with run_folder.lock():
+        run_folder.open(config, command)
+        if not (run_folder.risk_model / "manifest.json").is_file():
+            save_artefact(run_folder.risk_model, model, config, spaces, {})
+        if given is not None and not run_folder.test_log.exists():
+            only = replace(given, train=(), test=replace(given.only_log(), role="test"))
+            only.save(run_folder.test_log)
 
 
 def jax_domain(name: str) -> AbstractJaxDomain:
@@ -155,8 +195,6 @@ class _Pipeline:
         if self.agent.guard.uses_risk:
             models = self.risk_models(test_logs)
         else:
-            from safemesa.phases.artefacts import prior_template
-
             models = [prior_template(one, self.domain.spaces).model for one in self.configs]
         self.deploy(models, test_logs)
         for sink in self.sinks:
@@ -186,7 +224,7 @@ class _Pipeline:
         """Phases 1 and 2."""
         if all((one.risk_model / "manifest.json").is_file() for one in self.runs):
             self._recall_wall("adapt", [one.risk_model for one in self.runs])
-            if uses_training_logs(self.config):
+            if (self.runs[0].prior / "manifest.json").is_file():
                 self._recall_wall("meta_train", [one.prior for one in self.runs])
             return [load_risk_model(one.risk_model)[0] for one in self.runs]
         priors = self.priors(test_logs)
@@ -386,8 +424,6 @@ def _without_rows(state: DeployState) -> DeployState:
 
 
 def _with_rows(state: DeployState, rows: jax.Array) -> DeployState:
-    import equinox as eqx
-
     return eqx.tree_at(lambda one: one.replay.rows, state, rows)
 
 

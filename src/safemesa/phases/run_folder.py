@@ -102,9 +102,7 @@ class RunFolder:
                     f"{self.path} holds a run of another configuration "
                     f"({_first_difference(given, wanted)}). Choose another --out, or remove it."
                 )
-        elif self.path.is_dir() and any(
-            name for name in os.listdir(self.path) if name != ".lock"
-        ):
+        elif self.path.is_dir() and any(name for name in os.listdir(self.path) if name != ".lock"):
             raise OutputFolderError(
                 f"{self.path} is not empty and is no run folder. Choose another --out."
             )

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping
+from importlib import util
 from pathlib import Path
 
 from safemesa.core.errors import ConfigurationError
@@ -29,17 +30,26 @@ class NoSink(Sink):
         """Nothing."""
 
 
+def require_tensorboard() -> None:
+    """Refuses early, before anything is written, where the extra is missing.
+
+    Raises:
+        ConfigurationError: tensorboardX is not installed.
+    """
+    if util.find_spec("tensorboardX") is None:
+        raise ConfigurationError(
+            "--tensorboard needs tensorboardX: pip install 'safemesa[tensorboard]'."
+        )
+
+
 class TensorBoardSink(Sink):
     """Event files under `<run>/tensorboard`."""
 
     def __init__(self, run: Path) -> None:
         """Needs the extra `safemesa[tensorboard]`."""
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ConfigurationError(
-                "--tensorboard needs tensorboardX: pip install 'safemesa[tensorboard]'."
-            ) from error
+        require_tensorboard()
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, phase: str, step: int, scalars: Mapping[str, float]) -> None:

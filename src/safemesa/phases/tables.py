@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import RowLayout
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows, split_support_query
-from safemesa.domains.base import Spaces
 from safemesa.learners.meta import BatchPlan
 from safemesa.networks.normaliser import Normaliser
 

@@ -1,0 +1,1 @@
+"""The exported critic and recovery policy that run on a robot."""

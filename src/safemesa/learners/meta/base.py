@@ -6,16 +6,17 @@ register it by name, import it in `learners/meta/__init__.py`.
 
 import abc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
 from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.optimiser import Adam
 from safemesa.learners.risk import RiskTerm, no_risk_term, risk_loss, risk_target
 from safemesa.networks.critics import RiskCritic
 
@@ -39,6 +40,7 @@ class MetaState(eqx.Module):
     step_size_optimiser: PyTree
 
 
+@dataclass(frozen=True, kw_only=True)
 class AbstractMetaLearner(abc.ABC):
     """A way to learn a safety critic from several tasks and to specialise it to one of them.
 
@@ -71,8 +73,10 @@ class AbstractMetaLearner(abc.ABC):
         query: RiskBatch,
         risk_term: RiskTerm = no_risk_term,
     ) -> tuple[MetaState, Metrics]:
-        """One outer step. Leaves of `support` are `[tasks, steps, rows, ...]`, of `query` without
-        the steps."""
+        """One outer step.
+
+        Leaves of `support` are `[tasks, steps, rows, ...]`, of `query` `[tasks, rows, ...]`.
+        """
 
 
 def critic_gradient(
@@ -168,16 +172,6 @@ def mean_over_tasks(
     return jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def outer_optimiser(config: MetaConfig) -> optax.GradientTransformation:
+def outer_optimiser(config: MetaConfig) -> Adam:
     """Adam behind a clip of the global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.gradient_clip), optax.adam(config.outer_rate)
-    )
-
-
-def apply_outer_step(
-    state: MetaState, grads: RiskCritic, config: MetaConfig
-) -> tuple[RiskCritic, PyTree]:
-    """The new critic and the new state of its optimiser."""
-    updates, optimiser = outer_optimiser(config).update(grads, state.critic_optimiser)
-    return optax.apply_updates(state.critic, updates), optimiser
+    return Adam(learning_rate=config.outer_rate, gradient_clip=config.gradient_clip)

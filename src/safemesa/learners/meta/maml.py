@@ -7,13 +7,11 @@ import jax
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, RiskBatch
-from safemesa.learners.config import MetaConfig, RiskConfig
 from safemesa.learners.meta.base import (
     AbstractMetaLearner,
     BatchPlan,
     MetaState,
     adapted_loss,
-    apply_outer_step,
     constant_step_sizes,
     mean_over_tasks,
     outer_optimiser,
@@ -29,8 +27,6 @@ from safemesa.networks.critics import RiskCritic
 class MAML(AbstractMetaLearner):
     """One fixed inner rate; exact second order, or first order with `config.first_order`."""
 
-    config: MetaConfig
-    risk: RiskConfig
     uses_training_logs: ClassVar[bool] = True
 
     @property
@@ -77,6 +73,8 @@ class MAML(AbstractMetaLearner):
             return jax.value_and_grad(loss_of)(state.critic, *batches)
 
         loss, grads = mean_over_tasks(task_gradient, support, query)
-        critic, optimiser = apply_outer_step(state, grads, self.config)
+        critic, optimiser = outer_optimiser(self.config).step(
+            state.critic, grads, state.critic_optimiser
+        )
         new_state = MetaState(critic, state.log_step_sizes, optimiser, None)
         return new_state, {"query_loss": loss}

@@ -5,22 +5,20 @@ from typing import ClassVar, final
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
-from safemesa.learners.config import MetaConfig, RiskConfig
 from safemesa.learners.meta.base import (
     AbstractMetaLearner,
     BatchPlan,
     MetaState,
     adapted_loss,
-    apply_outer_step,
     constant_step_sizes,
     mean_over_tasks,
     outer_optimiser,
 )
 from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.optimiser import Adam
 from safemesa.learners.risk import RiskTerm, no_risk_term
 from safemesa.networks.critics import RiskCritic
 
@@ -31,8 +29,6 @@ from safemesa.networks.critics import RiskCritic
 class MetaSGD(AbstractMetaLearner):
     """Inner rates are exponentials of learned numbers, so they stay positive."""
 
-    config: MetaConfig
-    risk: RiskConfig
     uses_training_logs: ClassVar[bool] = True
 
     @property
@@ -52,9 +48,9 @@ class MetaSGD(AbstractMetaLearner):
         )
 
     @property
-    def step_size_optimiser(self) -> optax.GradientTransformation:
-        """Adam on the logarithms of the rates."""
-        return optax.adam(self.config.step_size_rate)
+    def step_size_optimiser(self) -> Adam:
+        """Works on the logarithms of the rates."""
+        return Adam(learning_rate=self.config.step_size_rate)
 
     def init(self, critic: RiskCritic) -> MetaState:
         """All rates start at `config.inner_rate`."""
@@ -80,11 +76,12 @@ class MetaSGD(AbstractMetaLearner):
             return jax.value_and_grad(loss_of)((state.critic, state.log_step_sizes), *batches)
 
         loss, (grads, rate_grads) = mean_over_tasks(task_gradient, support, query)
-        critic, optimiser = apply_outer_step(state, grads, self.config)
-        updates, rate_optimiser = self.step_size_optimiser.update(
-            rate_grads, state.step_size_optimiser
+        critic, optimiser = outer_optimiser(self.config).step(
+            state.critic, grads, state.critic_optimiser
         )
-        rates = optax.apply_updates(state.log_step_sizes, updates)
+        rates, rate_optimiser = self.step_size_optimiser.step(
+            state.log_step_sizes, rate_grads, state.step_size_optimiser
+        )
         mean_rate = jnp.mean(jnp.exp(jnp.stack(jax.tree.leaves(rates))))
         metrics = {"query_loss": loss, "mean_inner_rate": mean_rate}
         return MetaState(critic, rates, optimiser, rate_optimiser), metrics

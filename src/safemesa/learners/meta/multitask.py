@@ -6,12 +6,10 @@ from typing import ClassVar, final
 import jax
 
 from safemesa.core.types import Metrics, RiskBatch
-from safemesa.learners.config import MetaConfig, RiskConfig
 from safemesa.learners.meta.base import (
     AbstractMetaLearner,
     BatchPlan,
     MetaState,
-    apply_outer_step,
     constant_step_sizes,
     critic_gradient,
     outer_optimiser,
@@ -27,8 +25,6 @@ from safemesa.networks.critics import RiskCritic
 class MultiTask(AbstractMetaLearner):
     """No inner loop: each row of a batch comes from a task drawn at random."""
 
-    config: MetaConfig
-    risk: RiskConfig
     uses_training_logs: ClassVar[bool] = True
 
     @property
@@ -57,6 +53,8 @@ class MultiTask(AbstractMetaLearner):
         del support
         pooled = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), query)
         loss, grads = critic_gradient(state.critic, pooled, self.risk, risk_term)
-        critic, optimiser = apply_outer_step(state, grads, self.config)
+        critic, optimiser = outer_optimiser(self.config).step(
+            state.critic, grads, state.critic_optimiser
+        )
         new_state = MetaState(critic, state.log_step_sizes, optimiser, None)
         return new_state, {"query_loss": loss}

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from safemesa.core.types import Metrics, RiskBatch
-from safemesa.learners.config import MetaConfig, RiskConfig
 from safemesa.learners.meta.base import (
     AbstractMetaLearner,
     BatchPlan,
@@ -22,8 +21,6 @@ from safemesa.networks.critics import RiskCritic
 class Scratch(AbstractMetaLearner):
     """The prior is the initialisation."""
 
-    config: MetaConfig
-    risk: RiskConfig
     uses_training_logs: ClassVar[bool] = False
 
     @property

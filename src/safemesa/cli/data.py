@@ -1,0 +1,56 @@
+"""`safemesa data info`: what a dataset holds."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safemesa.cli.arguments import Positional, parse
+from safemesa.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from safemesa.datasets.offline_tasks import OfflineTasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoFlags:
+    """Prints a dataset's tasks: transitions, violations, episodes, return."""
+
+    folder: Positional[Path]
+    """Dataset folder."""
+
+
+def main(verb: str, arguments: Sequence[str]) -> None:
+    """`data info FOLDER`."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: safemesa data info FOLDER")
+        return
+    if not arguments or arguments[0] != "info":
+        given = arguments[0] if arguments else "nothing"
+        raise ConfigurationError(f"`safemesa data` got {given!r}; expected: data info FOLDER.")
+    flags = parse(InfoFlags, f"{verb} info", arguments[1:])
+    from safemesa.datasets.offline_tasks import OfflineTasks
+
+    print_info(OfflineTasks.load(flags.folder))
+
+
+def print_info(data: "OfflineTasks") -> None:
+    """The dataset card."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = data.summary_rows()
+    table = Table(title=f"{data.domain}: {len(rows)} tasks")
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        values = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
+        table.add_row(*values)
+    console = Console(file=sys.stdout)
+    console.print(table)
+    spaces = data.spaces
+    console.print(f"observations: {', '.join(spaces.obs_names)}")
+    console.print(f"actions: {', '.join(spaces.action_names)}")
+    for name, value in data.provenance.items():
+        console.print(f"{name}: {value}", markup=False)

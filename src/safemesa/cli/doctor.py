@@ -1,0 +1,102 @@
+"""`safemesa doctor`: is this installation sound?"""
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from safemesa.cli.arguments import compilation_cache, parse, prepare_jax
+from safemesa.core.errors import SafemesaError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorFlags:
+    """Checks versions, devices, compilation, environments and file writing."""
+
+
+def main(verb: str, arguments: Sequence[str]) -> None:
+    """Prints a line per check; exits with an error if one failed."""
+    parse(DoctorFlags, verb, arguments)
+    checks: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("python", lambda: f"{platform.python_version()} on {platform.machine()}"),
+        ("packages", _packages),
+        ("extras", _extras),
+        ("devices", _devices),
+        ("compilation", _compilation),
+        ("environments", _environments),
+        ("files", _files),
+    )
+    failed = []
+    for name, check in checks:
+        try:
+            print(f"ok      {name}: {check()}")
+        except Exception as error:
+            failed.append(name)
+            print(f"FAILED  {name}: {type(error).__name__}: {error}")
+    if failed:
+        raise SafemesaError(f"{', '.join(failed)} failed; see above.")
+    print("All is well.")
+
+
+def _packages() -> str:
+    names = ("safemesa", "jax", "jaxlib", "equinox", "optax", "safetensors", "gymnasium", "numpy")
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+
+
+def _extras() -> str:
+    modules = {
+        "plots": "matplotlib",
+        "tensorboard": "tensorboardX",
+        "mujoco": "mujoco",
+        "minari": "minari",
+        "onnx": "onnx",
+    }
+    return ", ".join(
+        f"{extra} {'yes' if util.find_spec(module) else 'no'}" for extra, module in modules.items()
+    )
+
+
+def _devices() -> str:
+    import jax
+
+    devices = ", ".join(str(device) for device in jax.devices())
+    return f"{devices}; {os.cpu_count()} CPU cores"
+
+
+def _compilation() -> str:
+    prepare_jax()
+    import jax
+    import jax.numpy as jnp
+
+    value = float(jax.jit(jax.grad(lambda x: jnp.sum(jnp.tanh(x) ** 2)))(jnp.ones(3))[0])
+    expected = 0.6397
+    if abs(value - expected) > 1e-3:
+        raise SafemesaError(f"a gradient is {value:.4f}, expected {expected}.")
+    return f"gradients compile; cache {compilation_cache()}"
+
+
+def _environments() -> str:
+    import gymnasium
+
+    ids = sorted(name for name in gymnasium.registry if name.startswith("safemesa/"))
+    for name in ids:
+        environment = gymnasium.make(name)
+        environment.reset(seed=0)
+        _, _, _, _, info = environment.step(environment.action_space.sample())
+        if "cost" not in info:
+            raise SafemesaError(f"{name} reports no cost.")
+        environment.close()
+    return ", ".join(ids)
+
+
+def _files() -> str:
+    from safemesa.core.files import sha256, write_atomic
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe"
+        write_atomic(path, b"safemesa")
+        return f"atomic writes work ({sha256(path)[:8]}, {sys.getfilesystemencoding()})"

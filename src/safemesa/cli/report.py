@@ -1,0 +1,36 @@
+"""`safemesa report RUNS`: one HTML file with curves, maps and tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags:
+    """Compares finished runs: curves, violations, risk maps, calibration, a table."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders, or folders that contain some."""
+    out: Path = Path("report")
+    """Folder of report.html and the figures."""
+    calibration: bool = True
+    """Also measure calibration against Monte-Carlo roll-outs (about half a minute per arm)."""
+
+
+def main(verb: str, arguments: Sequence[str]) -> None:
+    """Writes the report and prints where it is."""
+    flags = parse(ReportFlags, verb, arguments)
+    prepare_jax()
+    from safemesa.experiments.report import write_report
+    from safemesa.phases.progress import BarProgress
+
+    path = write_report(
+        flags.runs,
+        flags.out,
+        command_line(verb, arguments),
+        progress=BarProgress(),
+        with_calibration=flags.calibration,
+    )
+    print(f"Report: {path}")

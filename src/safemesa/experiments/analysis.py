@@ -1,0 +1,226 @@
+"""What figures show of a run: the risk over the plane while a prior adapts, and trajectories."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from safemesa.core.errors import CheckpointError, ConfigurationError
+from safemesa.core.files import read_json
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.replay import RowLayout
+from safemesa.domains.raster import Box
+from safemesa.domains.registry import domain as find_domain
+from safemesa.experiments.calibration import STEPS
+from safemesa.phases.adapt import (
+    adapt_with_snapshots,
+    adaptation_steps,
+    scratch_prior,
+    uses_training_logs,
+)
+from safemesa.phases.artefacts import RiskModel, load_prior, load_risk_model
+from safemesa.phases.checkpoint import ReplayFile
+from safemesa.phases.config import RunConfig, config_from_json
+from safemesa.phases.run_folder import RunFolder
+
+ACTIONS = 25
+"""Uniform actions over which the risk of a position is averaged."""
+
+
+@runtime_checkable
+class PlanarDomain(Protocol):
+    """A domain whose observation is a position in the plane."""
+
+    @property
+    def view(self) -> Box:
+        """The part of the plane that is shown."""
+        ...
+
+    def violates(self, position: Float[np.ndarray, "... 2"]) -> Bool[Array, "..."]:
+        """Whether positions violate the constraint."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Plane:
+    """A grid over the view of a planar domain; `blocked` is where the constraint is violated."""
+
+    view: Box
+    x: Float[np.ndarray, " columns"]
+    y: Float[np.ndarray, " rows"]
+    blocked: Bool[np.ndarray, "rows columns"]
+
+    @property
+    def points(self) -> Float[np.ndarray, "points 2"]:
+        """All positions, row by row."""
+        return np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RiskMaps:
+    """Risk of one arm over the plane; entries of `steps` and `risk` belong together."""
+
+    title: str
+    steps: tuple[int, ...]
+    risk: tuple[Float[np.ndarray, "rows columns"], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Episode:
+    """One episode of Phase 3 in the plane; `intervened` has one entry per step."""
+
+    number: int
+    positions: Float[np.ndarray, "positions 2"]
+    intervened: Bool[np.ndarray, " steps"]
+    violation: bool
+    success: bool
+
+
+def planar_domain(name: str) -> PlanarDomain | None:
+    """The domain, if it is known and its observation is a position in the plane."""
+    try:
+        found = find_domain(name)
+    except ConfigurationError:
+        return None
+    return found if isinstance(found, PlanarDomain) and found.spaces.obs_size == 2 else None
+
+
+def plane(domain: PlanarDomain, columns: int = 96, rows: int = 48) -> Plane:
+    """A grid of cell centres over the domain's view."""
+    view = domain.view
+    across, up = (np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows
+    x = (view.x[0] + across * (view.x[1] - view.x[0])).astype(np.float32)
+    y = (view.y[0] + up * (view.y[1] - view.y[0])).astype(np.float32)
+    blocked = domain.violates(np.stack(np.meshgrid(x, y), axis=-1))
+    return Plane(view=view, x=x, y=y, blocked=np.asarray(blocked))
+
+
+def run_config(folder: Path) -> RunConfig:
+    """The configuration of a run folder.
+
+    Raises:
+        CheckpointError: there is none.
+        ConfigurationError: another version wrote it.
+    """
+    file = RunFolder(folder).config_file
+    record = read_json(file, error=CheckpointError)
+    settings = record.get("config")
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file} has no 'config'. Give a run folder.")
+    return config_from_json(RunConfig, settings, str(file))
+
+
+def adaptation_models(folder: Path, steps: Sequence[int]) -> list[RiskModel]:
+    """The critic of a run after each number of Phase 2 steps, by taking these steps again.
+
+    Same prior, test log, keys and compiled functions as the run's own, hence the same models.
+    Steps beyond the configured number go on from there.
+
+    Raises:
+        CheckpointError: an artefact is missing or damaged.
+        ConfigurationError: another version made the run.
+    """
+    config, run_folder = run_config(folder), RunFolder(folder)
+    log = OfflineTasks.load(run_folder.test_log)
+    if uses_training_logs(config):
+        prior = load_prior(run_folder.prior)[0]
+    else:
+        prior = scratch_prior(config, log)
+    order = sorted(set(steps))
+    snapshots = adapt_with_snapshots([config], [prior], [log], order, steps=order[-1])
+    by_step = {step: models[0] for step, models in zip(order, snapshots, strict=False)}
+    return [by_step[step] for step in steps]
+
+
+def risk_maps(
+    folder: Path, title: str, where: Plane, steps: Sequence[int] = STEPS
+) -> RiskMaps | None:
+    """Risk of a uniformly random action over the plane; None for an arm without a critic.
+
+    That action is what the critic of Phases 1 and 2 is about (`data.next_action`), and a mean
+    over actions shows where the robot should not be, whatever it does next. Where Phase 2 went
+    beyond the last step, the model that it left is shown last.
+    """
+    run_folder = RunFolder(folder)
+    if not (run_folder.risk_model / "manifest.json").is_file():
+        return None
+    left, config, spaces = load_risk_model(run_folder.risk_model)
+    models = dict(zip(steps, adaptation_models(folder, steps), strict=True))
+    if adaptation_steps(config) > max(steps):
+        models[adaptation_steps(config)] = left
+    actions = jnp.asarray(uniform_actions(spaces.action_size))
+    points = jnp.asarray(where.points)
+    risks = [np.asarray(_mean_risk(model, points, actions)) for model in models.values()]
+    shaped = tuple(risk.reshape(where.blocked.shape) for risk in risks)
+    return RiskMaps(title=title, steps=tuple(models), risk=shaped)
+
+
+def uniform_actions(size: int, count: int = ACTIONS) -> Float[np.ndarray, "actions act"]:
+    """A fixed set of uniform actions in [-1, 1]; always the same."""
+    return np.random.default_rng(0).uniform(-1.0, 1.0, (count, size)).astype(np.float32)
+
+
+@jax.jit
+def _mean_risk(
+    model: RiskModel, obs: Float[Array, "points obs"], actions: Float[Array, "actions act"]
+) -> Float[Array, " points"]:
+    """Mean over actions, one action at a time to save memory."""
+
+    def risk(action: Float[Array, " act"]) -> Float[Array, " points"]:
+        return model.risk(obs, jnp.broadcast_to(action, (obs.shape[0], action.shape[0])))
+
+    return jnp.mean(jax.lax.map(risk, actions), axis=0)
+
+
+def typical_episodes(total: int, count: int = 5) -> list[range]:
+    """Numbers of the first, middle and last episodes, `count` each; fewer, and no overlap, where
+    there are few."""
+    count = max(1, min(count, total // 3))
+    starts = (0, (total - count) // 2, total - count)
+    return [range(start, start + count) for start in dict.fromkeys(starts)]
+
+
+def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
+    """Reads episodes of Phase 3 whose observation is a position.
+
+    Raises:
+        CheckpointError: the replay does not hold all steps of `metrics.jsonl`.
+    """
+    run_folder = RunFolder(folder)
+    lines = run_folder.metrics.read()
+    layout = _replay_layout(run_folder)
+    rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
+    ends = np.cumsum([line["length"] for line in lines])
+    if len(rows) != ends[-1]:
+        raise CheckpointError(
+            f"{run_folder.replay} holds {len(rows)} steps, metrics.jsonl {ends[-1]}: one of them "
+            "was changed. Restore the run folder, or make the run again."
+        )
+    found = []
+    for number in numbers:
+        stop = int(ends[number])
+        columns = layout.unpack(np.asarray(rows[stop - lines[number]["length"] : stop]))
+        found.append(
+            Episode(
+                number=number,
+                positions=np.concatenate([columns["obs"], columns["next_obs"][-1:]]),
+                intervened=np.any(columns["proposed_action"] != columns["action"], axis=-1),
+                violation=bool(lines[number]["violation"]),
+                success=bool(lines[number]["success"]),
+            )
+        )
+    return found
+
+
+def _replay_layout(run_folder: RunFolder) -> RowLayout:
+    """The columns of `rows.f32`."""
+    file = run_folder.replay / "layout.json"
+    fields = read_json(file, error=CheckpointError).get("fields")
+    if not isinstance(fields, list):
+        raise CheckpointError(f"{file} has no 'fields'. Restore the run folder.")
+    return RowLayout(fields=tuple((str(name), width) for name, width in fields))

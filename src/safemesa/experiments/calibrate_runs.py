@@ -1,0 +1,110 @@
+"""Calibration of finished runs: one prior per arm, adapted to held-out tasks."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.calibration import (
+    CalibrationResult,
+    HeldOutTask,
+    calibration,
+    held_out_tasks,
+)
+from safemesa.experiments.run_records import scan_runs
+from safemesa.phases.artefacts import Prior, load_prior
+from safemesa.phases.config import RunConfig
+from safemesa.phases.progress import NoProgress, Progress
+from safemesa.phases.run import jax_domain
+from safemesa.phases.run_folder import RunFolder
+
+
+def calibrate_runs(
+    paths: Sequence[Path],
+    *,
+    tasks: int = 8,
+    pairs: int = 400,
+    rollouts: int = 256,
+    adapt_target_rate: float | None = None,
+    progress: Progress | None = None,
+) -> dict[tuple[str, str], list[CalibrationResult]]:
+    """Results by (domain, preset): of each arm's first run, its prior stands for the arm.
+
+    `adapt_target_rate` overrides Phase 2's (1 bootstraps from the online critic).
+    """
+    progress = progress or NoProgress()
+    truth: dict[tuple[str, float], list[HeldOutTask]] = {}
+    found: dict[tuple[str, str], list[CalibrationResult]] = {}
+    chosen = first_run_per_arm(paths)
+    progress.start("calibration", len(chosen), 0)
+    for done, (config, folder) in enumerate(chosen, start=1):
+        domain = jax_domain(config.domain)
+        if adapt_target_rate is not None:
+            adapt = replace(config.adapt, target_rate=adapt_target_rate)
+            config = replace(config, adapt=adapt)
+        key = (config.domain, config.risk.gamma_risk)
+        if key not in truth:
+            truth[key] = held_out_tasks(
+                domain, config.risk.gamma_risk, tasks=tasks, pairs=pairs, rollouts=rollouts
+            )
+        results = calibration(domain, config, _prior(folder), truth[key])
+        found.setdefault((config.domain, config.preset), []).extend(results)
+        progress.update(done)
+    progress.finish()
+    return found
+
+
+def first_run_per_arm(paths: Sequence[Path]) -> list[tuple[RunConfig, Path]]:
+    """The run of the lowest seed of every arm that has a safety critic.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    chosen: dict[tuple[str, str, str], tuple[RunConfig, Path]] = {}
+    for record in sorted(scan_runs(paths).runs, key=lambda one: one.seed):
+        if record.settings["guard"] != "none":
+            key = (record.domain, record.preset, record.arm)
+            chosen.setdefault(key, (record.config, record.path))
+    if not chosen:
+        raise ConfigurationError(
+            "calibration needs a run with a safety critic; all runs given are unconstrained."
+        )
+    return list(chosen.values())
+
+
+def _prior(folder: Path) -> Prior | None:
+    """The run's prior; None for arms without a Phase 1."""
+    prior = RunFolder(folder).prior
+    return load_prior(prior)[0] if (prior / "manifest.json").is_file() else None
+
+
+def table_rows(
+    results: dict[tuple[str, str], list[CalibrationResult]],
+) -> list[dict[str, Any]]:
+    """All results as rows of plain values; NaN, which JSON does not have, becomes null."""
+    return [
+        {
+            "domain": domain,
+            "preset": preset,
+            **{
+                name: None if isinstance(value, float) and value != value else value
+                for name, value in result.row().items()
+            },
+        }
+        for (domain, preset), group in results.items()
+        for result in group
+    ]
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """The rows on the terminal."""
+    table = Table(title="Risk against Monte-Carlo truth on held-out tasks")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=200).print(table)

@@ -1,0 +1,234 @@
+"""Is the critic a probability? Its risk against Monte-Carlo truth, over adaptation steps.
+
+Truth belongs to the policy whose risk Phases 1 and 2 learn (`data.next_action = "uniform"`): after
+the first action every action is uniform. States and actions come from the collection
+distribution of held-out tasks, which no run with that seed is reported on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.core.types import Key, PyTree
+from safemesa.domains.base import AbstractJaxDomain
+from safemesa.phases.adapt import adapt_with_snapshots, scratch_prior, uses_training_logs
+from safemesa.phases.artefacts import Prior
+from safemesa.phases.collect import collect_log, collect_test, sample_test_task
+from safemesa.phases.config import RunConfig
+from safemesa.phases.tables import scale_actions
+
+STEPS = (0, 1, 5, 10, 20, 50, 100)
+"""Adaptation steps at which Figure 2 and the tables look."""
+
+HELD_OUT_SEED = 10_000
+"""Seed of the first held-out task; reported runs use seeds below."""
+
+TAIL = 1e-4
+"""Roll-outs stop where a violation would count for less than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationResult:
+    """One arm after one number of steps, pooled over held-out tasks. Pairs are `[tasks, pairs]`."""
+
+    arm: str
+    step: int
+    predicted: np.ndarray
+    true: np.ndarray
+    risk_limit: float
+
+    def row(self) -> dict[str, float | int | str]:
+        """The numbers of the table: means over tasks, with the standard error of Brier's."""
+        per_task = [
+            risk_errors(predicted, true, self.risk_limit)
+            for predicted, true in zip(self.predicted, self.true, strict=True)
+        ]
+        mean = {name: float(np.nanmean([one[name] for one in per_task])) for name in per_task[0]}
+        brier = [one["brier"] for one in per_task]
+        spread = float(np.std(brier, ddof=1) / np.sqrt(len(brier))) if len(brier) > 1 else 0.0
+        pooled = expected_calibration_error(self.predicted.ravel(), self.true.ravel())
+        return {
+            "arm": self.arm,
+            "step": self.step,
+            "tasks": len(per_task),
+            **mean,
+            "brier_standard_error": spread,
+            "pooled_calibration_error": pooled,
+        }
+
+
+def risk_errors(
+    predicted: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"], limit: float
+) -> dict[str, float]:
+    """Errors of predicted against true risk on one task.
+
+    `brier` is mean (Q - p)^2; `auc` ranks pairs by whether the true risk exceeds the limit;
+    false positives and negatives are counted at the limit.
+    """
+    unsafe = true > limit
+    flagged = predicted > limit
+    return {
+        "brier": float(np.mean(np.square(predicted - true))),
+        "auc": area_under_curve(predicted, unsafe),
+        "expected_calibration_error": expected_calibration_error(predicted, true),
+        "bias": float(np.mean(predicted - true)),
+        "false_positive_rate": _share(flagged, ~unsafe),
+        "false_negative_rate": _share(~flagged, unsafe),
+    }
+
+
+def _share(event: np.ndarray, among: np.ndarray) -> float:
+    return float(np.mean(event[among])) if among.any() else float("nan")
+
+
+def area_under_curve(score: Float[np.ndarray, " n"], positive: np.ndarray) -> float:
+    """Probability that a positive scores above a negative (ties count half); NaN without both."""
+    positives, negatives = score[positive], np.sort(score[~positive])
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    below = np.searchsorted(negatives, positives, side="left")
+    upto = np.searchsorted(negatives, positives, side="right")
+    return float(np.mean((below + upto) / 2) / len(negatives))
+
+
+def expected_calibration_error(
+    predicted: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"], bins: int = 10
+) -> float:
+    """Mean over bins of equal width of |mean prediction - mean truth|, weighted by their size."""
+    index = np.minimum((predicted * bins).astype(int), bins - 1)
+    gap = 0.0
+    for one in range(bins):
+        inside = index == one
+        if inside.any():
+            gap += inside.mean() * abs(predicted[inside].mean() - true[inside].mean())
+    return float(gap)
+
+
+def rollout_length(gamma_risk: float) -> int:
+    """Steps after which a violation's discount is below `TAIL`."""
+    return int(np.ceil(np.log(TAIL) / np.log(gamma_risk))) + 1
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def monte_carlo_risk(
+    domain: AbstractJaxDomain,
+    task: PyTree,
+    obs: Float[Array, "pairs obs"],
+    action: Float[Array, "pairs act"],
+    gamma_risk: float,
+    rollouts: int,
+    key: Key,
+) -> Float[Array, " pairs"]:
+    """Discounted violation probability after a physical action, then uniform actions."""
+    low = jnp.asarray(domain.spaces.action_low, jnp.float32)
+    high = jnp.asarray(domain.spaces.action_high, jnp.float32)
+    steps = rollout_length(gamma_risk)
+
+    def rollout(obs: Array, action: Array, key: Key) -> Float[Array, ""]:
+        def step(carry: tuple, index: Array) -> tuple[tuple, None]:
+            state, action, running, discount, total = carry
+            key_step, key_action = jax.random.split(jax.random.fold_in(key, index))
+            state, result = domain.step(task, state, action, key=key_step)
+            total = total + running * discount * result.cost
+            ended = (result.cost > 0.5) | result.terminated
+            following = jax.random.uniform(key_action, low.shape, jnp.float32, low, high)
+            running = running * (1.0 - ended.astype(jnp.float32))
+            return (state, following, running, discount * gamma_risk, total), None
+
+        one = jnp.ones(())
+        start = (domain.state_at(obs), action, one, one, jnp.zeros(()))
+        indices = jnp.arange(steps, dtype=jnp.int32)
+        return jax.lax.scan(step, start, indices)[0][-1]
+
+    def pair(obs: Array, action: Array, key: Key) -> Float[Array, ""]:
+        keys = jax.random.split(key, rollouts)
+        return jnp.mean(jax.vmap(lambda one: rollout(obs, action, one))(keys))
+
+    # Sequential over pairs: all roll-outs of all pairs at once would need gigabytes.
+    return jax.lax.map(lambda args: pair(*args), (obs, action, jax.random.split(key, len(obs))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutTask:
+    """State-action pairs of one held-out task with their true risk."""
+
+    seed: int
+    obs: np.ndarray
+    action: np.ndarray
+    true: np.ndarray
+
+
+def held_out_tasks(
+    domain: AbstractJaxDomain,
+    gamma_risk: float,
+    *,
+    tasks: int = 8,
+    pairs: int = 400,
+    rollouts: int = 256,
+) -> list[HeldOutTask]:
+    """Draws tasks and pairs from the collection distribution and rolls out the truth."""
+    found = []
+    for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + tasks):
+        task = sample_test_task(domain, seed)
+        key_log, key_rollouts = jax.random.split(jax.random.fold_in(jax.random.key(seed), 7))
+        log = collect_log(domain, task, 4 * pairs, key=key_log, name="pairs", role="test")
+        chosen = np.random.default_rng(seed).permutation(log.transitions)[:pairs]
+        obs, action = log.columns["obs"][chosen], log.columns["action"][chosen]
+        true = monte_carlo_risk(
+            domain, task, jnp.asarray(obs), jnp.asarray(action), gamma_risk, rollouts, key_rollouts
+        )
+        found.append(HeldOutTask(seed=seed, obs=obs, action=action, true=np.asarray(true)))
+    return found
+
+
+def calibration(
+    domain: AbstractJaxDomain,
+    config: RunConfig,
+    prior: Prior | None,
+    tasks: Sequence[HeldOutTask],
+    steps: Sequence[int] = STEPS,
+) -> list[CalibrationResult]:
+    """Adapts a prior to the test log of every held-out task and compares with the truth.
+
+    Raises:
+        ConfigurationError: the arm bootstraps from logged actions, whose risk has no roll-out.
+    """
+    if config.data.next_action != "uniform":
+        raise ConfigurationError(
+            "calibration needs data.next-action 'uniform': the risk of logged actions is that of "
+            "a mixture of collection policies, which cannot be rolled out from a state."
+        )
+    predicted: list[list[np.ndarray]] = [[] for _ in steps]
+    for task in tasks:
+        one = replace(config, seed=task.seed)
+        log = collect_test(domain, config.data, task.seed)
+        if uses_training_logs(config) and prior is not None:
+            start = prior
+        else:
+            start = scratch_prior(one, log)
+        snapshots = adapt_with_snapshots([one], [start], [log], steps, steps=max(steps))
+        scaled = jnp.asarray(scale_actions(task.action, domain.spaces))
+        for place, models in zip(predicted, snapshots, strict=False):
+            place.append(np.asarray(_risk(models[0], jnp.asarray(task.obs), scaled)))
+    true = np.stack([task.true for task in tasks])
+    return [
+        CalibrationResult(
+            arm=config.arm,
+            step=step,
+            predicted=np.stack(values),
+            true=true,
+            risk_limit=config.risk.risk_limit,
+        )
+        for step, values in zip(steps, predicted, strict=True)
+    ]
+
+
+@jax.jit
+def _risk(model: PyTree, obs: Array, action: Array) -> Array:
+    return model.risk(obs, action)

@@ -1,0 +1,206 @@
+"""From runs to rows of results: per arm over seeds, and paired between arms."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.arms import find_arm
+from safemesa.experiments.run_records import METRICS, RunRecord
+from safemesa.experiments.statistics import (
+    PairedDifference,
+    Summary,
+    paired_difference,
+    summarise_metric,
+)
+
+PAIRED_METRICS = ("violations", "successes")
+"""Metrics that are compared seed by seed."""
+
+METRIC_TITLES = {
+    "violations": "Violations",
+    "violations_under_recovery": "Violations under recovery",
+    "successes": "Successes",
+    "interventions": "Interventions (steps)",
+    "return_mean": "Mean return",
+    "env_steps": "Steps",
+}
+"""What tables call the metrics; all but the return are counts per run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RunGroup:
+    """Runs that differ in their seeds alone: a row of a results table.
+
+    Attributes:
+        variant: What sets its configuration apart from others of the same domain, preset and arm,
+            such as `adapt.target_rate=1.0`; empty where there are none.
+        runs: In the order of their seeds.
+    """
+
+    domain: str
+    preset: str
+    arm: str
+    variant: str
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def title(self) -> str:
+        """What tables and legends call the group."""
+        name = arm_title(self.arm)
+        return f"{name} ({self.variant})" if self.variant else name
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds, ascending."""
+        return tuple(run.seed for run in self.runs)
+
+    def values(self, metric: str, seeds: Sequence[int] | None = None) -> list[float] | None:
+        """The metric of the runs (of `seeds`, in their order); None where there is none."""
+        by_seed = {run.seed: run.number(metric) for run in self.runs}
+        chosen = [by_seed[seed] for seed in (self.seeds if seeds is None else seeds)]
+        given = [number for number in chosen if number is not None]
+        return given if len(given) == len(chosen) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultRow:
+    """One arm on one domain: a `Summary` per metric of `METRICS`, None where there is none."""
+
+    domain: str
+    preset: str
+    arm: str
+    variant: str
+    title: str
+    seeds: tuple[int, ...]
+    episodes: int
+    metrics: dict[str, Summary | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairedRow:
+    """One arm minus the baseline, over the seeds that both have."""
+
+    domain: str
+    preset: str
+    arm: str
+    variant: str
+    title: str
+    baseline: str
+    metric: str
+    seeds: tuple[int, ...]
+    difference: PairedDifference
+
+
+def arm_title(arm: str) -> str:
+    """The title of an arm; its name where this version does not know it."""
+    try:
+        return find_arm(arm).title
+    except ConfigurationError:
+        return arm
+
+
+def group_runs(records: Sequence[RunRecord]) -> list[RunGroup]:
+    """Runs by domain, preset, arm and whatever else their configurations differ in.
+
+    `records` are in the order in which `find_runs` returns them.
+    """
+    groups = []
+    for key, same in itertools.groupby(records, key=lambda one: (one.domain, one.preset, one.arm)):
+        by_variant: dict[str, list[RunRecord]] = {}
+        members = list(same)
+        for record, variant in zip(members, _variants(members), strict=True):
+            by_variant.setdefault(variant, []).append(record)
+        domain, preset, arm = key
+        groups += [
+            RunGroup(domain=domain, preset=preset, arm=arm, variant=variant, runs=tuple(runs))
+            for variant, runs in sorted(by_variant.items())
+        ]
+    return groups
+
+
+def results_table(records: Sequence[RunRecord]) -> list[ResultRow]:
+    """One row per group of runs, with every metric summarised over its seeds."""
+    rows = []
+    for group in group_runs(records):
+        values = {metric: group.values(metric) for metric in METRICS}
+        rows.append(
+            ResultRow(
+                domain=group.domain,
+                preset=group.preset,
+                arm=group.arm,
+                variant=group.variant,
+                title=group.title,
+                seeds=group.seeds,
+                episodes=int(group.runs[0].summary["episodes"]),
+                metrics={
+                    metric: None if numbers is None else summarise_metric(numbers)
+                    for metric, numbers in values.items()
+                },
+            )
+        )
+    return rows
+
+
+def paired_rows(records: Sequence[RunRecord], baseline: str = "multitask") -> list[PairedRow]:
+    """Every other arm minus the baseline, per metric of `PAIRED_METRICS`, over common seeds.
+
+    A group is compared with the baseline of the same variant, or with its only variant.
+    """
+    groups = group_runs(records)
+    rows = []
+    for group in groups:
+        reference = _baseline_of(group, groups, baseline)
+        if reference is None:
+            continue
+        seeds = tuple(sorted(set(group.seeds) & set(reference.seeds)))
+        for metric in PAIRED_METRICS if seeds else ():
+            ours, theirs = group.values(metric, seeds), reference.values(metric, seeds)
+            if ours is None or theirs is None:
+                continue
+            rows.append(
+                PairedRow(
+                    domain=group.domain,
+                    preset=group.preset,
+                    arm=group.arm,
+                    variant=group.variant,
+                    title=group.title,
+                    baseline=reference.title,
+                    metric=metric,
+                    seeds=seeds,
+                    difference=paired_difference(ours, theirs),
+                )
+            )
+    return rows
+
+
+def _baseline_of(group: RunGroup, groups: list[RunGroup], baseline: str) -> RunGroup | None:
+    """What a group is compared with; None for the baseline itself and where there is none."""
+    place = (group.domain, group.preset)
+    candidates = [
+        one for one in groups if one.arm == baseline and (one.domain, one.preset) == place
+    ]
+    if group.arm == baseline or not candidates:
+        return None
+    matching = [one for one in candidates if one.variant == group.variant]
+    return matching[0] if matching else candidates[0] if len(candidates) == 1 else None
+
+
+def _variants(records: list[RunRecord]) -> list[str]:
+    """Per record the settings, seed aside, in which the records differ."""
+    flat = [_flatten({**record.settings, "seed": None}) for record in records]
+    names = sorted({name for one in flat for name in one})
+    differing = [name for name in names if len({repr(one.get(name)) for one in flat}) > 1]
+    return [", ".join(f"{name}={one.get(name)}" for name in differing) for one in flat]
+
+
+def _flatten(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{place}{name}.")
+        else:
+            flat[f"{place}{name}"] = value
+    return flat

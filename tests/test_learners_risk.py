@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings, strategies as st
-
 from handmade import (
     assert_trees_close,
     assert_trees_equal,
@@ -24,6 +22,8 @@ from handmade import (
     sigmoid,
     with_layers,
 )
+from hypothesis import given, settings, strategies as st
+
 from safemesa.core.types import RiskBatch
 from safemesa.datasets.task_log import TaskLog
 from safemesa.domains.probes import DELAYED

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from handmade import constant_policy, randomly_filled
+
 from safemesa.networks.critics import RiskCritic, ValueCritic
 from safemesa.networks.mlp import MLP, EnsembleMLP
 from safemesa.networks.normaliser import Normaliser, fit_normaliser, identity_normaliser

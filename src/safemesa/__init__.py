@@ -13,12 +13,47 @@ from safemesa.domains.registration import register_environments
 if TYPE_CHECKING:
     from safemesa.core.errors import SafemesaError
     from safemesa.core.types import Transition
+    from safemesa.datasets.offline_tasks import OfflineTasks
+    from safemesa.experiments.arms import configure
+    from safemesa.phases.api import adapt, collect_test, collect_train, deploy, meta_train, run_arm
+    from safemesa.phases.artefacts import Prior, RiskModel, load_prior, load_risk_model
+    from safemesa.phases.config import RunConfig
 
-__all__ = ["SafemesaError", "Transition", "__version__"]
+__all__ = [
+    "OfflineTasks",
+    "Prior",
+    "RiskModel",
+    "RunConfig",
+    "SafemesaError",
+    "Transition",
+    "__version__",
+    "adapt",
+    "collect_test",
+    "collect_train",
+    "configure",
+    "deploy",
+    "load_prior",
+    "load_risk_model",
+    "meta_train",
+    "run_arm",
+]
 
 _HOME_OF = {
+    "OfflineTasks": "safemesa.datasets.offline_tasks",
+    "Prior": "safemesa.phases.artefacts",
+    "RiskModel": "safemesa.phases.artefacts",
+    "RunConfig": "safemesa.phases.config",
     "SafemesaError": "safemesa.core.errors",
     "Transition": "safemesa.core.types",
+    "adapt": "safemesa.phases.api",
+    "collect_test": "safemesa.phases.api",
+    "collect_train": "safemesa.phases.api",
+    "configure": "safemesa.experiments.arms",
+    "deploy": "safemesa.phases.api",
+    "load_prior": "safemesa.phases.artefacts",
+    "load_risk_model": "safemesa.phases.artefacts",
+    "meta_train": "safemesa.phases.api",
+    "run_arm": "safemesa.phases.api",
 }
 
 register_environments()

@@ -41,12 +41,13 @@ def print_info(data: "OfflineTasks") -> None:
     from rich.table import Table
 
     rows = data.summary_rows()
+    columns = [column for column in rows[0] if column != "parameters"]
     table = Table(title=f"{data.domain}: {len(rows)} tasks")
-    for column in rows[0]:
+    for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        values = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
-        table.add_row(*values)
+        values = [row[column] for column in columns]
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))
     console = Console(file=sys.stdout)
     console.print(table)
     spaces = data.spaces

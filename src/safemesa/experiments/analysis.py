@@ -178,8 +178,7 @@ def _mean_risk(
 
 
 def typical_episodes(total: int, count: int = 5) -> list[range]:
-    """Numbers of the first, middle and last episodes, `count` each; fewer, and no overlap, where
-    there are few."""
+    """Numbers of the first, middle and last episodes: `count` each, or as many as there are."""
     count = max(1, min(count, total // 3))
     starts = (0, (total - count) // 2, total - count)
     return [range(start, start + count) for start in dict.fromkeys(starts)]

@@ -146,45 +146,42 @@ def results_table(records: Sequence[RunRecord]) -> list[ResultRow]:
 def paired_rows(records: Sequence[RunRecord], baseline: str = "multitask") -> list[PairedRow]:
     """Every other arm minus the baseline, per metric of `PAIRED_METRICS`, over common seeds.
 
-    A group is compared with the baseline of the same variant, or with its only variant.
+    A group is compared with the baseline of the same variant; where there is none, with all.
     """
     groups = group_runs(records)
     rows = []
     for group in groups:
-        reference = _baseline_of(group, groups, baseline)
-        if reference is None:
-            continue
-        seeds = tuple(sorted(set(group.seeds) & set(reference.seeds)))
-        for metric in PAIRED_METRICS if seeds else ():
-            ours, theirs = group.values(metric, seeds), reference.values(metric, seeds)
-            if ours is None or theirs is None:
-                continue
-            rows.append(
-                PairedRow(
-                    domain=group.domain,
-                    preset=group.preset,
-                    arm=group.arm,
-                    variant=group.variant,
-                    title=group.title,
-                    baseline=reference.title,
-                    metric=metric,
-                    seeds=seeds,
-                    difference=paired_difference(ours, theirs),
+        for reference in _references(group, groups, baseline):
+            seeds = tuple(sorted(set(group.seeds) & set(reference.seeds)))
+            for metric in PAIRED_METRICS if seeds else ():
+                ours, theirs = group.values(metric, seeds), reference.values(metric, seeds)
+                if ours is None or theirs is None:
+                    continue
+                rows.append(
+                    PairedRow(
+                        domain=group.domain,
+                        preset=group.preset,
+                        arm=group.arm,
+                        variant=group.variant,
+                        title=group.title,
+                        baseline=reference.title,
+                        metric=metric,
+                        seeds=seeds,
+                        difference=paired_difference(ours, theirs),
+                    )
                 )
-            )
     return rows
 
 
-def _baseline_of(group: RunGroup, groups: list[RunGroup], baseline: str) -> RunGroup | None:
-    """What a group is compared with; None for the baseline itself and where there is none."""
+def _references(group: RunGroup, groups: list[RunGroup], baseline: str) -> list[RunGroup]:
+    """What a group is compared with; nothing for the baseline itself."""
+    if group.arm == baseline:
+        return []
     place = (group.domain, group.preset)
     candidates = [
         one for one in groups if one.arm == baseline and (one.domain, one.preset) == place
     ]
-    if group.arm == baseline or not candidates:
-        return None
-    matching = [one for one in candidates if one.variant == group.variant]
-    return matching[0] if matching else candidates[0] if len(candidates) == 1 else None
+    return [one for one in candidates if one.variant == group.variant] or candidates
 
 
 def _variants(records: list[RunRecord]) -> list[str]:

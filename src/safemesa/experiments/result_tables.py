@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from safemesa.experiments.result_rows import METRIC_TITLES, PairedRow, ResultRow, RunGroup
+from safemesa.experiments.result_rows import (
+    METRIC_TITLES,
+    PairedRow,
+    ResultRow,
+    RunGroup,
+    arm_title,
+)
 from safemesa.experiments.run_records import METRICS, PHASES, RunRecord, SetAside
 from safemesa.experiments.statistics import (
     MINIMUM_FOR_INTERVAL,
@@ -14,28 +20,31 @@ from safemesa.experiments.statistics import (
 )
 
 READING = (
-    "Cells give the mean over runs, then the interquartile mean (IQM), the standard error (s.e.) "
+    "Tables give the mean over runs, then the interquartile mean (IQM), the standard error (s.e.) "
     "and the 95 % bootstrap interval of the mean. One run has no standard error, and fewer than "
-    f"{MINIMUM_FOR_INTERVAL} have no interval. With few runs the interval is too narrow: by about "
-    "a tenth for 10, by a third for 3; where all runs agree it has no width at all."
+    f"{MINIMUM_FOR_INTERVAL} have no interval. With few runs the interval is too narrow: it covers "
+    "about 90 % with 10 runs, 80 % with 5 and 70 % with 3; where all runs agree it has no width."
 )
 """How a results table is read."""
 
 PAIRED_READING = (
     "Differences are taken seed by seed: runs of one seed share the test task, the test log and "
     "the first networks, so that the spread between seeds cancels. A difference is called lower "
-    "or higher where its 95 % bootstrap interval leaves out zero; many comparisons are made, so "
-    "one in twenty will do so by chance. The last column counts seeds, with Wilson's 95 % "
-    "interval of the share of seeds that are lower."
+    "or higher where the exact sign-flip test has p of at most 0.05, which needs six pairs; of "
+    "many such comparisons one in twenty is called so by chance. The last column counts seeds, "
+    "with Wilson's 95 % interval of the share that is lower."
 )
 """How a table of paired differences is read."""
 
+ABSENT = "n/a"
+"""What a cell says where a domain lacks a metric."""
+
 
 class Cell(NamedTuple):
-    """What a cell says, and smaller print below it."""
+    """What a cell says, and lines of smaller print below it."""
 
     text: str
-    detail: str = ""
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +65,14 @@ def format_number(value: float) -> str:
 
 
 def summary_cell(summary: Summary | None) -> Cell:
-    """Mean, and below it whatever else there is; a dash where the domain lacks the metric."""
+    """Mean, and below it whatever else there is; `ABSENT` where the domain lacks the metric."""
     if summary is None:
-        return Cell("–")
+        return Cell(ABSENT)
     if summary.standard_error is None:
         return Cell(format_number(summary.mean))
     parts = [f"IQM {format_number(summary.iqm)}", f"s.e. {format_number(summary.standard_error)}"]
     parts += _interval(summary.low, summary.high)
-    return Cell(format_number(summary.mean), ", ".join(parts))
+    return Cell(format_number(summary.mean), tuple(parts))
 
 
 def _interval(low: float | None, high: float | None) -> list[str]:
@@ -79,7 +88,7 @@ def results_as_table(rows: Sequence[ResultRow]) -> Table:
         rows=tuple(
             (
                 Cell(row.title),
-                Cell(str(len(row.seeds)), f"seeds {_ranges(row.seeds)}"),
+                Cell(str(len(row.seeds)), (f"seeds {_ranges(row.seeds)}",)),
                 Cell(str(row.episodes)),
                 *(summary_cell(row.metrics[metric]) for metric in METRICS),
             )
@@ -107,9 +116,9 @@ def pairs_as_table(rows: Sequence[PairedRow]) -> Table:
             (
                 Cell(f"{row.title} - {row.baseline}"),
                 Cell(METRIC_TITLES[row.metric]),
-                Cell(str(row.difference.n), f"seeds {_ranges(row.seeds)}"),
+                Cell(str(row.difference.n), (f"seeds {_ranges(row.seeds)}",)),
                 _difference_cell(row.difference),
-                Cell(verdict(row.difference)),
+                Cell(verdict(row.difference), (f"p = {row.difference.p_value:.2g}",)),
                 _counts_cell(row.difference),
             )
             for row in rows
@@ -118,9 +127,7 @@ def pairs_as_table(rows: Sequence[PairedRow]) -> Table:
 
 
 def verdict(difference: PairedDifference) -> str:
-    """What the interval of a difference says, in a word or two."""
-    if difference.low is None:
-        return "too few pairs"
+    """What the test says, in a word or two."""
     if not difference.resolved:
         return "not resolved"
     return "lower" if difference.mean < 0.0 else "higher"
@@ -131,14 +138,14 @@ def _difference_cell(difference: PairedDifference) -> Cell:
     if difference.standard_error is not None:
         parts.append(f"s.e. {format_number(difference.standard_error)}")
     parts += _interval(difference.low, difference.high)
-    return Cell(format_number(difference.mean), ", ".join(parts))
+    return Cell(format_number(difference.mean), tuple(parts))
 
 
 def _counts_cell(difference: PairedDifference) -> Cell:
     higher = difference.n - difference.below - difference.equal
     low, high = binomial_interval(difference.below, difference.n)
     share = f"lower in {100 * low:.0f} to {100 * high:.0f} %"
-    return Cell(f"{difference.below} / {difference.equal} / {higher}", share)
+    return Cell(f"{difference.below} / {difference.equal} / {higher}", (share,))
 
 
 def wall_as_table(groups: Sequence[RunGroup]) -> Table:
@@ -150,11 +157,32 @@ def wall_as_table(groups: Sequence[RunGroup]) -> Table:
             for phase in PHASES
         ]
         cells = [Cell(f"{value:.1f}") for value in (*seconds, sum(seconds))]
-        rows.append(
-            (Cell(group.title, f"{group.domain}, {group.preset}, n = {len(group.runs)}"), *cells)
-        )
+        where = (f"{group.domain}, {group.preset}", f"n = {len(group.runs)}")
+        rows.append((Cell(group.title, where), *cells))
     names = ("Collect", "Meta-train", "Adapt", "Deploy", "All")
     return Table(header=("Arm", *(f"{name} (s)" for name in names)), rows=tuple(rows))
+
+
+CALIBRATION_COLUMNS = {
+    "brier": "Brier score",
+    "auc": "AUC",
+    "expected_calibration_error": "Calibration error",
+    "bias": "Bias",
+    "false_positive_rate": "False positives",
+    "false_negative_rate": "False negatives",
+}
+"""Keys of a row of calibration, and what the table calls them."""
+
+
+def calibration_as_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """One line per arm and number of adaptation steps; numbers may be None."""
+    lines = []
+    for row in rows:
+        values = [row[name] for name in CALIBRATION_COLUMNS]
+        cells = [Cell(ABSENT if one is None else f"{one:.3f}") for one in values]
+        cells[0] = Cell(cells[0].text, (f"s.e. {row['brier_standard_error']:.3f}",))
+        lines.append((Cell(arm_title(row["arm"])), Cell(str(row["step"])), *cells))
+    return Table(header=("Arm", "Steps", *CALIBRATION_COLUMNS.values()), rows=tuple(lines))
 
 
 def runs_as_table(records: Sequence[RunRecord]) -> Table:
@@ -162,22 +190,17 @@ def runs_as_table(records: Sequence[RunRecord]) -> Table:
     rows = []
     for record in records:
         numbers = [record.number(metric) for metric in METRICS]
-        cells = [Cell("–" if one is None else format_number(one)) for one in numbers]
+        cells = [Cell(ABSENT if one is None else format_number(one)) for one in numbers]
         where = f"{record.domain}, {record.preset}, seed {record.seed}"
-        rows.append((Cell(arm_and_name(record), where), *cells))
+        rows.append((Cell(arm_title(record.arm), (where, record.name)), *cells))
     return Table(header=("Run", *(METRIC_TITLES[metric] for metric in METRICS)), rows=tuple(rows))
-
-
-def arm_and_name(record: RunRecord) -> str:
-    """How lists of runs call a run."""
-    return f"{record.arm}: {record.name}"
 
 
 def markdown_table(table: Table) -> str:
     """GitHub's Markdown; details follow in parentheses."""
 
     def text(cell: Cell) -> str:
-        whole = f"{cell.text} ({cell.detail})" if cell.detail else cell.text
+        whole = f"{cell.text} ({', '.join(cell.details)})" if cell.details else cell.text
         return whole.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
     lines = ["| " + " | ".join(table.header) + " |"]

@@ -9,6 +9,7 @@ from safemesa.experiments.result_rows import (
     PairedRow as PairedRow,
     ResultRow as ResultRow,
     RunGroup as RunGroup,
+    arm_title as arm_title,
     group_runs as group_runs,
     paired_rows as paired_rows,
     results_table as results_table,

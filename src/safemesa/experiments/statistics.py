@@ -20,10 +20,13 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 """Bootstrap resamples. The ends of an interval then vary by about 1 % of its width."""
 
+EXACT_PAIRS = 14
+"""Up to this many pairs the sign-flip test tries every assignment of signs."""
+
 MINIMUM_FOR_INTERVAL = 3
 """Fewer values than this have no bootstrap interval."""
 
-Values = Sequence[float] | Float[np.ndarray, " n"]
+Values = Sequence[float | int] | Float[np.ndarray, " n"]
 """One number per run."""
 
 Statistic = Callable[[Float[np.ndarray, "... n"]], Float[np.ndarray, "..."]]
@@ -65,6 +68,7 @@ class PairedDifference:
         standard_error: Of the mean difference; None for one pair.
         low: Lower end of the bootstrap interval of the mean difference; None below three pairs.
         high: Its upper end.
+        p_value: Of the exact sign-flip test that the differences are symmetric around zero.
         below: Pairs in which `a` is smaller than `b`.
         equal: Pairs in which they are equal.
     """
@@ -74,13 +78,14 @@ class PairedDifference:
     standard_error: float | None
     low: float | None
     high: float | None
+    p_value: float
     below: int
     equal: int
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0.0
+        """Whether the test finds a difference; below six pairs it never can."""
+        return self.p_value <= 1.0 - LEVEL
 
 
 def mean(values: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
@@ -118,7 +123,8 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of a statistic (Efron 1979); None below three values.
 
-    It is too narrow for few values: by about a tenth at n = 10, by a third at n = 3.
+    Of few values it covers less than `level`: of a normal mean, where 95 % are asked for, about
+    90 % with 10 values, 80 % with 5 and 70 % with 3 (simulated).
     """
     sample = _sample(values)
     if len(sample) < MINIMUM_FOR_INTERVAL:
@@ -173,9 +179,30 @@ def paired_difference(a: Values, b: Values, *, seed: int = 0) -> PairedDifferenc
         standard_error=standard_error(difference),
         low=low,
         high=high,
+        p_value=sign_flip_test(difference, seed=seed),
         below=int(np.sum(difference < 0.0)),
         equal=int(np.sum(difference == 0.0)),
     )
+
+
+def sign_flip_test(differences: Values, *, seed: int = 0) -> float:
+    """Two-sided p-value that paired differences are symmetric around zero (Fisher 1935).
+
+    The share of assignments of signs whose mean is at least as far from zero. All of them up to
+    `EXACT_PAIRS` pairs, random ones beyond. Unlike the bootstrap it is exact for few pairs.
+    """
+    sample = _sample(differences)
+    count = len(sample)
+    if count <= EXACT_PAIRS:
+        signs = 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+    else:
+        rng = np.random.default_rng(seed)
+        # The given signs are one of the assignments, so that p is never zero.
+        signs = rng.choice([-1.0, 1.0], (RESAMPLES, count))
+        signs[0] = 1.0
+    distance = np.abs(signs @ sample)
+    # Sums of the same numbers in another order differ in their last digits.
+    return float(np.mean(distance >= abs(np.sum(sample)) - 1e-9 * np.sum(np.abs(sample))))
 
 
 def probability_of_improvement(a: Values, b: Values, *, lower_is_better: bool = False) -> float:

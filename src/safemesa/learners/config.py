@@ -1,8 +1,35 @@
 """What learners can be told. Free of JAX, so that `--help` is quick."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from safemesa.core.errors import ConfigurationError
+
+
+def require_at_least(config: Any, lowest: int | float, *names: str) -> None:
+    """Refuses fields (numbers, or tuples of them) that are below `lowest` or not finite."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(not math.isfinite(number) or number < lowest for number in numbers):
+            raise ConfigurationError(f"{name} is {value}; expected at least {lowest:g}.")
+
+
+def require_rate(config: Any, *names: str) -> None:
+    """Refuses learning rates that are not positive and finite."""
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value > 0.0):
+            raise ConfigurationError(f"{name} is {value}; expected a positive number.")
+
+
+def require_share(config: Any, *names: str) -> None:
+    """Refuses fields that are neither None nor within [0, 1]."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise ConfigurationError(f"{name} is {value}; expected a number from 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,12 +59,12 @@ class RiskConfig:
         """Refuses impossible values."""
         if not 0.0 < self.gamma_risk < 1.0:
             raise ConfigurationError(f"gamma_risk is {self.gamma_risk}; expected 0 < value < 1.")
-        if not 0.0 <= self.risk_limit <= 1.0:
-            raise ConfigurationError(f"risk_limit is {self.risk_limit}; expected 0 to 1.")
+        require_share(self, "risk_limit", "violation_fraction")
+        require_rate(self, "learning_rate")
+        require_at_least(self, 0.0, "recovery_penalty", "recovery_noise")
+        require_at_least(self, 1, "critics", "hidden")
         if self.loss not in ("mse", "bce"):
             raise ConfigurationError(f"risk loss is {self.loss!r}; expected 'mse' or 'bce'.")
-        if self.critics < 1:
-            raise ConfigurationError(f"critics is {self.critics}; expected at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +95,18 @@ class MetaConfig:
     gradient_clip: float = 40.0
     """Global norm at which outer gradients are clipped."""
 
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_at_least(self, 1, "tasks", "support_batch", "query_batch", "inner_steps")
+        require_at_least(self, 0, "iterations")
+        require_rate(
+            self, "inner_rate", "outer_rate", "step_size_rate", "recovery_rate", "gradient_clip"
+        )
+        if self.recovery_logs not in ("train", "test"):
+            raise ConfigurationError(
+                f"recovery_logs is {self.recovery_logs!r}; expected 'train' or 'test'."
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SACConfig:
@@ -90,3 +129,10 @@ class SACConfig:
     """Uniformly random (but guarded) actions at the start of Phase 3."""
     normalise_obs: bool = False
     """Give the task policy normalised observations (safety networks always get them)."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_at_least(self, 1, "hidden", "batch")
+        require_at_least(self, 0, "warmup_steps")
+        require_rate(self, "learning_rate", "temperature")
+        require_share(self, "discount", "target_rate")

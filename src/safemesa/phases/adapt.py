@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from safemesa.core.types import Key, Metrics, RiskBatch
+from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows
 from safemesa.learners.meta import inner_loop, meta_learners
@@ -94,21 +94,28 @@ def adapt_chunk(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _compiled_inner(
-    axis: SeedAxis, learners: Learners, prior: Prior, state: RiskState, *rest: Array
+def _run_inner_step(
+    axis: SeedAxis,
+    learners: Learners,
+    prior: Prior,
+    state: RiskState,
+    table: LogTable,
+    index: RowIndex,
+    keys: PyTree,
 ) -> RiskState:
-    return axis.map(partial(inner_adaptation, learners), (0,) * 5)(prior, state, *rest)
+    step = axis.map(partial(inner_adaptation, learners), (0,) * 5)
+    return step(prior, state, table, index, keys)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _compiled_chunk(
+def _run_adapt(
     axis: SeedAxis,
     learners: Learners,
     rows: int,
     table: LogTable,
     index: RowIndex,
     state: RiskState,
-    roots: Key,
+    roots: PyTree,
     start: Array,
     stop: Array,
 ) -> tuple[RiskState, Metrics]:
@@ -172,9 +179,9 @@ def adapt_with_snapshots(
     def advance(state: RiskState, start: int, stop: int) -> tuple[RiskState, Metrics]:
         while start < min(inner, stop):
             keys = axis.map(lambda root, n=start: jax.random.fold_in(root, n), (0,))(roots)
-            state = _compiled_inner(axis, learners, prior, state, table, index, keys)
+            state = _run_inner_step(axis, learners, prior, state, table, index, keys)
             start += 1
-        return _compiled_chunk(
+        return _run_adapt(
             axis,
             learners,
             config.adapt.batch,

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError
-from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
+from safemesa.learners.config import (
+    MetaConfig,
+    RiskConfig,
+    SACConfig,
+    require_at_least,
+    require_share,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +39,7 @@ class DataConfig:
             raise ConfigurationError(
                 f"data.next-action is {self.next_action!r}; expected 'uniform' or 'logged'."
             )
-        for name in ("train_tasks", "train_transitions", "test_transitions"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"data.{name} is {getattr(self, name)}; expected >= 1.")
+        require_at_least(self, 1, "train_tasks", "train_transitions", "test_transitions")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +54,12 @@ class AdaptConfig:
     target_rate: float = 1.0
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
 
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_at_least(self, 0, "steps", "scratch_steps")
+        require_at_least(self, 1, "batch")
+        require_share(self, "target_rate")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeployConfig:
@@ -62,6 +72,11 @@ class DeployConfig:
     """Keep the test log in the safety critic's replay."""
     chunk_steps: int = 500
     """Environment steps between checkpoints and progress reports."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_at_least(self, 1, "episodes", "chunk_steps")
+        require_share(self, "target_rate")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

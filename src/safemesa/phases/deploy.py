@@ -258,7 +258,7 @@ def deploy_chunk(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=7)
-def _compiled_chunk(
+def _run_deploy(
     axis: SeedAxis,
     agent: Agent,
     domain: AbstractJaxDomain,
@@ -310,7 +310,7 @@ def deploy(
         done = max(first)
         learning = done >= agent.learning_starts
         steps = chunk if learning else min(chunk, agent.learning_starts - done)
-        state, records, metrics = _compiled_chunk(
+        state, records, metrics = _run_deploy(
             axis,
             agent,
             domain,

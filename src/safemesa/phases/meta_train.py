@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from safemesa.core.types import Key, Metrics
+from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.learners.meta import MetaState
 from safemesa.learners.risk import RecoveryState
@@ -89,13 +89,13 @@ def meta_train_chunk(
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _compiled_chunk(
+def _run_meta_train(
     axis: SeedAxis,
     learners: Learners,
     tables: TrainTables,
     test_tables: LogTable | None,
     state: MetaTrainState,
-    roots: Key,
+    roots: PyTree,
     start: Array,
     stop: Array,
 ) -> tuple[MetaTrainState, Metrics]:
@@ -130,7 +130,7 @@ def meta_train(
     roots = axis.stack([phase_key(one.seed, "meta_train") for one in configs])
 
     def advance(state: MetaTrainState, start: int, stop: int) -> tuple[MetaTrainState, Metrics]:
-        return _compiled_chunk(
+        return _run_meta_train(
             axis, learners, tables, test_tables, state, roots, jnp.int32(start), jnp.int32(stop)
         )
 

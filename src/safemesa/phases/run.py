@@ -35,7 +35,7 @@ from safemesa.phases.artefacts import (
     read_manifest,
     save_artefact,
 )
-from safemesa.phases.build import phase_key, task_learner_key
+from safemesa.phases.build import build_learners, phase_key, task_learner_key
 from safemesa.phases.checkpoint import Checkpointer, ReplayFile
 from safemesa.phases.collect import collect_test, collect_train, sample_test_task
 from safemesa.phases.config import RunConfig
@@ -81,6 +81,7 @@ def run(
     anything is written.
     """
     domain = jax_domain(configs[0].domain)
+    build_learners(configs[0], domain.spaces)  # refuses unknown names before anything is written
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):
@@ -382,7 +383,7 @@ class _Recorder:
                 "wall_s": self.wall,
             },
         )
-        self.sink.write("deploy", last, chunk.metrics | {"violations": self.cumulative})
+        self.sink.write("deploy", last, chunk.metrics | {"violations": float(self.cumulative)})
         self.pipeline.options.progress.update(
             int(state.episode), ("violations", float(self.cumulative))
         )

@@ -1,0 +1,254 @@
+"""Figures of a report: how they look, learning curves and calibration.
+
+Every function returns a matplotlib `Figure` and touches no global state (no pyplot). Raises
+ConfigurationError at import where matplotlib is missing.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.calibration import CalibrationResult
+from safemesa.experiments.result_rows import RunGroup, arm_title
+from safemesa.phases.run_folder import RunFolder
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+except ImportError as error:
+    raise ConfigurationError("figures need matplotlib: pip install 'safemesa[plots]'.") from error
+
+COLOURS = {
+    "mesa": "#0072B2",
+    "multitask": "#E69F00",
+    "rrl": "#009E73",
+    "unconstrained": "#555555",
+    "mesa_as_printed": "#56B4E9",
+    "mesa_metasgd": "#CC79A7",
+    "carl": "#D55E00",
+    "carl_offline": "#8C510A",
+    "carl_offline_dtest": "#B8A000",
+}
+"""One colour per arm in every figure; Okabe and Ito's palette, which colour-blind people can tell
+apart, and two darker ones."""
+
+SPARE_COLOURS = ("#7B3294", "#35978F", "#A6761D", "#1B1B1B")
+"""For arms without a colour of their own, in the order of their names."""
+
+LINES = ("-", "--", ":", "-.")
+"""Variants of an arm share its colour and differ in their line."""
+
+RED, GREEN, BLUE, PURPLE, INK = "#D7191C", "#009E73", "#4477AA", "#7B3294", "#222222"
+DPI = 140
+STYLE = {
+    "font.size": 9.0,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "white",
+}
+
+
+class Style(NamedTuple):
+    """How one group of runs is drawn."""
+
+    colour: str
+    line: str
+
+
+def group_styles(groups: Sequence[RunGroup]) -> list[Style]:
+    """A colour per arm and a line per variant."""
+    others = sorted({group.arm for group in groups} - set(COLOURS))
+    spare = {arm: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, arm in enumerate(others)}
+    seen: dict[str, int] = {}
+    styles = []
+    for group in groups:
+        number = seen[group.arm] = seen.get(group.arm, -1) + 1
+        colour = COLOURS.get(group.arm) or spare[group.arm]
+        styles.append(Style(colour, LINES[number % len(LINES)]))
+    return styles
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file; the same figure gives the same bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of inches in the house style, which is undone afterwards."""
+    with matplotlib.rc_context(STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+class Curve(NamedTuple):
+    """Mean over runs per episode, and the standard error (zero for one run)."""
+
+    mean: Float[np.ndarray, " episodes"]
+    standard_error: Float[np.ndarray, " episodes"]
+
+
+def smooth(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
+    """Mean of the last `window` values (of fewer at the start)."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(stop - window, 0)
+    return (sums[stop] - sums[start]) / (stop - start)
+
+
+def smoothing_window(episodes: int) -> int:
+    """A fifteenth of a run: long enough to see a trend, short enough not to invent one."""
+    return max(1, episodes // 15)
+
+
+def group_curve(group: RunGroup, metric: str, window: int) -> Curve | None:
+    """A field of `metrics.jsonl` per episode; None where the domain has none."""
+    runs = [[line[metric] for line in RunFolder(run.path).metrics.read()] for run in group.runs]
+    if any(value is None for run in runs for value in run):
+        return None
+    shortest = min(len(run) for run in runs)
+    table = np.stack([smooth(np.asarray(run[:shortest], np.float64), window) for run in runs])
+    spread = np.zeros(shortest)
+    if len(runs) > 1:
+        spread = np.std(table, axis=0, ddof=1) / np.sqrt(len(runs))
+    return Curve(np.mean(table, axis=0), spread)
+
+
+def learning_curves(groups: Sequence[RunGroup]) -> Figure:
+    """Return, success rate and cumulative violations per episode: one line per group."""
+    styles = group_styles(groups)
+    window = smoothing_window(int(groups[0].runs[0].summary["episodes"]))
+    smoothed = f"mean of {window} episodes" if window > 1 else "per episode"
+    panels = [
+        ("return", window, f"Return ({smoothed})"),
+        ("success", window, f"Success rate ({smoothed})"),
+        ("cumulative_violations", 1, "Cumulative violations"),
+    ]
+    curves = {
+        metric: [group_curve(group, metric, width) for group in groups]
+        for metric, width, _ in panels
+    }
+    panels = [panel for panel in panels if any(curves[panel[0]])]
+    with styled_figure(3.5 * len(panels), 3.1 + 0.22 * ((len(groups) + 2) // 3)) as figure:
+        for axes, (metric, _, title) in zip(
+            np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
+        ):
+            # The first arm is drawn last, so that it is seen where curves coincide.
+            for style, curve in reversed(list(zip(styles, curves[metric], strict=True))):
+                if curve is not None:
+                    _draw_curve(axes, curve, style)
+            axes.set(title=title, xlabel="Episode")
+            if metric == "success":
+                axes.set_ylim(-0.03, 1.03)
+            elif metric == "cumulative_violations":
+                axes.set_ylim(0.0, max(1.0, axes.get_ylim()[1]))
+        handles = [
+            Line2D([], [], color=style.colour, linestyle=style.line, label=_legend(group))
+            for style, group in zip(styles, groups, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
+    return figure
+
+
+def _legend(group: RunGroup) -> str:
+    return f"{group.title}, n = {len(group.runs)}"
+
+
+def _draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
+    episode = np.arange(1, len(curve.mean) + 1)
+    axes.plot(episode, curve.mean, color=style.colour, linestyle=style.line)
+    if np.any(curve.standard_error > 0.0):
+        low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error
+        axes.fill_between(episode, low, high, color=style.colour, alpha=0.18, linewidth=0.0)
+
+
+def calibration_figure(results: Sequence[CalibrationResult]) -> Figure:
+    """Reliability diagrams before, early in and after adaptation, and Brier scores over steps."""
+    arms = list(dict.fromkeys(one.arm for one in results))
+    colours = {arm: COLOURS.get(arm, SPARE_COLOURS[0]) for arm in arms}
+    steps = sorted({one.step for one in results})
+    shown = list(dict.fromkeys((steps[0], steps[min(1, len(steps) - 1)], steps[-1])))
+    with styled_figure(2.7 * (len(shown) + 1), 3.2) as figure:
+        *diagrams, scores = figure.subplots(1, len(shown) + 1)
+        for axes, step in zip(diagrams, shown, strict=True):
+            axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
+            for one in results:
+                if one.step == step:
+                    _draw_reliability(axes, one, colours[one.arm])
+            title = f"{step} step" if step == 1 else f"{step} steps"
+            axes.set(title=title, xlabel="Predicted risk", xlim=(0, 1), ylim=(0, 1))
+        diagrams[0].set_ylabel("True risk")
+        for arm in arms:
+            rows = [one.row() for one in results if one.arm == arm]
+            _draw_brier(scores, rows, colours[arm])
+        scores.set(title="Brier score", xlabel="Adaptation steps", ylim=(0, None))
+        scores.set_xscale("symlog", linthresh=1)
+        scores.set_xticks(steps, [str(step) for step in steps])
+        handles = [Line2D([], [], color=colours[arm], label=arm_title(arm)) for arm in arms]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    return figure
+
+
+class Reliability(NamedTuple):
+    """Means of prediction and truth, and share of all pairs, per bin that holds any."""
+
+    predicted: Float[np.ndarray, " filled"]
+    true: Float[np.ndarray, " filled"]
+    share: Float[np.ndarray, " filled"]
+
+
+def reliability(
+    predicted: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"], bins: int = 10
+) -> Reliability:
+    """Sorts pairs into bins of equal width by their predicted risk."""
+    index = np.minimum((predicted * bins).astype(int), bins - 1)
+    filled = np.flatnonzero(np.bincount(index, minlength=bins))
+    inside = [index == one for one in filled]
+    return Reliability(
+        np.array([predicted[one].mean() for one in inside]),
+        np.array([true[one].mean() for one in inside]),
+        np.array([one.mean() for one in inside]),
+    )
+
+
+def _draw_reliability(axes: Axes, one: CalibrationResult, colour: str) -> None:
+    """A line through the bins; the area of a dot is its share of the pairs."""
+    predicted, true, share = reliability(one.predicted.ravel(), one.true.ravel())
+    axes.plot(predicted, true, color=colour, linewidth=1.2)
+    axes.scatter(predicted, true, s=12.0 + 160.0 * share, color=colour, alpha=0.7, linewidths=0)
+
+
+def _draw_brier(axes: Axes, rows: list[dict[str, Any]], colour: str) -> None:
+    """Mean over held-out tasks with its standard error."""
+    rows = sorted(rows, key=lambda row: row["step"])
+    axes.errorbar(
+        [row["step"] for row in rows],
+        [row["brier"] for row in rows],
+        yerr=[row["brier_standard_error"] for row in rows],
+        color=colour,
+        marker="o",
+        markersize=3.5,
+        linewidth=1.2,
+        elinewidth=0.8,
+    )

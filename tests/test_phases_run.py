@@ -1,0 +1,335 @@
+"""Whole runs: what they leave, that they repeat, resume and refuse."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from safemesa.core.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DatasetError,
+    OutputFolderError,
+    SafemesaError,
+)
+from safemesa.phases.artefacts import load_prior, load_risk_model
+from safemesa.phases.checkpoint import Checkpointer
+from safemesa.phases.config import RunConfig, config_from_json, config_to_json
+from safemesa.phases.run import FewViolationsWarning, RunOptions, run
+from safemesa.phases.run_folder import METRIC_FIELDS
+
+SUMMARY_FIELDS = {
+    "arm",
+    "domain",
+    "preset",
+    "seed",
+    "episodes",
+    "env_steps",
+    "violations",
+    "violations_under_recovery",
+    "successes",
+    "return_mean",
+    "return_last_100",
+    "interventions",
+    "wall_s",
+}
+
+
+def lines_without_wall(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "mesa"
+    run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+    return folder
+
+
+def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert set(summary) == SUMMARY_FIELDS
+    assert set(summary["wall_s"]) == {"collect", "meta_train", "adapt", "deploy"}
+    assert all(tuple(line) == METRIC_FIELDS for line in lines)
+    assert [line["episode"] for line in lines] == list(range(6))
+    assert summary["episodes"] == 6
+    assert summary["violations"] == sum(line["violation"] for line in lines)
+    assert lines[-1]["cumulative_violations"] == summary["violations"]
+    assert lines[-1]["env_steps"] == sum(line["length"] for line in lines) == summary["env_steps"]
+    assert summary["return_mean"] == pytest.approx(np.mean([line["return"] for line in lines]))
+    config = json.loads((finished / "config.json").read_text())
+    assert config_from_json(RunConfig, config["config"]) == tiny_config()
+    assert config["versions"]["jax"] == jax.__version__
+    load_prior(finished / "artefacts" / "prior")
+    load_risk_model(finished / "artefacts" / "risk_model")
+    load_risk_model(finished / "artefacts" / "deployed_risk_model")
+
+
+def test_replay_agrees_with_metrics(finished: Path) -> None:
+    layout = json.loads((finished / "replay" / "layout.json").read_text())
+    width = sum(1 if size is None else size for _, size in layout["fields"])
+    rows = np.fromfile(finished / "replay" / "rows.f32", np.float32).reshape(-1, width)
+    lines = lines_without_wall(finished)
+    assert len(rows) == lines[-1]["env_steps"]
+    starts = [name for name, _ in layout["fields"]]
+    offset = sum(1 if s is None else s for _, s in layout["fields"][: starts.index("reward")])
+    ends = np.cumsum([line["length"] for line in lines])[:-1]
+    returns = [part[:, offset].sum() for part in np.split(rows, ends)]
+    np.testing.assert_allclose(returns, [line["return"] for line in lines], rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_run(finished: Path, tmp_path: Path, data_dir: Path) -> None:
+    run([tiny_config()], [tmp_path / "again"], RunOptions(data_dir=data_dir))
+    assert lines_without_wall(tmp_path / "again") == lines_without_wall(finished)
+
+
+def test_another_seed_gives_another_run(finished: Path, tmp_path: Path, data_dir: Path) -> None:
+    run([tiny_config(seed=8)], [tmp_path / "other"], RunOptions(data_dir=data_dir))
+    assert lines_without_wall(tmp_path / "other") != lines_without_wall(finished)
+
+
+class InterruptError(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5, 8])
+def test_a_run_that_dies_at_any_checkpoint_resumes_exactly(
+    at: int,
+    finished: Path,
+    tmp_path: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dies right before, and another time right after, the n-th checkpoint of a phase."""
+    save, count = Checkpointer.save, [0]
+
+    def dying(self, step, state, notes):
+        count[0] += 1
+        if count[0] == at:
+            raise InterruptError
+        save(self, step, state, notes)
+        if count[0] == at + 1:
+            raise InterruptError
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr(Checkpointer, "save", dying)
+    for _ in range(2):
+        with pytest.raises(InterruptError):
+            run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+        if count[0] > at:
+            break
+    monkeypatch.setattr(Checkpointer, "save", save)
+    run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+    assert lines_without_wall(folder) == lines_without_wall(finished)
+    one, two = folder / "replay" / "rows.f32", finished / "replay" / "rows.f32"
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    finished: Path, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, save = tmp_path / "run", Checkpointer.save
+
+    def dying(self, step, state, notes):
+        save(self, step, state, notes)
+        if self.phase == "deploy" and step > 200:
+            raise InterruptError
+
+    monkeypatch.setattr(Checkpointer, "save", dying)
+    with pytest.raises(InterruptError):
+        run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+    monkeypatch.setattr(Checkpointer, "save", save)
+    newest = max((folder / "checkpoints").glob("deploy-*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-40])
+    run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+    assert lines_without_wall(folder) == lines_without_wall(finished)
+
+
+def test_when_all_checkpoints_are_damaged_it_says_so(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, save = tmp_path / "run", Checkpointer.save
+
+    def dying(self, step, state, notes):
+        save(self, step, state, notes)
+        if self.phase == "deploy":
+            raise InterruptError
+
+    monkeypatch.setattr(Checkpointer, "save", dying)
+    with pytest.raises(InterruptError):
+        run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+    monkeypatch.setattr(Checkpointer, "save", save)
+    for path in (folder / "checkpoints").glob("deploy-*.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no sound checkpoint"):
+        run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
+
+
+def test_a_finished_run_is_left_alone(finished: Path, data_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    run([tiny_config()], [finished], RunOptions(data_dir=data_dir))
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    changed = {path for path in after if before.get(path) != after[path]}
+    assert {path.name for path in changed} <= {".lock"}
+
+
+def test_a_folder_of_another_configuration_is_refused(finished: Path, data_dir: Path) -> None:
+    other = replace(tiny_config(), risk=replace(tiny_config().risk, risk_limit=0.5))
+    before = (finished / "config.json").read_text()
+    with pytest.raises(OutputFolderError, match=r"risk\.risk_limit is 0\.1 there and 0\.5 here"):
+        run([other], [finished], RunOptions(data_dir=data_dir))
+    assert (finished / "config.json").read_text() == before
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(OutputFolderError, match="not empty"):
+        run([tiny_config()], [tmp_path], RunOptions(data_dir=data_dir))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"guard": "gard"}, ConfigurationError),
+        ({"meta_learner": "mamle"}, ConfigurationError),
+        ({"domain": "navigation9"}, ConfigurationError),
+    ],
+)
+def test_unknown_names_leave_no_folder(
+    change: dict, error: type[SafemesaError], tmp_path: Path, data_dir: Path
+) -> None:
+    with pytest.raises(error, match="Known"):
+        run([replace(tiny_config(), **change)], [tmp_path / "x"], RunOptions(data_dir=data_dir))
+    assert not (tmp_path / "x").exists()
+
+
+def test_training_logs_of_other_sizes_are_refused(tmp_path: Path, data_dir: Path) -> None:
+    config = replace(tiny_config(), data=replace(tiny_config().data, train_tasks=5))
+    with pytest.raises(DatasetError, match="wants 5 of 300"):
+        run([config], [tmp_path / "run"], RunOptions(data_dir=data_dir))
+
+
+def test_damaged_training_logs_are_refused(tmp_path: Path, data_dir: Path, finished: Path) -> None:
+    del finished
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    victim = next(copy.rglob("train-0002*.safetensors"))
+    content = bytearray(victim.read_bytes())
+    content[-5] ^= 0xFF
+    victim.write_bytes(bytes(content))
+    with pytest.raises(DatasetError, match="train-0002"):
+        run([tiny_config()], [tmp_path / "run"], RunOptions(data_dir=copy))
+
+
+def test_a_test_log_without_accidents_warns(tmp_path: Path, data_dir: Path) -> None:
+    config = tiny_config("rrl")
+    config = replace(config, data=replace(config.data, test_transitions=4))
+    with pytest.warns(FewViolationsWarning, match="violations in 4 transitions"):
+        run([config], [tmp_path / "run"], RunOptions(data_dir=data_dir))
+
+
+@pytest.mark.parametrize("arm", ["multitask", "mesa_as_printed", "mesa_metasgd", "rrl"])
+def test_every_arm_runs(arm: str, tmp_path: Path, data_dir: Path) -> None:
+    (summary,) = run([tiny_config(arm)], [tmp_path / arm], RunOptions(data_dir=data_dir))
+    assert summary["arm"] == arm
+    assert summary["episodes"] == 6
+
+
+def test_the_unconstrained_arm_never_intervenes(tmp_path: Path, data_dir: Path) -> None:
+    (summary,) = run(
+        [tiny_config("unconstrained")], [tmp_path / "u"], RunOptions(data_dir=data_dir)
+    )
+    assert summary["interventions"] == summary["violations_under_recovery"] == 0
+    assert not (tmp_path / "u" / "artefacts" / "prior").exists()
+
+
+def test_arms_are_paired_by_seed(finished: Path, tmp_path: Path, data_dir: Path) -> None:
+    """Same test task, same log, same initial networks."""
+    run([tiny_config("multitask")], [tmp_path / "mt"], RunOptions(data_dir=data_dir))
+    one = json.loads((finished / "artefacts/test_log/manifest.json").read_text())["tasks"]
+    two = json.loads((tmp_path / "mt/artefacts/test_log/manifest.json").read_text())["tasks"]
+    assert one == two
+    from safemesa.domains.registry import domain
+    from safemesa.phases.artefacts import prior_template
+
+    spaces = domain("navigation2").spaces
+    mesa = prior_template(tiny_config("mesa"), spaces)
+    multitask = prior_template(tiny_config("multitask"), spaces)
+    equal = jax.tree.map(lambda a, b: bool((a == b).all()), mesa.model, multitask.model)
+    assert all(jax.tree.leaves(equal))
+
+
+def test_several_seeds_in_one_process(finished: Path, tmp_path: Path, data_dir: Path) -> None:
+    """`vmap`ped seeds do what single runs do, up to rounding in the first steps."""
+    configs = [tiny_config(seed=7), tiny_config(seed=8)]
+    folders = [tmp_path / "seed-7", tmp_path / "seed-8"]
+    summaries = run(configs, folders, RunOptions(data_dir=data_dir))
+    assert [summary["seed"] for summary in summaries] == [7, 8]
+    assert all(summary["episodes"] == 6 for summary in summaries)
+    single, _, _ = load_prior(finished / "artefacts" / "prior")
+    together, _, _ = load_prior(folders[0] / "artefacts" / "prior")
+    for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    first, both = lines_without_wall(finished)[0], lines_without_wall(folders[0])[0]
+    assert first["length"] == both["length"]
+    assert first["return"] == pytest.approx(both["return"], rel=1e-3)
+
+
+def test_several_seeds_resume_exactly(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [tiny_config(seed=7), tiny_config(seed=8)]
+    straight = [tmp_path / "a7", tmp_path / "a8"]
+    run(configs, straight, RunOptions(data_dir=data_dir))
+    save, count = Checkpointer.save, [0]
+
+    def dying(self, step, state, notes):
+        save(self, step, state, notes)
+        count[0] += self.phase == "deploy"
+        if count[0] == 5:  # an odd number: only one of the two seeds has saved this step
+            raise InterruptError
+
+    broken = [tmp_path / "b7", tmp_path / "b8"]
+    monkeypatch.setattr(Checkpointer, "save", dying)
+    with pytest.raises(InterruptError):
+        run(configs, broken, RunOptions(data_dir=data_dir))
+    monkeypatch.setattr(Checkpointer, "save", save)
+    run(configs, broken, RunOptions(data_dir=data_dir))
+    for one, two in zip(straight, broken, strict=True):
+        assert lines_without_wall(one) == lines_without_wall(two)
+
+
+def test_config_round_trip_and_refusals() -> None:
+    config = tiny_config()
+    values = json.loads(json.dumps(config_to_json(config)))
+    assert config_from_json(RunConfig, values) == config
+    with pytest.raises(ConfigurationError, match="unknown fields"):
+        config_from_json(RunConfig, values | {"extra": 1})
+    values["risk"]["gamma_risk"] = "high"
+    with pytest.raises(ConfigurationError, match=r"config\.risk\.gamma_risk"):
+        config_from_json(RunConfig, values)
+
+
+def test_each_function_compiles_once(
+    tmp_path: Path, data_dir: Path, finished: Path, compile_counter
+) -> None:
+    """A full run traces and compiles its phases once (Phase 3 twice: before and after updates)."""
+    del finished
+    jax.clear_caches()
+    with compile_counter() as counts:
+        run([tiny_config()], [tmp_path / "counted"], RunOptions(data_dir=data_dir))
+    mine = {name: counts[name] for name in counts if name.startswith("_run")}
+    assert mine == {"_run_meta_train": 1, "_run_inner_step": 1, "_run_adapt": 1, "_run_deploy": 2}

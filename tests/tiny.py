@@ -1,0 +1,30 @@
+"""Configurations that run in seconds: what the tests of the phases share."""
+
+from dataclasses import replace
+
+from safemesa.experiments.arms import configure
+from safemesa.phases.config import RunConfig
+
+
+def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -> RunConfig:
+    """All phases on small networks: about a second of compute beside compilation."""
+    config = configure(arm, domain, "quick")
+    return replace(
+        config,
+        seed=seed,
+        data=replace(config.data, train_tasks=4, train_transitions=300, test_transitions=120),
+        risk=replace(config.risk, hidden=(8,)),
+        meta=replace(config.meta, iterations=40, tasks=2, support_batch=16, query_batch=16),
+        adapt=replace(config.adapt, steps=6, scratch_steps=20, batch=16),
+        sac=replace(config.sac, hidden=(8,), batch=16, warmup_steps=10),
+        deploy=replace(config.deploy, episodes=6, chunk_steps=60),
+    )
+
+
+TINY_FLAGS = (
+    "--preset quick --seed 7 --data.train-tasks 4 --data.train-transitions 300 "
+    "--data.test-transitions 120 --risk.hidden 8 --meta.iterations 1200 --meta.tasks 2 "
+    "--meta.support-batch 16 --meta.query-batch 16 --adapt.steps 6 --adapt.scratch-steps 20 "
+    "--adapt.batch 16 --sac.hidden 8 --sac.batch 16 --sac.warmup-steps 10 "
+    "--deploy.episodes 12 --deploy.chunk-steps 40"
+).split()

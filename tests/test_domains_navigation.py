@@ -131,7 +131,7 @@ def rollout(navigation, task, key):
     def body(carry, t):
         state, alive = carry
         key_action, key_step = jax.random.split(jax.random.fold_in(key, t))
-        action = navigation.log_action(mode, key=key_action)
+        action = navigation.log_action(mode, state.position, key=key_action)
         state, step = navigation.step(task, state, action, key=key_step)
         valid = alive & (t < length)
         return (state, valid & ~step.terminated), (valid, step.cost)
@@ -172,9 +172,9 @@ def test_the_data_collection_violates_as_often_as_the_papers(navigation, low, hi
 def test_log_starts_and_actions_stay_in_their_block(navigation):
     keys = jax.random.split(jax.random.key(0), 2000)
     log_start = jax.jit(jax.vmap(lambda key: navigation.log_start(IDENTITY, key=key)))
-    log_action = jax.jit(jax.vmap(lambda mode, key: navigation.log_action(mode, key=key)))
+    log_action = jax.jit(jax.vmap(lambda mode, obs, key: navigation.log_action(mode, obs, key=key)))
     _, obs, mode, length = log_start(keys)
-    actions = log_action(mode, keys)
+    actions = log_action(mode, obs, keys)
     assert length.max() == navigation.log_max_length
     for index, block in enumerate(navigation.log_blocks):
         of_block = np.asarray(mode) == index

@@ -354,7 +354,7 @@ def test_the_recovery_gradient_is_the_slope_of_the_risk_plus_the_penalty():
 
 
 def test_the_penalty_calls_a_saturated_recovery_policy_back():
-    """Risk falls with the action for ever, but a policy at raw 5 can no longer tell states apart."""
+    """Risk falls with the action for ever, but a policy at raw 5 no longer tells states apart."""
     critic, obs = logistic_critic((0.0, -1.5, 0.0)), jnp.zeros((1, 1))
     trained = {
         penalty: train_recovery(

@@ -43,7 +43,7 @@ def test_mlp_shapes_and_initialisation():
     assert [weight.shape for weight in network.weights] == [(3, 200), (200, 100), (100, 2)]
     assert [bias.shape for bias in network.biases] == [(200,), (100,), (2,)]
     for weight, bias in zip(network.weights, network.biases, strict=True):
-        # Xavier-uniform: within +-sqrt(6 / (in + out)), whose standard deviation is bound / sqrt(3).
+        # Xavier-uniform: within +-sqrt(6 / (in + out)), with the deviation bound / sqrt(3).
         bound = math.sqrt(6.0 / sum(weight.shape))
         values = np.asarray(weight)
         assert np.abs(values).max() <= bound

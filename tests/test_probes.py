@@ -38,7 +38,7 @@ def sampled_risk(probe, task, position, action, gamma, key):
             key_step, key_action = jax.random.split(jax.random.fold_in(key, t))
             state, step = probe.step(task, state, action, key=key_step)
             risk = jnp.where(alive, discount * step.cost, jnp.float32(0.0))
-            action = probe.log_action(jnp.int32(0), key=key_action)
+            action = probe.log_action(jnp.int32(0), step.obs, key=key_action)
             return (state, action, discount * gamma, alive & ~step.terminated), risk
 
         start = ProbeState(position, jnp.int32(0))
@@ -146,7 +146,7 @@ def test_probes_are_found_by_name_and_can_be_logged(probe):
     state, obs, mode, length = probe.log_start(task, key=jax.random.key(0))
     assert obs.shape == (probe.spaces.obs_size,)
     assert length <= probe.log_max_length
-    action = probe.log_action(mode, key=jax.random.key(1))
+    action = probe.log_action(mode, obs, key=jax.random.key(1))
     state, step = probe.step(task, state, action, key=jax.random.key(2))
     assert [leaf.dtype for leaf in step] == [jnp.float32] * 3 + [jnp.bool_] * 3
     assert state.steps.dtype == jnp.int32

@@ -1,12 +1,14 @@
 """What a domain is: a family of tasks that differ in dynamics only (MESA section 3)."""
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces as Spaces
 from safemesa.core.types import Key, PyTree
 
@@ -56,13 +58,40 @@ class AbstractDomain(abc.ABC):
         """The inverse of `task_parameters`."""
 
 
+def choose_task(domain: AbstractDomain, task: PyTree, task_seed: int) -> PyTree:
+    """The task an environment is made for: one given by value or parameters, or a drawn test task.
+
+    Raises:
+        ConfigurationError: it is no task of the domain, or the seed is negative.
+    """
+    if task_seed < 0:
+        raise ConfigurationError(f"task_seed is {task_seed}; it must not be negative.")
+    drawn = domain.sample_task(np.random.default_rng(task_seed), "test")
+    if task is None:
+        return drawn
+    if isinstance(task, Mapping):
+        return domain.task_from_parameters(dict(task))
+    if type(task) is not type(drawn):
+        raise ConfigurationError(
+            f"A task of {domain.name} is a {type(drawn).__name__} or a dictionary of its "
+            f"parameters; given: a {type(task).__name__}."
+        )
+    # The round trip checks the values and casts them to the types that are compiled for.
+    return domain.task_from_parameters(domain.task_parameters(task))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AbstractJaxDomain(AbstractDomain):
     """A domain whose dynamics are pure functions, so that whole phases compile.
 
     A state is a NamedTuple of arrays with at least `obs`-relevant fields and `steps` (int32), the
     number of steps taken in the episode.
+
+    Attributes:
+        log_ends_on_violation: Whether a violation ends a rollout of the data collection.
     """
+
+    log_ends_on_violation: bool = True
 
     @abc.abstractmethod
     def reset(self, task: PyTree, *, key: Key) -> tuple[PyTree, Float[Array, " obs"]]:
@@ -94,8 +123,10 @@ class AbstractJaxDomain(AbstractDomain):
         """
 
     @abc.abstractmethod
-    def log_action(self, mode: Int[Array, ""], *, key: Key) -> Float[Array, " act"]:
-        """A physical action of the data-collecting random policy `mode`."""
+    def log_action(
+        self, mode: Int[Array, ""], obs: Float[Array, " obs"], *, key: Key
+    ) -> Float[Array, " act"]:
+        """A physical action of the data-collecting policy `mode` where `obs` is observed."""
 
     @abc.abstractmethod
     def render(self, task: PyTree, state: PyTree, size: int = 400) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
 
 import gymnasium
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, UInt32
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import Key, PyTree
-from safemesa.domains.base import AbstractJaxDomain, Step
+from safemesa.domains.base import AbstractJaxDomain, Step, choose_task
 from safemesa.domains.registry import domain as domain_of_name
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -86,7 +86,7 @@ class JaxDomainEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.domain: AbstractJaxDomain = dataclasses.replace(
             chosen, terminate_on_violation=terminate_on_violation
         )
-        self.task = _choose_task(self.domain, task, task_seed)
+        self.task = choose_task(self.domain, task, task_seed)
         self.render_mode = render_mode
         spaces = self.domain.spaces
         self.observation_space = gymnasium.spaces.Box(
@@ -151,20 +151,3 @@ class JaxDomainEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         # In float64 first: a large value must become the bound, not overflow.
         return np.clip(values, box.low, box.high).astype(np.float32)
-
-
-def _choose_task(domain: AbstractJaxDomain, task: PyTree, task_seed: int) -> PyTree:
-    if task_seed < 0:
-        raise ConfigurationError(f"task_seed is {task_seed}; it must not be negative.")
-    drawn = domain.sample_task(np.random.default_rng(task_seed), "test")
-    if task is None:
-        return drawn
-    if isinstance(task, Mapping):
-        return domain.task_from_parameters(dict(task))
-    if type(task) is not type(drawn):
-        raise ConfigurationError(
-            f"A task of {domain.name} is a {type(drawn).__name__} or a dictionary of its "
-            f"parameters; given: a {type(task).__name__}."
-        )
-    # The round trip checks shapes and casts to the dtype that is compiled for.
-    return domain.task_from_parameters(domain.task_parameters(task))

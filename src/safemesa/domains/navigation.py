@@ -209,8 +209,11 @@ class Navigation(AbstractJaxDomain):
         length = jnp.asarray([block.length for block in self.log_blocks], jnp.int32)[mode]
         return NavigationState(position, jnp.int32(0)), position, mode, length
 
-    def log_action(self, mode: Int[Array, ""], *, key: Key) -> Float[Array, " 2"]:
-        """Draws an action of the kind of rollout `mode`."""
+    def log_action(
+        self, mode: Int[Array, ""], obs: Float[Array, " 2"], *, key: Key
+    ) -> Float[Array, " 2"]:
+        """Draws an action of the kind of rollout `mode`, wherever the robot is."""
+        del obs
         actions = [block.action for block in self.log_blocks]
         is_normal = jnp.asarray([[part is None for part in action] for action in actions])[mode]
         bounds = jnp.asarray(

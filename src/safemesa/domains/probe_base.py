@@ -157,9 +157,11 @@ class AbstractProbe(AbstractJaxDomain):
         state, obs = self.reset(task, key=key)
         return state, obs, jnp.int32(0), jnp.int32(self.horizon)
 
-    def log_action(self, mode: Int[Array, ""], *, key: Key) -> Float[Array, " 1"]:
+    def log_action(
+        self, mode: Int[Array, ""], obs: Float[Array, " 1"], *, key: Key
+    ) -> Float[Array, " 1"]:
         """Draws from the reference policy, uniform on [-1, 1]."""
-        del mode
+        del mode, obs
         return jax.random.uniform(key, (1,), jnp.float32, minval=-1.0, maxval=1.0)
 
     def render(self, task: ProbeTask, state: ProbeState, size: int = 400) -> np.ndarray:

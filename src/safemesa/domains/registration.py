@@ -10,6 +10,9 @@ from safemesa.core.registry import Registry
 JAX_ENVIRONMENT = "safemesa.domains.gym:JaxDomainEnv"
 """Entry point of the Gymnasium environments of pure-JAX domains."""
 
+HOST_ENVIRONMENT = "safemesa.domains.host:make_host_environment"
+"""Entry point of the Gymnasium environments of domains that need a simulator."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DomainEntry:
@@ -51,6 +54,16 @@ def _add(
 
 _add("navigation1", "navigation:NAVIGATION1", "Navigation1-v0")
 _add("navigation2", "navigation:NAVIGATION2", "Navigation2-v0")
+_add("maze", "maze:MAZE", "Maze-v0")
+_add("cartpole", "cartpole:CARTPOLE", "CartpoleLength-v0", entry_point=HOST_ENVIRONMENT)
+_add("halfcheetah", "half_cheetah:DISABLED", "HalfCheetahDisabled-v0", entry_point=HOST_ENVIRONMENT)
+_add(
+    "halfcheetah_partial",
+    "half_cheetah:PARTIAL",
+    "HalfCheetahPartial-v0",
+    entry_point=HOST_ENVIRONMENT,
+)
+_add("ant", "ant:ANT", "AntDisabled-v0", entry_point=HOST_ENVIRONMENT)
 
 _add("probe_certain", "probes:CERTAIN", "ProbeCertain-v0", is_probe=True)
 _add("probe_never", "probes:NEVER", "ProbeNever-v0", is_probe=True)

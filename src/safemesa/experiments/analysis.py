@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from safemesa.core.errors import CheckpointError, ConfigurationError
+from safemesa.core.errors import CheckpointError
 from safemesa.core.files import read_json
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
-from safemesa.domains.raster import Box
-from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.calibration import STEPS
+from safemesa.experiments.planes import Plane
 from safemesa.phases.adapt import (
     adapt_with_snapshots,
     adaptation_steps,
@@ -26,39 +25,10 @@ from safemesa.phases.adapt import (
 from safemesa.phases.artefacts import RiskModel, load_prior, load_risk_model
 from safemesa.phases.checkpoint import ReplayFile
 from safemesa.phases.config import RunConfig, config_from_json
-from safemesa.phases.run_folder import RunFolder
+from safemesa.phases.run_folder import METRIC_FIELDS, RunFolder
 
 ACTIONS = 25
 """Uniform actions over which the risk of a position is averaged."""
-
-
-@runtime_checkable
-class PlanarDomain(Protocol):
-    """A domain whose observation is a position in the plane."""
-
-    @property
-    def view(self) -> Box:
-        """The part of the plane that is shown."""
-        ...
-
-    def violates(self, position: Float[np.ndarray, "... 2"]) -> Bool[Array, "..."]:
-        """Whether positions violate the constraint."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Plane:
-    """A grid over the view of a planar domain; `blocked` is where the constraint is violated."""
-
-    view: Box
-    x: Float[np.ndarray, " columns"]
-    y: Float[np.ndarray, " rows"]
-    blocked: Bool[np.ndarray, "rows columns"]
-
-    @property
-    def points(self) -> Float[np.ndarray, "points 2"]:
-        """All positions, row by row."""
-        return np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -66,6 +36,7 @@ class RiskMaps:
     """Risk of one arm over the plane; entries of `steps` and `risk` belong together."""
 
     title: str
+    where: Plane
     steps: tuple[int, ...]
     risk: tuple[Float[np.ndarray, "rows columns"], ...]
 
@@ -81,23 +52,13 @@ class Episode:
     success: bool
 
 
-def planar_domain(name: str) -> PlanarDomain | None:
-    """The domain, if it is known and its observation is a position in the plane."""
-    try:
-        found = find_domain(name)
-    except ConfigurationError:
-        return None
-    return found if isinstance(found, PlanarDomain) and found.spaces.obs_size == 2 else None
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Paths:
+    """Episodes of one arm, by panel: early, in the middle, late."""
 
-
-def plane(domain: PlanarDomain, columns: int = 96, rows: int = 48) -> Plane:
-    """A grid of cell centres over the domain's view."""
-    view = domain.view
-    across, up = (np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows
-    x = (view.x[0] + across * (view.x[1] - view.x[0])).astype(np.float32)
-    y = (view.y[0] + up * (view.y[1] - view.y[0])).astype(np.float32)
-    blocked = domain.violates(np.stack(np.meshgrid(x, y), axis=-1))
-    return Plane(view=view, x=x, y=y, blocked=np.asarray(blocked))
+    title: str
+    where: Plane
+    panels: tuple[tuple[Episode, ...], ...]
 
 
 def run_config(folder: Path) -> RunConfig:
@@ -157,7 +118,7 @@ def risk_maps(
     points = jnp.asarray(where.points)
     risks = [np.asarray(_mean_risk(model, points, actions)) for model in models.values()]
     shaped = tuple(risk.reshape(where.blocked.shape) for risk in risks)
-    return RiskMaps(title=title, steps=tuple(models), risk=shaped)
+    return RiskMaps(title=title, where=where, steps=tuple(models), risk=shaped)
 
 
 def uniform_actions(size: int, count: int = ACTIONS) -> Float[np.ndarray, "actions act"]:
@@ -177,11 +138,40 @@ def _mean_risk(
     return jnp.mean(jax.lax.map(risk, actions), axis=0)
 
 
+def read_episode_lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, one per episode.
+
+    Raises:
+        CheckpointError: it is missing, or damaged.
+    """
+    file = RunFolder(folder).metrics
+    try:
+        lines = file.read()
+    except ValueError as error:
+        raise CheckpointError(f"{file.path} is damaged: {error}. Make the run again.") from error
+    if not lines or any(set(METRIC_FIELDS) - set(line) for line in lines):
+        raise CheckpointError(
+            f"{file.path} is missing, empty, or lacks fields. Restore it, or make the run again."
+        )
+    return lines
+
+
 def typical_episodes(total: int, count: int = 5) -> list[range]:
     """Numbers of the first, middle and last episodes: `count` each, or as many as there are."""
     count = max(1, min(count, total // 3))
     starts = (0, (total - count) // 2, total - count)
     return [range(start, start + count) for start in dict.fromkeys(starts)]
+
+
+def typical_paths(folder: Path, title: str, where: Plane) -> Paths:
+    """The first, middle and last episodes of a run.
+
+    Raises:
+        CheckpointError: its metrics or replay are missing or damaged.
+    """
+    chosen = typical_episodes(len(read_episode_lines(folder)))
+    panels = tuple(tuple(episodes(folder, some)) for some in chosen)
+    return Paths(title=title, where=where, panels=panels)
 
 
 def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
@@ -190,8 +180,7 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
     Raises:
         CheckpointError: the replay does not hold all steps of `metrics.jsonl`.
     """
-    run_folder = RunFolder(folder)
-    lines = run_folder.metrics.read()
+    run_folder, lines = RunFolder(folder), read_episode_lines(folder)
     layout = _replay_layout(run_folder)
     rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
     ends = np.cumsum([line["length"] for line in lines])
@@ -203,7 +192,8 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
     found = []
     for number in numbers:
         stop = int(ends[number])
-        columns = layout.unpack(np.asarray(rows[stop - lines[number]["length"] : stop]))
+        unpacked = layout.unpack(jnp.asarray(rows[stop - lines[number]["length"] : stop]))
+        columns = {name: np.asarray(values) for name, values in unpacked.items()}
         found.append(
             Episode(
                 number=number,

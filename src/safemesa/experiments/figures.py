@@ -4,18 +4,19 @@ Every function returns a matplotlib `Figure` and touches no global state (no pyp
 ConfigurationError at import where matplotlib is missing.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.analysis import read_episode_lines
 from safemesa.experiments.calibration import CalibrationResult
 from safemesa.experiments.result_rows import RunGroup, arm_title
-from safemesa.phases.run_folder import RunFolder
 
 try:
     import matplotlib
@@ -39,15 +40,17 @@ COLOURS = {
 """One colour per arm in every figure; Okabe and Ito's palette, which colour-blind people can tell
 apart, and two darker ones."""
 
+Line = Literal["-", "--", ":", "-."]
+
 SPARE_COLOURS = ("#7B3294", "#35978F", "#A6761D", "#1B1B1B")
 """For arms without a colour of their own, in the order of their names."""
 
-LINES = ("-", "--", ":", "-.")
+LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 """Variants of an arm share its colour and differ in their line."""
 
 RED, GREEN, BLUE, PURPLE, INK = "#D7191C", "#009E73", "#4477AA", "#7B3294", "#222222"
 DPI = 140
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 9.5,
@@ -72,7 +75,7 @@ class Style(NamedTuple):
     """How one group of runs is drawn."""
 
     colour: str
-    line: str
+    line: Line
 
 
 def group_styles(groups: Sequence[RunGroup]) -> list[Style]:
@@ -122,21 +125,28 @@ def smoothing_window(episodes: int) -> int:
     return max(1, episodes // 15)
 
 
-def group_curve(group: RunGroup, metric: str, window: int) -> Curve | None:
-    """A field of `metrics.jsonl` per episode; None where the domain has none."""
-    runs = [[line[metric] for line in RunFolder(run.path).metrics.read()] for run in group.runs]
+def mean_curve(
+    episodes: Sequence[Sequence[dict[str, Any]]], metric: str, window: int
+) -> Curve | None:
+    """A field of the lines of several runs, smoothed; None where the domain has none."""
+    runs = [[line[metric] for line in lines] for lines in episodes]
     if any(value is None for run in runs for value in run):
         return None
     shortest = min(len(run) for run in runs)
     table = np.stack([smooth(np.asarray(run[:shortest], np.float64), window) for run in runs])
     spread = np.zeros(shortest)
     if len(runs) > 1:
-        spread = np.std(table, axis=0, ddof=1) / np.sqrt(len(runs))
+        spread = np.std(table, axis=0, ddof=1) / math.sqrt(len(runs))
     return Curve(np.mean(table, axis=0), spread)
 
 
 def learning_curves(groups: Sequence[RunGroup]) -> Figure:
-    """Return, success rate and cumulative violations per episode: one line per group."""
+    """Return, success rate and cumulative violations per episode: one line per group.
+
+    Raises:
+        CheckpointError: a run's `metrics.jsonl` is damaged.
+    """
+    lines = [[read_episode_lines(run.path) for run in group.runs] for group in groups]
     styles = group_styles(groups)
     window = smoothing_window(int(groups[0].runs[0].summary["episodes"]))
     smoothed = f"mean of {window} episodes" if window > 1 else "per episode"
@@ -146,8 +156,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
         ("cumulative_violations", 1, "Cumulative violations"),
     ]
     curves = {
-        metric: [group_curve(group, metric, width) for group in groups]
-        for metric, width, _ in panels
+        metric: [mean_curve(runs, metric, width) for runs in lines] for metric, width, _ in panels
     }
     panels = [panel for panel in panels if any(curves[panel[0]])]
     with styled_figure(3.5 * len(panels), 3.1 + 0.22 * ((len(groups) + 2) // 3)) as figure:
@@ -162,7 +171,8 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
             elif metric == "cumulative_violations":
-                axes.set_ylim(0.0, max(1.0, axes.get_ylim()[1]))
+                top = max(1.0, axes.get_ylim()[1])
+                axes.set_ylim(-0.03 * top, top)
         handles = [
             Line2D([], [], color=style.colour, linestyle=style.line, label=_legend(group))
             for style, group in zip(styles, groups, strict=True)
@@ -197,14 +207,13 @@ def calibration_figure(results: Sequence[CalibrationResult]) -> Figure:
                 if one.step == step:
                     _draw_reliability(axes, one, colours[one.arm])
             title = f"{step} step" if step == 1 else f"{step} steps"
-            axes.set(title=title, xlabel="Predicted risk", xlim=(0, 1), ylim=(0, 1))
+            axes.set(title=title, xlabel="Predicted risk", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         diagrams[0].set_ylabel("True risk")
         for arm in arms:
             rows = [one.row() for one in results if one.arm == arm]
-            _draw_brier(scores, rows, colours[arm])
+            _draw_brier(scores, rows, steps, colours[arm])
         scores.set(title="Brier score", xlabel="Adaptation steps", ylim=(0, None))
-        scores.set_xscale("symlog", linthresh=1)
-        scores.set_xticks(steps, [str(step) for step in steps])
+        scores.set_xticks(range(len(steps)), [str(step) for step in steps])
         handles = [Line2D([], [], color=colours[arm], label=arm_title(arm)) for arm in arms]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
     return figure
@@ -239,11 +248,11 @@ def _draw_reliability(axes: Axes, one: CalibrationResult, colour: str) -> None:
     axes.scatter(predicted, true, s=12.0 + 160.0 * share, color=colour, alpha=0.7, linewidths=0)
 
 
-def _draw_brier(axes: Axes, rows: list[dict[str, Any]], colour: str) -> None:
-    """Mean over held-out tasks with its standard error."""
+def _draw_brier(axes: Axes, rows: list[dict[str, Any]], steps: list[int], colour: str) -> None:
+    """Mean over held-out tasks with its standard error; steps are equally far apart."""
     rows = sorted(rows, key=lambda row: row["step"])
     axes.errorbar(
-        [row["step"] for row in rows],
+        [steps.index(row["step"]) for row in rows],
         [row["brier"] for row in rows],
         yerr=[row["brier_standard_error"] for row in rows],
         color=colour,

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from safemesa.experiments.analysis import Episode, Plane, RiskMaps
+from safemesa.experiments.analysis import Episode, Paths, RiskMaps
 from safemesa.experiments.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
+from safemesa.experiments.planes import Plane
 
 
 def _draw_obstacles(axes: Axes, where: Plane, fill: bool) -> None:
@@ -35,15 +36,22 @@ def _name_row(axes: Axes, title: str) -> None:
     axes.set_ylabel("\n".join(lines), fontsize=6.5 if variant else None)
 
 
-def risk_figure(maps: Sequence[RiskMaps], where: Plane) -> Figure:
+def _shape(where: Plane, flattest: float) -> float:
+    """Height over width of a panel: that of the view, but neither flat nor tall."""
+    ratio = (where.view.y[1] - where.view.y[0]) / (where.view.x[1] - where.view.x[0])
+    return min(max(ratio, flattest), 1.0)
+
+
+def risk_figure(maps: Sequence[RiskMaps]) -> Figure:
     """Figure 2 of the paper: rows are arms, columns are steps; all share one colour scale."""
     steps = sorted({step for one in maps for step in one.steps})
-    width, height = 1.55 * len(steps) + 1.2, 1.25 * len(maps) + 0.7
+    panel = 1.45 * _shape(maps[0].where, 0.75) + 0.15
+    width, height = 1.55 * len(steps) + 1.2, panel * len(maps) + 0.7
     with styled_figure(width, height) as figure:
         grid = figure.subplots(len(maps), len(steps), squeeze=False, sharex=True, sharey=True)
         image = None
         for row, one in zip(grid, maps, strict=True):
-            risks = dict(zip(one.steps, one.risk, strict=True))
+            where, risks = one.where, dict(zip(one.steps, one.risk, strict=True))
             for axes, step in zip(row, steps, strict=True):
                 if step not in risks:
                     axes.set_axis_off()
@@ -68,33 +76,27 @@ def risk_figure(maps: Sequence[RiskMaps], where: Plane) -> Figure:
     return figure
 
 
-def trajectory_figure(
-    rows: Sequence[tuple[str, Sequence[Sequence[Episode]]]], where: Plane
-) -> Figure:
-    """Paths of the first, middle and last episodes per arm.
-
-    Args:
-        rows: Per arm its title and its episodes by panel.
-        where: The plane that they move in.
-    """
-    panels = max(len(panels) for _, panels in rows)
-    with styled_figure(3.3 * panels + 0.4, 1.75 * len(rows) + 0.6) as figure:
+def trajectory_figure(rows: Sequence[Paths]) -> Figure:
+    """Paths of the first, middle and last episodes, a row per arm."""
+    panels = max(len(one.panels) for one in rows)
+    height = 2.9 * _shape(rows[0].where, 0.5) + 0.3
+    with styled_figure(3.3 * panels + 0.4, height * len(rows) + 0.6) as figure:
         grid = figure.subplots(len(rows), panels, squeeze=False, sharex=True, sharey=True)
         above: list[str] = []
-        for row, (title, episodes) in zip(grid, rows, strict=True):
-            for axes, some in zip(row, episodes, strict=False):
-                _draw_obstacles(axes, where, fill=True)
-                for one in some:
-                    _draw_episode(axes, one)
-                _bare(axes, where)
-            titles = [_numbers(some) for some in episodes]
+        for row, one in zip(grid, rows, strict=True):
+            for axes, some in zip(row, one.panels, strict=False):
+                _draw_obstacles(axes, one.where, fill=True)
+                for episode in some:
+                    _draw_episode(axes, episode)
+                _bare(axes, one.where)
+            titles = [_numbers(some) for some in one.panels]
             if titles != above:
                 for axes, name in zip(row, titles, strict=False):
                     axes.set_title(name)
             above = titles
-            for axes in row[len(episodes) :]:
+            for axes in row[len(one.panels) :]:
                 axes.set_axis_off()
-            _name_row(row[0], title)
+            _name_row(row[0], one.title)
         kinds = (
             ("start", {"marker": "o", "color": INK, "markersize": 3}),
             ("guard acts", {"marker": ".", "color": PURPLE, "markersize": 6}),

@@ -40,6 +40,10 @@ ABSENT = "n/a"
 """What a cell says where a domain lacks a metric."""
 
 
+MINIMUM_FOR_VERDICT = 6
+"""With five pairs the sign-flip test cannot get below p = 2/32."""
+
+
 class Cell(NamedTuple):
     """What a cell says, and lines of smaller print below it."""
 
@@ -128,6 +132,8 @@ def pairs_as_table(rows: Sequence[PairedRow]) -> Table:
 
 def verdict(difference: PairedDifference) -> str:
     """What the test says, in a word or two."""
+    if difference.n < MINIMUM_FOR_VERDICT:
+        return "too few pairs"
     if not difference.resolved:
         return "not resolved"
     return "lower" if difference.mean < 0.0 else "higher"
@@ -157,8 +163,8 @@ def wall_as_table(groups: Sequence[RunGroup]) -> Table:
             for phase in PHASES
         ]
         cells = [Cell(f"{value:.1f}") for value in (*seconds, sum(seconds))]
-        where = (f"{group.domain}, {group.preset}", f"n = {len(group.runs)}")
-        rows.append((Cell(group.title, where), *cells))
+        where = f"{group.domain}, {group.preset}, n = {len(group.runs)}"
+        rows.append((Cell(group.title, (where,)), *cells))
     names = ("Collect", "Meta-train", "Adapt", "Deploy", "All")
     return Table(header=("Arm", *(f"{name} (s)" for name in names)), rows=tuple(rows))
 
@@ -180,7 +186,7 @@ def calibration_as_table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         values = [row[name] for name in CALIBRATION_COLUMNS]
         cells = [Cell(ABSENT if one is None else f"{one:.3f}") for one in values]
-        cells[0] = Cell(cells[0].text, (f"s.e. {row['brier_standard_error']:.3f}",))
+        cells[0] = Cell(f"{row['brier']:.3f} ± {row['brier_standard_error']:.3f}")
         lines.append((Cell(arm_title(row["arm"])), Cell(str(row["step"])), *cells))
     return Table(header=("Arm", "Steps", *CALIBRATION_COLUMNS.values()), rows=tuple(lines))
 

@@ -145,6 +145,23 @@ class Agent:
         duals = guard.update(state.guard, risk.critic, risk_batch)
         return AgentState(sac, risk, duals, state.normaliser), metrics | risk_metrics
 
+    def median_violation_logit(
+        self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
+    ) -> Float[Array, ""]:
+        """Median logit of violating rows; 0 while there are none.
+
+        A sigmoid with a squared error can die: logits below about -10 on violations mean that the
+        critic has stopped learning.
+        """
+        drawn = jax.random.randint(
+            key, (self.sac.config.batch,), 0, jnp.maximum(violations.count, 1), jnp.int32
+        )
+        columns = self.layout.unpack(replay.rows[violations.positions[drawn]])
+        logits = jax.vmap(state.risk.critic.logits)(
+            state.normaliser(columns["obs"]), columns["action"]
+        )
+        return jnp.where(violations.count > 0, jnp.median(jnp.max(logits, axis=-1)), 0.0)
+
     def _risk_rows(
         self, replay: Replay, violations: ViolationIndex, key: Key
     ) -> Int[Array, " batch"]:

@@ -1,5 +1,6 @@
 """Logs of the training tasks and of the new robot (MESA section 5.1), by random policies."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -23,15 +24,17 @@ COLUMNS = ("obs", "action", "reward", "cost", "next_obs", "terminated", "truncat
 def _rollout(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, jax.Array]:
     """One rollout of the random policy: columns `[log_max_length, ...]` and which rows are real.
 
-    A rollout ends at its length (truncated), at a violation or at a goal (terminated).
+    A rollout ends at its length (truncated), at a goal or, where the domain's data collection says
+    so, at a violation (terminated).
     """
+    domain = dataclasses.replace(domain, terminate_on_violation=domain.log_ends_on_violation)
     key_start, key_steps = jax.random.split(key)
     state, obs, mode, length = domain.log_start(task, key=key_start)
 
     def step(carry: tuple, index: jax.Array) -> tuple[tuple, tuple]:
         state, obs, running = carry
         key_action, key_step = jax.random.split(jax.random.fold_in(key_steps, index))
-        action = domain.log_action(mode, key=key_action)
+        action = domain.log_action(mode, obs, key=key_action)
         state, result = domain.step(task, state, action, key=key_step)
         last = (index + jnp.int32(1) >= length) | result.truncated
         row = {

@@ -1,7 +1,7 @@
 """Phase 3 on pure-JAX domains: a guarded SAC run as compiled chunks (MESA section 4.3)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -63,8 +63,7 @@ class DeployState(eqx.Module):
     tally: Tally
 
 
-@dataclass(frozen=True)
-class Roots:
+class Roots(NamedTuple):
     """Root keys of one run's Phase 3, one per purpose."""
 
     act: Key
@@ -73,12 +72,10 @@ class Roots:
     reset: Key
 
 
-jax.tree_util.register_dataclass(Roots, ["act", "env", "learn", "reset"], [])
-
-
 def deploy_roots(key: Key) -> Roots:
     """Splits the phase's key."""
-    return Roots(*jax.random.split(key, 4))
+    act, env, learn, reset = jax.random.split(key, 4)
+    return Roots(act, env, learn, reset)
 
 
 def _empty_tally() -> Tally:
@@ -254,6 +251,10 @@ def deploy_chunk(
     metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics_shape)
     start = (jnp.zeros((), jnp.int32), state, records, metrics)
     _, state, records, metrics = jax.lax.while_loop(unfinished, body, start)
+    if learning and agent.guard.uses_risk:
+        key = jax.random.fold_in(roots.learn, state.step)
+        logit = agent.median_violation_logit(state.agent, state.replay, state.violations, key=key)
+        metrics = metrics | {"median_violation_logit": logit}
     return state, records, metrics
 
 

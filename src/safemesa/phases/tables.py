@@ -166,9 +166,7 @@ def sample_meta_batch(
 
     row_keys = jax.random.split(key_rows, (2, plan.tasks))
     if plan.support_steps == 0:
-        query = jax.vmap(lambda task, k: draw(tables.everything, task, plan.query_rows, k))(
-            tasks, row_keys[1]
-        )
+        query = _pooled_rows(tables.everything, tasks, plan, violation_fraction, row_keys[1])
         query_batch = tables.table.batch(query, key=key_action)
         return MetaBatch(jax.tree.map(lambda leaf: leaf[:, :0], query_batch), query_batch)
     half = jax.random.randint(key_order, (plan.tasks,), 0, 2, jnp.int32)
@@ -185,3 +183,27 @@ def sample_meta_batch(
         tables.table.batch(support.reshape(shape), key=key_support),
         tables.table.batch(query, key=key_query),
     )
+
+
+def _pooled_rows(
+    index: RowIndex,
+    tasks: Int[Array, " tasks"],
+    plan: BatchPlan,
+    violation_fraction: float | None,
+    keys: Array,
+) -> Int[Array, "tasks rows"]:
+    """Rows of all tasks as one batch, of which a share violates.
+
+    The share is met over the batch, since one row of a task cannot be a share of a violation.
+    """
+
+    def draw(fraction: float | None) -> Int[Array, "tasks rows"]:
+        return jax.vmap(
+            lambda task, key: sample_rows(index, task, plan.query_rows, fraction, key=key)
+        )(tasks, keys)
+
+    if violation_fraction is None:
+        return draw(None)
+    wanted = round(violation_fraction * plan.tasks * plan.query_rows)
+    order = jnp.arange(plan.query_rows * plan.tasks).reshape(plan.query_rows, plan.tasks).T
+    return jnp.where(order < wanted, draw(1.0), draw(0.0))

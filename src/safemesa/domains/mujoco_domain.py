@@ -1,0 +1,100 @@
+"""What the MuJoCo domains share: a robot of Gymnasium, tasks that perturb it, a rule that judges.
+
+No MuJoCo is imported before an environment is made.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from jaxtyping import Float
+
+from safemesa.core.types import PyTree
+from safemesa.domains.host import AbstractHostDomain, Environment
+from safemesa.domains.perturbation_base import AbstractPerturbation, Data, Model
+
+
+class StockStep(NamedTuple):
+    """What the unchanged Gymnasium environment says of a step; `action` is within its bounds."""
+
+    obs: Float[np.ndarray, " obs"]
+    action: Float[np.ndarray, " act"]
+    reward: float
+    terminated: bool
+    info: dict[str, Any]
+
+
+class Verdict(NamedTuple):
+    """What a domain makes of a step.
+
+    Attributes:
+        reward: The domain's reward.
+        cost: Whether the new state violates.
+        terminated: Whether the episode ends for another reason than a violation.
+        out_of_range: Whether a rollout of the data collection is cut short here (truncated).
+    """
+
+    reward: float
+    cost: bool
+    terminated: bool = False
+    out_of_range: bool = False
+
+
+Rule = Callable[[StockStep], Verdict]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AbstractMujocoDomain(AbstractHostDomain):
+    """A robot of Gymnasium whose tasks are perturbations of it.
+
+    Attributes:
+        stock_id: The Gymnasium id of the unchanged robot.
+        horizon: Steps after which an episode is truncated.
+        success_return: Return above which an episode counts as a success.
+    """
+
+    stock_id: str
+    horizon: int = 1000
+    success_return: float = math.inf
+
+    @property
+    @abc.abstractmethod
+    def stock_arguments(self) -> dict[str, Any]:
+        """Keywords of the unchanged environment."""
+
+    @abc.abstractmethod
+    def perturbations(self, task: PyTree) -> tuple[AbstractPerturbation, ...]:
+        """How the robot of a task differs from the unchanged one."""
+
+    @abc.abstractmethod
+    def rule(self, task: PyTree, model: Model, data: Data) -> Rule:
+        """Makes the function that judges each step of one environment.
+
+        Positions are read from `data` after a step; contacts in it are those of the last substep
+        before, so a rule finds them anew (`simulation.contact_test`, `simulation.refreshed`).
+        """
+
+    def make_env(
+        self,
+        task: PyTree,
+        *,
+        render_mode: str | None = None,
+        terminate_on_violation: bool | None = None,
+    ) -> Environment:
+        """The environment of one task."""
+        # Here, so that tasks and spaces are known where MuJoCo is not installed.
+        from safemesa.domains.mujoco_env import MujocoTaskEnv
+
+        terminates = self.terminate_on_violation
+        if terminate_on_violation is not None:
+            terminates = terminate_on_violation
+        return MujocoTaskEnv(self, task, render_mode=render_mode, terminate_on_violation=terminates)
+
+
+def registered_horizon(stock_id: str) -> int:
+    """The time limit that Gymnasium registers for an id; 1000 where there is none."""
+    return gymnasium.spec(stock_id).max_episode_steps or 1000

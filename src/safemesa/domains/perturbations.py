@@ -1,0 +1,264 @@
+"""Ways in which one robot differs from the next: faults, wear, payloads, other ground, noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.domains.perturbation_base import (
+    PERTURBATIONS,
+    AbstractModelPerturbation,
+    AbstractNoise,
+    AbstractShapePerturbation,
+    Model,
+    Spec,
+    check_number,
+)
+
+BROKEN = np.array([0.8, 0.1, 0.1, 1.0])
+"""Colour of what an actuator without any power moves."""
+
+CAPSULE, CYLINDER = 3, 5
+"""`mjGEOM_CAPSULE` and `mjGEOM_CYLINDER`, whose second size is half their length."""
+
+MOTOR_GAINS = (0, 1)
+"""`mjGAIN_FIXED` and `mjGAIN_AFFINE`: actuators whose force scales with their gain and bias."""
+
+
+@PERTURBATIONS.register("weaken_actuator")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeakenActuator(AbstractModelPerturbation):
+    """Scales the force of one actuator, given by name or index. Images show it in red.
+
+    Attributes:
+        actuator: Its name or index.
+        gain: 0 disables it, 1 changes nothing.
+    """
+
+    actuator: str | int
+    gain: float
+
+    def __post_init__(self) -> None:
+        """Checks the gain."""
+        check_number("gain", self.gain)
+
+    def apply(self, model: Model) -> None:
+        """Scales gain and bias, hence the force whatever its control law."""
+        index = _index(self.actuator, model.actuator, model.nu, "actuator")
+        if model.actuator_gaintype[index] not in MOTOR_GAINS:
+            raise ConfigurationError(
+                f"Actuator {self.actuator!r} is a muscle or has its own gain; only motors and "
+                "servos can be weakened."
+            )
+        model.actuator_gainprm[index] *= self.gain
+        model.actuator_biasprm[index] *= self.gain
+        _paint(model, index, 1.0 - min(self.gain, 1.0))
+
+
+@PERTURBATIONS.register("disable_actuator")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DisableActuator(AbstractModelPerturbation):
+    """Removes all force of one actuator, given by name or index. Images show it in red."""
+
+    actuator: str | int
+
+    def apply(self, model: Model) -> None:
+        """The number of actuators stays as it is."""
+        WeakenActuator(actuator=self.actuator, gain=0.0).apply(model)
+
+
+@PERTURBATIONS.register("scale_mass")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleMass(AbstractModelPerturbation):
+    """Scales mass and inertia of the named bodies, or of all where none is named."""
+
+    factor: float
+    bodies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the factor; no mass cannot be simulated."""
+        check_number("factor", self.factor, positive=True)
+
+    def apply(self, model: Model) -> None:
+        """A payload that has the robot's own distribution of mass."""
+        rows = _rows(self.bodies, model.body, model.nbody, "body")
+        model.body_mass[rows] *= self.factor
+        model.body_inertia[rows] *= self.factor
+
+
+@PERTURBATIONS.register("scale_friction")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleFriction(AbstractModelPerturbation):
+    """Scales sliding, torsional and rolling friction of the named geoms, or of all.
+
+    A contact has the larger friction of its two geoms: to make the floor slippery, scale all.
+    """
+
+    factor: float
+    geoms: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the factor."""
+        check_number("factor", self.factor)
+
+    def apply(self, model: Model) -> None:
+        """Pairs of geoms with a friction of their own are scaled only where no geom is named."""
+        model.geom_friction[_rows(self.geoms, model.geom, model.ngeom, "geom")] *= self.factor
+        if not self.geoms:
+            model.pair_friction[:] *= self.factor
+
+
+@PERTURBATIONS.register("scale_damping")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleDamping(AbstractModelPerturbation):
+    """Scales the damping of the named joints, or of all: worn or dirty bearings."""
+
+    factor: float
+    joints: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the factor."""
+        check_number("factor", self.factor)
+
+    def apply(self, model: Model) -> None:
+        """All degrees of freedom of a joint, and the higher orders that newer MuJoCo has."""
+        chosen = np.zeros(model.njnt, bool)
+        chosen[_rows(self.joints, model.joint, model.njnt, "joint")] = True
+        rows = chosen[model.dof_jntid]
+        model.dof_damping[rows] *= self.factor
+        higher_orders = getattr(model, "dof_dampingpoly", None)
+        if higher_orders is not None:
+            higher_orders[rows] *= self.factor
+
+
+@PERTURBATIONS.register("scale_gravity")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleGravity(AbstractModelPerturbation):
+    """Scales gravity."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Checks the factor."""
+        check_number("factor", self.factor)
+
+    def apply(self, model: Model) -> None:
+        """All three coordinates."""
+        model.opt.gravity[:] *= self.factor
+
+
+@PERTURBATIONS.register("scale_length")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleLength(AbstractShapePerturbation):
+    """Scales the link between a body's joint and the next ones, not how thick it is.
+
+    The body keeps its joint with its parent; its geoms and sites and the joints of its children
+    move away from there by the factor, and its capsules and cylinders become longer by it. Where
+    the model takes masses from geoms, as Gymnasium's robots do, they follow. Where the robot starts
+    is left as it is, so a longer leg may start inside the floor.
+    """
+
+    body: str
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Checks the factor; no length cannot be simulated."""
+        check_number("factor", self.factor, positive=True)
+
+    def reshape(self, spec: Spec) -> None:
+        """Geoms given by their ends and by centre and half-length alike."""
+        bodies = {body.name: body for body in spec.bodies}
+        if self.body not in bodies:
+            raise _unknown("body", self.body, list(bodies))
+        body = bodies[self.body]
+        # A body that hangs in the world moves freely: what its joints are at has no meaning.
+        is_root = body in spec.worldbody.bodies
+        pivot = np.zeros(3) if is_root else _pivot(body)
+        for item in (*body.geoms, *body.sites):
+            item.pos = self._scaled(item.pos, pivot)
+        for child in body.bodies:
+            offset = _rotated(child, _pivot(child))
+            child.pos = self._scaled(child.pos + offset, pivot) - offset
+        for geom in body.geoms:
+            # Ends that are not given are NaN, and stay so.
+            geom.fromto = np.concatenate(
+                [self._scaled(end, pivot) for end in geom.fromto.reshape(2, 3)]
+            )
+            if int(geom.type) in (CAPSULE, CYLINDER):
+                geom.size[1] *= self.factor
+
+    def _scaled(self, position: np.ndarray, pivot: np.ndarray) -> np.ndarray:
+        return pivot + self.factor * (np.asarray(position) - pivot)
+
+
+@PERTURBATIONS.register("action_noise")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionNoise(AbstractNoise):
+    """Noise on actions, in physical units; what results is clipped to the action space."""
+
+
+@PERTURBATIONS.register("observation_noise")
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservationNoise(AbstractNoise):
+    """Noise on observations; costs and rewards are judged without it."""
+
+
+def _unknown(kind: str, name: str | int, known: list[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"The model has no {kind} {name!r}. It has: {', '.join(filter(None, known)) or 'none'} "
+        f"({len(known)} in all)."
+    )
+
+
+def _index(name: str | int, accessor: Callable[[Any], Any], count: int, kind: str) -> int:
+    try:
+        return int(accessor(name).id)
+    except (KeyError, IndexError):
+        raise _unknown(kind, name, [accessor(i).name for i in range(count)]) from None
+
+
+def _rows(
+    names: tuple[str, ...], accessor: Callable[[Any], Any], count: int, kind: str
+) -> list[int]:
+    chosen = names or range(count)
+    return [_index(name, accessor, count, kind) for name in chosen]
+
+
+def _paint(model: Model, actuator: int, share: float) -> None:
+    """Mixes red into the colour of the body that an actuator on a joint moves."""
+    joint = 0
+    if model.actuator_trntype[actuator] != joint:
+        return
+    body = model.jnt_bodyid[model.actuator_trnid[actuator, 0]]
+    geoms = model.geom_bodyid == body
+    model.geom_rgba[geoms] = (1.0 - share) * model.geom_rgba[geoms] + share * BROKEN
+
+
+def _pivot(body: Any) -> np.ndarray:
+    """Where the joints of a body are, in its own frame; its origin where it has none."""
+    return np.array(body.joints[-1].pos) if body.joints else np.zeros(3)
+
+
+def _rotated(body: Any, vector: np.ndarray) -> np.ndarray:
+    """A vector in the frame of a body, as its parent sees it."""
+    if not vector.any():
+        return vector
+    quaternion = 0
+    if int(body.alt.type) != quaternion:
+        raise ConfigurationError(
+            f"Body {body.name!r} is rotated by angles; its parent cannot be scaled. "
+            "Write its rotation as `quat`."
+        )
+    scalar, axis = body.quat[0], body.quat[1:]
+    return vector + 2.0 * np.cross(axis, np.cross(axis, vector) + scalar * vector)

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import TINY_FLAGS
 
 from safemesa.cli.main import VERBS, main
-from tiny import TINY_FLAGS
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +140,7 @@ def test_a_risk_model_of_another_kind_is_refused(
     assert "expected 'risk_model'" in capsys.readouterr().err
 
 
-def test_a_finished_run_exits_at_once(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_exits_at_once(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
     assert main(["run", "mesa", "navigation2", *TINY_FLAGS, "--out", "whole"]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}

@@ -53,15 +53,21 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real runs, tiny ones: four arms, of which two have two seeds."""
+    """Real runs, tiny ones: four arms, of which one has two seeds."""
     root = tmp_path_factory.mktemp("report") / "runs"
     options = RunOptions(data_dir=root.parent / "data", command="safemesa run ... --out <folder>")
     arms = [("mesa", 7), ("multitask", 7), ("multitask", 8), ("rrl", 7), ("unconstrained", 7)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewViolationsWarning)
         for arm, seed in arms:
-            config = tiny_config(arm)
-            config = replace(config, seed=seed, adapt=replace(config.adapt, scratch_steps=120))
+            config = tiny_config(arm, seed=seed)
+            config = replace(
+                config,
+                adapt=replace(config.adapt, scratch_steps=120),
+                # What takes long to compile and a report does not see: Phase 3 learns nothing.
+                meta=replace(config.meta, first_order=True),
+                sac=replace(config.sac, warmup_steps=10**6),
+            )
             run([config], [root / f"{arm}-{seed}"], options)
     return root
 
@@ -329,8 +335,11 @@ def test_episodes_are_those_of_the_metrics(runs):
     assert [len(one.intervened) for one in found] == [line["length"] for line in lines]
     assert [len(one.positions) for one in found] == [line["length"] + 1 for line in lines]
     assert [one.violation for one in found] == [bool(line["violation"]) for line in lines]
-    # A guard that draws another action with noise never draws the same one.
-    assert [one.intervened.sum() for one in found] == [line["interventions"] for line in lines]
+    # A recovery action may be the proposed one, where both are at the bounds; rarely so.
+    acted = sum(one.intervened.sum() for one in found)
+    assert 0.9 < acted / sum(line["interventions"] for line in lines) <= 1.0
+    free = episodes(runs / "unconstrained-7", range(6))
+    assert not any(one.intervened.any() for one in free)
 
 
 def test_a_shortened_replay_is_an_error(runs, tmp_path):

@@ -1,5 +1,6 @@
 """Configurations that run in seconds: what the tests of the phases share."""
 
+import shlex
 from dataclasses import replace
 
 from safemesa.experiments.arms import configure
@@ -21,10 +22,10 @@ def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -
     )
 
 
-TINY_FLAGS = (
+TINY_FLAGS = shlex.split(
     "--preset quick --seed 7 --data.train-tasks 4 --data.train-transitions 300 "
     "--data.test-transitions 120 --risk.hidden 8 --meta.iterations 1200 --meta.tasks 2 "
     "--meta.support-batch 16 --meta.query-batch 16 --adapt.steps 6 --adapt.scratch-steps 20 "
     "--adapt.batch 16 --sac.hidden 8 --sac.batch 16 --sac.warmup-steps 10 "
     "--deploy.episodes 12 --deploy.chunk-steps 40"
-).split()
+)

@@ -48,7 +48,7 @@ def print_info(data: "OfflineTasks") -> None:
     for row in rows:
         values = [row[column] for column in columns]
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     console.print(table)
     spaces = data.spaces
     console.print(f"observations: {', '.join(spaces.obs_names)}")

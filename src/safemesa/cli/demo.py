@@ -29,20 +29,18 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.run import run
 
     data_dir = flags.out / "data"
+    common = run_options(verb, arguments, data_dir, tensorboard=False)
     folders = []
     for arm in ARMS:
         folder = flags.out / f"{arm}-{flags.seed}"
         quick = f"{arm} navigation2 --preset quick --seed {flags.seed} --out {folder}"
-        options = replace(
-            run_options(verb, arguments, data_dir, False),
-            command=f"safemesa run {quick} --data-dir {data_dir}",
-        )
+        options = replace(common, command=f"safemesa run {quick} --data-dir {data_dir}")
         config = replace(configure(arm, "navigation2", "quick"), seed=flags.seed)
         print(f"{arm}: {options.command}")
         (summary,) = run([config], [folder], options)
         print(f"  {describe(summary)}")
         folders.append(folder)
     report = write_report(
-        folders, flags.out / "report", command_line(verb, arguments), progress=options.progress
+        folders, flags.out / "report", command_line(verb, arguments), progress=common.progress
     )
     print(f"Report: {report}")

@@ -32,7 +32,7 @@ MAX_ACTION = 0.1
 ARENA = 0.3
 """Half the side of the square that the robot must not leave; its borders are walls too."""
 
-WALL_HALF_X, WALL_HALF_Y = 0.005, 0.2
+WALL_HALF = (0.005, 0.2)
 WALL_X = (-0.1, -0.1, 0.1, 0.1)
 WALL_Y = (0.5, -0.25, 0.4, -0.25)
 """Centres of the four walls where both shifts are 0: upper and lower part of the left wall, then of
@@ -133,11 +133,14 @@ class Maze(AbstractJaxDomain):
         self, task: WallShifts, position: Float[Array, "... 2"] | Float[np.ndarray, "... 2"]
     ) -> Bool[Array, "..."]:
         """Whether the robot touches a wall or the border of the arena at these positions."""
-        position = jnp.asarray(position)
-        reach = jnp.abs(position[..., None, :] - _wall_centres(task))
-        outside = jnp.maximum(reach - jnp.asarray((WALL_HALF_X, WALL_HALF_Y), jnp.float32), 0.0)
-        near_wall = jnp.any(jnp.sum(outside**2, axis=-1) <= self.radius**2, axis=-1)
-        return near_wall | jnp.any(jnp.abs(position) >= ARENA - self.radius, axis=-1)
+
+        def touches_one(position: Float[Array, " 2"]) -> Bool[Array, ""]:
+            reach = jnp.abs(position[None, :] - _wall_centres(task))
+            outside = jnp.maximum(reach - jnp.asarray([WALL_HALF], jnp.float32), 0.0)
+            near_wall = jnp.any(jnp.sum(outside**2, axis=-1) <= self.radius**2)
+            return near_wall | jnp.any(jnp.abs(position) >= ARENA - self.radius)
+
+        return jnp.vectorize(touches_one, signature="(n)->()")(jnp.asarray(position))
 
     def reset(self, task: WallShifts, *, key: Key) -> tuple[MazeState, Float[Array, " 2"]]:
         """Starts left of the walls, never in contact."""
@@ -184,19 +187,20 @@ class Maze(AbstractJaxDomain):
         self, task: WallShifts, position: Float[Array, " 2"], move: Float[Array, " 2"]
     ) -> Float[Array, ""]:
         """The part of a move, up to 1, after which the disc first meets a wall or the border."""
-        half = jnp.asarray((WALL_HALF_X, WALL_HALF_Y), jnp.float32)
-        relative = position - _wall_centres(task)
+        half = jnp.asarray(WALL_HALF, jnp.float32)
+        starts = position[None, :] - _wall_centres(task)
         # A disc meets a box where its centre meets the box widened by the radius along one axis...
-        wide = [
-            time_to_box(relative, move, half + self.radius * axis)
-            for axis in jnp.eye(2, dtype=jnp.float32)
-        ]
+        to_box = jax.vmap(time_to_box, in_axes=(0, None, None))
+        wider = self.radius * jnp.eye(2, dtype=jnp.float32)
+        faces = [to_box(starts, move, half + widening) for widening in wider]
         # ... or comes within the radius of a corner.
         signs = jnp.asarray([(-1, -1), (-1, 1), (1, -1), (1, 1)], jnp.float32)
-        corner = time_to_disc(relative[:, None, :] - signs * half, move, self.radius)
-        towards_border = jnp.where(move > 0.0, ARENA - self.radius, self.radius - ARENA) - position
-        border = jnp.where(move == 0.0, jnp.inf, towards_border / nonzero(move))
-        times = jnp.concatenate([*wide, corner.ravel(), border])
+        from_corners = (starts[:, None, :] - (signs * half[None, :])[None]).reshape(-1, 2)
+        to_disc = jax.vmap(time_to_disc, in_axes=(0, None, None))
+        corners = to_disc(from_corners, move, self.radius)
+        side = jnp.where(move > 0.0, ARENA - self.radius, self.radius - ARENA)
+        border = jnp.where(move == 0.0, jnp.inf, (side - position) / nonzero(move))
+        times = jnp.concatenate([*faces, corners, border])
         return jnp.clip(jnp.min(times), 0.0, 1.0)
 
     def state_at(self, obs: Float[Array, " 2"]) -> MazeState:
@@ -246,7 +250,8 @@ class Maze(AbstractJaxDomain):
             canvas.box(Box(x=(x - 0.01, x + 0.01), y=(-1.0, 1.0)), RED)
             canvas.box(Box(x=(-1.0, 1.0), y=(x - 0.01, x + 0.01)), RED)
         for x, y in np.asarray(_wall_centres(task)).tolist():
-            across, along = (x - WALL_HALF_X, x + WALL_HALF_X), (y - WALL_HALF_Y, y + WALL_HALF_Y)
+            half_x, half_y = WALL_HALF
+            across, along = (x - half_x, x + half_x), (y - half_y, y + half_y)
             canvas.box(Box(x=across, y=along), RED)
         pixels = size / (2.0 * (ARENA + 0.01))
         canvas.disc(*self.goal, math.sqrt(2.0) * self.goal_radius * pixels, GREEN)

@@ -43,7 +43,10 @@ class RiskMaps:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episode:
-    """One episode of Phase 3 in the plane; `intervened` has one entry per step."""
+    """One episode of Phase 3 in the plane.
+
+    `intervened` has one entry per step: whether the executed action is not the proposed one.
+    """
 
     number: int
     positions: Float[np.ndarray, "positions 2"]

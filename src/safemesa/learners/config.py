@@ -47,7 +47,7 @@ class RiskConfig:
     loss: str = "mse"
     """`mse` on the probability (paper) or `bce` on the logit."""
     learning_rate: float = 3e-4
-    """Adam rate of critic and recovery policy in Phases 2 and 3 (and of multi-task's Phase 1)."""
+    """Adam rate of critic and recovery policy in Phases 2 and 3; Phase 1 has `meta.outer_rate`."""
     recovery_penalty: float = 1e-3
     """Weight of mean(pre-tanh^2): without it the recovery policy saturates to a constant."""
     recovery_noise: float = 0.1

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-import safemesa
+from safemesa._version import __version__
 from safemesa.core.errors import CheckpointError, ConfigurationError
 from safemesa.core.files import read_json, sha256, write_json
 from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
@@ -66,7 +66,7 @@ def save_artefact(
     manifest = {
         "format": FORMAT,
         "kind": _kind(tree),
-        "software": f"safemesa {safemesa.__version__}",
+        "software": f"safemesa {__version__}",
         "config": config_to_json(config),
         "spaces": asdict(spaces),
         "sha256": sha256(tensors),

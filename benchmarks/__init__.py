@@ -1,0 +1,1 @@
+"""Speed, as ratios measured in one run: against the arithmetic floor and against peers."""

@@ -1,0 +1,140 @@
+"""`python -m benchmarks.speed`: a JSON line per number; ratios are paired and medians.
+
+Names: docs/speed.md. `--quick` uses tiny sizes, to see that it works; its numbers mean nothing.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Measurement, ratio, summary, take_turns
+
+if TYPE_CHECKING:
+    from benchmarks.ours import Size
+
+PAPER_ITERATIONS = 10_000
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Flags."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--threads", type=int, default=None, help="cores to use; default: all")
+    parser.add_argument("--runs", type=int, default=9, help="repetitions of each measurement")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; numbers mean nothing")
+    return parser.parse_args(arguments)
+
+
+def use_cores(count: int | None) -> None:
+    """Pins this process; must come before JAX and PyTorch start their threads."""
+    if count is not None and hasattr(os, "sched_setaffinity"):
+        available = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, set(available[:count]))
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    flags = parse(arguments)
+    use_cores(flags.threads)
+    from benchmarks.ours import Size
+
+    tiny = Size(obs=3, action=2, hidden=8, batch=8, replay=400)
+    size = tiny if flags.quick else Size()
+    runs = 2 if flags.quick else flags.runs
+    steps = 2 if flags.quick else 20
+    for section in (online, meta, navigation):
+        for measurement in section(size, runs, steps):
+            print(measurement.line(), flush=True)
+
+
+def _peer(module: str, *names: str) -> bool:
+    """Whether a peer can be measured; says so on standard error where it cannot."""
+    if importlib.util.find_spec(module) is not None:
+        return True
+    skipped = ", ".join(names)
+    print(f"{skipped}: {module} is not installed (pip install 'safemesa[bench]')", file=sys.stderr)
+    return False
+
+
+def online(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """The online step over its floor and against PyTorch; SAC alone against SB3 and SBX."""
+    from benchmarks import floor, ours
+
+    run_floor, operations = floor.online_step_floor(size.products, steps)
+    candidates: dict[str, Callable[[], None]] = {
+        "ours": ours.online_step(size, steps),
+        "floor": run_floor,
+        "sac": ours.online_step(size, steps, safety=False),
+    }
+    if _peer("torch", "pytorch_over_online_step"):
+        from benchmarks.peer_pytorch import OnlineStep
+
+        peer = OnlineStep(*size.products)
+        candidates["pytorch"] = lambda: peer.run(steps)
+    for module, name in (("stable_baselines3", "sb3"), ("sbx", "sbx")):
+        if _peer(module, f"{name}_over_sac_step"):
+            from benchmarks.peer_sb3 import sac_steps
+
+            candidates[name] = sac_steps(name, *size.products, steps)
+    seconds = take_turns(candidates, runs)
+    found = [
+        summary("online_step_ms", [1e3 * s / steps for s in seconds["ours"]], "ms"),
+        summary("sac_step_ms", [1e3 * s / steps for s in seconds["sac"]], "ms"),
+        summary(
+            "floor_gflop_per_second",
+            [operations * steps / s / 1e9 for s in seconds["floor"]],
+            "GFLOP/s",
+        ),
+        ratio("online_step_over_floor", seconds["ours"], seconds["floor"]),
+    ]
+    for name, against in (("pytorch", "ours"), ("sb3", "sac"), ("sbx", "sac")):
+        if name in seconds:
+            title = "online_step" if against == "ours" else "sac_step"
+            found.append(ratio(f"{name}_over_{title}", seconds[name], seconds[against]))
+    return found
+
+
+def meta(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """A meta-iteration over its floor and against torch.func; Phase 1 of the paper."""
+    from benchmarks import floor, ours
+
+    steps = max(2, steps // 2)
+    candidates: dict[str, Callable[[], None]] = {
+        "ours": ours.meta_iterations(size, steps),
+        "floor": floor.meta_iteration_floor(size.products, 5, steps)[0],
+        "paper": ours.paper_iterations(steps),
+    }
+    if _peer("torch", "pytorch_over_meta_iteration"):
+        from benchmarks.peer_pytorch import meta_iterations
+
+        candidates["pytorch"] = meta_iterations(*size.products, steps)
+    seconds = take_turns(candidates, runs)
+    found = [
+        summary("meta_iteration_ms", [1e3 * s / steps for s in seconds["ours"]], "ms"),
+        ratio("meta_iteration_over_floor", seconds["ours"], seconds["floor"]),
+        summary("phase1_seconds", [PAPER_ITERATIONS * s / steps for s in seconds["paper"]], "s"),
+    ]
+    if "pytorch" in seconds:
+        found.append(ratio("pytorch_over_meta_iteration", seconds["pytorch"], seconds["ours"]))
+    return found
+
+
+def navigation(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """Environment steps per second of Navigation 2, compiled, 64 environments at once."""
+    from benchmarks import ours
+
+    del size
+    count, length = 64, 100 * steps
+    seconds = take_turns({"navigation": ours.navigation_steps(count, length)}, runs)
+    rates = [count * length / s for s in seconds["navigation"]]
+    return [summary("navigation_steps_per_second", rates, "steps/s")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The benchmark counts right, pairs right and prints what it promises. No test measures time."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from benchmarks import floor, speed
+from benchmarks.measure import ratio, summary, take_turns
+
+
+def test_the_floor_of_the_online_step_is_counted_right() -> None:
+    """1.19 GFLOP: per batch of 256, SAC and the risk learner each need about 0.59."""
+    _, operations = floor.online_step_floor((20, 6, 256, 256), 1)
+    assert operations == pytest.approx(1.19e9, rel=0.03)
+
+
+def test_products_count_by_shape() -> None:
+    multiply = floor.Products()
+    multiply(jnp.ones((3, 5)), jnp.ones((5, 7)))
+    assert multiply.operations == 2 * 3 * 5 * 7
+
+
+def test_backward_products_are_the_gradient_of_a_linear_network() -> None:
+    multiply = floor.Products()
+    weights = floor.network(jax.random.key(0), (4, 3, 2))
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    values = multiply.forward(x, weights)
+    found, through = multiply.backward(values, values[-1], weights, parameters=True, inputs=True)
+
+    def loss(weights: list, x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(jnp.square(x @ weights[0] @ weights[1]))
+
+    expected, expected_through = jax.grad(loss, argnums=(0, 1))(weights, x)
+    assert jnp.allclose(found[0], expected[1], atol=1e-5)
+    assert jnp.allclose(found[1], expected[0], atol=1e-5)
+    assert jnp.allclose(through, expected_through, atol=1e-5)
+
+
+def test_second_order_products_are_a_hessian_vector_product() -> None:
+    """Of half the squared output of a linear network."""
+    multiply = floor.Products()
+    weights = floor.network(jax.random.key(0), (4, 3, 2))
+    vector = floor.network(jax.random.key(2), (4, 3, 2))
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    found = floor._hessian_vector_products(multiply, multiply.forward(x, weights), weights, vector)
+
+    def loss(weights: list) -> jax.Array:
+        return 0.5 * jnp.sum(jnp.square(x @ weights[0] @ weights[1]))
+
+    expected = jax.jvp(jax.grad(loss), (weights,), (vector,))[1]
+    for one, other in zip(found, expected, strict=True):
+        assert jnp.allclose(one, other, atol=1e-5)
+
+
+def test_candidates_take_turns_after_a_warm_up() -> None:
+    order: list[str] = []
+    ticks = iter(range(100))
+    seconds = take_turns(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, lambda: next(ticks)
+    )
+    assert order == ["a", "b", "a", "b", "a", "b"]
+    assert seconds == {"a": [1, 1], "b": [1, 1]}
+
+
+def test_ratios_are_of_neighbours() -> None:
+    found = ratio("x", [2.0, 20.0, 6.0], [1.0, 10.0, 2.0])
+    assert (found.value, found.min, found.max, found.runs) == (2.0, 2.0, 3.0, 3)
+    line = json.loads(summary("y", [1.0, 3.0, 2.0], "ms").line())
+    assert line == {"name": "y", "value": 2.0, "unit": "ms", "runs": 3, "min": 1.0, "max": 3.0}
+
+
+def test_the_command_prints_a_json_line_per_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the peers, which it names on standard error."""
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
+    speed.main(["--quick"])
+    out, err = capsys.readouterr()
+    names = {json.loads(line)["name"] for line in out.splitlines()}
+    assert names >= {
+        "online_step_over_floor",
+        "meta_iteration_over_floor",
+        "phase1_seconds",
+        "navigation_steps_per_second",
+    }
+    for peer in ("pytorch_over_online_step", "sb3_over_sac_step", "sbx_over_sac_step"):
+        assert peer in err

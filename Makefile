@@ -33,10 +33,10 @@ demo: setup ## train, adapt and deploy a small example; results in OUT
 	@$(BIN)/safemesa demo --out $(OUT)
 
 test: setup ## run the tests on all cores
-	@$(BIN)/python -m pytest -q -n auto $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-slow: setup ## run the slow tests (learning, end to end)
-	@$(BIN)/python -m pytest -q -n auto -m slow $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
 
 check: setup ## lint, formatting, types and import layers
 	$(BIN)/ruff check .

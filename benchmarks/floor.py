@@ -5,6 +5,7 @@ optimisers, random numbers and the replay are not. A product's operands are the 
 or noise, so that none can be removed or hoisted.
 """
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -54,7 +55,7 @@ class Products:
 def network(key: Array, sizes: tuple[int, ...]) -> Weights:
     """Random weight matrices."""
     keys = jax.random.split(key, len(sizes) - 1)
-    shapes = zip(sizes[:-1], sizes[1:], strict=True)
+    shapes = itertools.pairwise(sizes)
     return [0.05 * jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)]
 
 

@@ -135,7 +135,7 @@ def _random_logs(size: Size, tasks: int, rows: int) -> OfflineTasks:
 
 
 def meta_iterations(size: Size, steps: int, *, tasks: int = 5) -> Run:
-    """Second-order MAML iterations as Phase 1 runs them, with one critic and its recovery policy."""
+    """Second-order MAML iterations as Phase 1 runs them: one critic and its recovery policy."""
     config = replace(_config(size), risk=RiskConfig(hidden=(size.hidden, size.hidden)))
     learners = build_learners(config, size.spaces)
     tables = build_train_tables(

@@ -1,5 +1,6 @@
 """The same updates in eager PyTorch: batched twins, fused Adam, torch.func for MAML."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
     """ReLU network."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -22,7 +23,7 @@ class Twins(nn.Module):
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(itertools.pairwise(sizes))
         self.weights = nn.ParameterList([0.05 * torch.randn(2, a, b) for a, b in pairs])
         self.biases = nn.ParameterList([torch.zeros(2, 1, b) for _, b in pairs])
 

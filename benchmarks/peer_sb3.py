@@ -61,9 +61,6 @@ def sac_steps(
     _fill(model, obs, action, 5_000)
 
     def run() -> None:
-        if library == "sb3":
-            model.train(gradient_steps=steps, batch_size=batch)
-        else:
-            model.train(gradient_steps=steps, batch_size=batch)
+        model.train(gradient_steps=steps, batch_size=batch)
 
     return run

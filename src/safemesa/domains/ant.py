@@ -129,9 +129,9 @@ class Ant(AbstractMujocoDomain):
         }
 
     def perturbations(self, task: LegGains) -> tuple[WeakenActuator, ...]:
-        """Two for each leg that lacks torque. The actuators have no names in the model."""
+        """Two for each leg that lacks torque."""
         return tuple(
-            WeakenActuator(actuator=index, gain=gain)
+            WeakenActuator(actuator=ACTUATORS[index], gain=gain)
             for actuators, gain in zip(LEG_ACTUATORS, task.gains, strict=True)
             for index in actuators
             if gain != 1.0

@@ -115,8 +115,8 @@ class CartpoleLength(AbstractMujocoDomain):
 
     @property
     def stock_arguments(self) -> dict[str, Any]:
-        """All as in Gymnasium."""
-        return {}
+        """All as in Gymnasium, but for a camera that sees the whole rail."""
+        return {"default_camera_config": {"distance": 6.0, "lookat": np.array([0.0, 0.0, 0.4])}}
 
     def perturbations(self, task: PoleLength) -> tuple[LongRail, ...]:
         """The pole of the task."""

@@ -112,9 +112,14 @@ class PerturbedTasks(AbstractMujocoDomain):
     def sample_task(self, rng: np.random.Generator, split: str) -> Perturbations:
         """Draws from the distribution."""
         check_split(split)
-        task = tuple(self.distribution(rng, split))
-        for item in task:
-            perturbation_parameters(item)
+        task = self.distribution(rng, split)
+        if not isinstance(task, tuple) or not all(
+            isinstance(item, AbstractPerturbation) for item in task
+        ):
+            raise ConfigurationError(
+                f"The distribution of {self.name} must return a tuple of perturbations; it "
+                f"returned {task!r}."
+            )
         return task
 
     def task_parameters(self, task: Perturbations) -> dict[str, Any]:

@@ -31,10 +31,10 @@ MOTOR_GAINS = (0, 1)
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeakenActuator(AbstractModelPerturbation):
-    """Scales the force of one actuator, given by name or index. Images show it in red.
+    """Scales the force of one actuator. Images show it in red.
 
     Attributes:
-        actuator: Its name or index.
+        actuator: Its name, that of the joint it moves, or its index.
         gain: 0 disables it, 1 changes nothing.
     """
 
@@ -47,7 +47,7 @@ class WeakenActuator(AbstractModelPerturbation):
 
     def apply(self, model: Model) -> None:
         """Scales gain and bias, hence the force whatever its control law."""
-        index = _index(self.actuator, model.actuator, model.nu, "actuator")
+        index = _actuator_index(model, self.actuator)
         if model.actuator_gaintype[index] not in MOTOR_GAINS:
             raise ConfigurationError(
                 f"Actuator {self.actuator!r} is a muscle or has its own gain; only motors and "
@@ -62,7 +62,11 @@ class WeakenActuator(AbstractModelPerturbation):
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DisableActuator(AbstractModelPerturbation):
-    """Removes all force of one actuator, given by name or index. Images show it in red."""
+    """Removes all force of one actuator. Images show it in red.
+
+    Attributes:
+        actuator: Its name, that of the joint it moves, or its index.
+    """
 
     actuator: str | int
 
@@ -221,28 +225,43 @@ def _unknown(kind: str, name: str | int, known: list[str]) -> ConfigurationError
     )
 
 
-def _index(name: str | int, accessor: Callable[[Any], Any], count: int, kind: str) -> int:
-    try:
-        return int(accessor(name).id)
-    except (KeyError, IndexError):
-        raise _unknown(kind, name, [accessor(i).name for i in range(count)]) from None
-
-
 def _rows(
     names: tuple[str, ...], accessor: Callable[[Any], Any], count: int, kind: str
 ) -> list[int]:
-    chosen = names or range(count)
-    return [_index(name, accessor, count, kind) for name in chosen]
+    """Indices of the named parts of a model, or of all."""
+    known = [accessor(index).name for index in range(count)]
+    for name in names:
+        if name not in known:
+            raise _unknown(kind, name, known)
+    return [known.index(name) for name in names] if names else list(range(count))
+
+
+def _actuator_index(model: Model, given: str | int) -> int:
+    """The index of an actuator; many of Gymnasium's have no name, but move a joint that has one."""
+    names = []
+    for index in range(model.nu):
+        joint = _joint_of(model, index)
+        names.append(model.actuator(index).name or (model.joint(joint).name if joint >= 0 else ""))
+    if isinstance(given, str) and given in filter(None, names):
+        return names.index(given)
+    if not isinstance(given, str) and 0 <= given < model.nu:
+        return int(given)
+    raise _unknown("actuator", given, names)
+
+
+def _joint_of(model: Model, actuator: int) -> int:
+    """The joint that an actuator moves, or -1."""
+    joint_transmission = 0
+    is_joint = model.actuator_trntype[actuator] == joint_transmission
+    return int(model.actuator_trnid[actuator, 0]) if is_joint else -1
 
 
 def _paint(model: Model, actuator: int, share: float) -> None:
     """Mixes red into the colour of the body that an actuator on a joint moves."""
-    joint = 0
-    if model.actuator_trntype[actuator] != joint:
-        return
-    body = model.jnt_bodyid[model.actuator_trnid[actuator, 0]]
-    geoms = model.geom_bodyid == body
-    model.geom_rgba[geoms] = (1.0 - share) * model.geom_rgba[geoms] + share * BROKEN
+    joint = _joint_of(model, actuator)
+    if joint >= 0:
+        geoms = model.geom_bodyid == model.jnt_bodyid[joint]
+        model.geom_rgba[geoms] = (1.0 - share) * model.geom_rgba[geoms] + share * BROKEN
 
 
 def _pivot(body: Any) -> np.ndarray:

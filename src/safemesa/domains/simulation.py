@@ -27,8 +27,8 @@ try:
     from gymnasium.envs.mujoco import MujocoEnv
 except (ImportError, DependencyNotInstalled) as error:
     raise ConfigurationError(
-        f"this domain is simulated by MuJoCo, which cannot be imported ({error}). "
-        "Install it: pip install 'safemesa[mujoco]'"
+        f"this domain is simulated by MuJoCo, which cannot be imported: {error}\n"
+        "If it is not installed: pip install 'safemesa[mujoco]'"
     ) from error
 
 # What is compiled in MuJoCo has no types that pyright could read.

@@ -242,3 +242,24 @@ def results_markdown(
     if commands:
         made.append("Runs:\n\n```sh\n" + "\n".join(dict.fromkeys(commands)) + "\n```")
     return "\n\n".join(parts + made) + "\n"
+
+
+def compact_markdown(rows: Sequence[ResultRow]) -> str:
+    """The table of the README: per domain and arm, means over runs with their standard errors."""
+
+    def text(summary: Summary | None) -> str:
+        if summary is None:
+            return "-"
+        spread = "" if summary.standard_error is None else f" ± {summary.standard_error:.1f}"
+        return f"{summary.mean:.1f}{spread}"
+
+    names = ("violations", "violations_under_recovery", "successes", "interventions")
+    lines = [
+        "| domain | arm | runs | violations | under recovery | goals reached | interventions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row.domain, row.title, str(len(row.seeds))]
+        cells += [text(row.metrics[name]) for name in names]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

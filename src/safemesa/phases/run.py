@@ -8,21 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from safemesa.core.errors import (
     CheckpointError,
     ConfigurationError,
     DatasetError,
     OutputFolderError,
 )
-from safemesa.core.files import read_json, write_json
+from safemesa.core.files import read_json
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.datasets.replay import extend
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
@@ -35,21 +29,18 @@ from safemesa.phases.artefacts import (
     read_manifest,
     save_artefact,
 )
-from safemesa.phases.build import build_learners, phase_key, task_learner_key
-from safemesa.phases.checkpoint import Checkpointer, ReplayFile
-from safemesa.phases.collect import collect_test, collect_train, sample_test_task
+from safemesa.phases.build import build_learners
+from safemesa.phases.checkpoint import Checkpointer
+from safemesa.phases.collect import collect_test, collect_train
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deploy import (
-    Chunk,
-    DeployState,
     build_agent,
     deploy,
-    deploy_roots,
-    initial_state,
 )
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.progress import NoProgress, Progress
+from safemesa.phases.recorder import Recorder, common_start
 from safemesa.phases.run_folder import RunFolder
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.sinks import NoSink, Sink
@@ -279,10 +270,21 @@ class _Pipeline:
     def deploy(self, models: list[RiskModel], test_logs: list[OfflineTasks]) -> None:
         """Phase 3."""
         recorders = [
-            _Recorder(self, seed, model, log)
-            for seed, (model, log) in enumerate(zip(models, test_logs, strict=True))
+            Recorder(
+                folder=folder,
+                config=config,
+                domain=self.domain,
+                agent=self.agent,
+                model=model,
+                test_log=log,
+                sink=sink,
+                progress=self.options.progress,
+            )
+            for folder, config, model, log, sink in zip(
+                self.runs, self.configs, models, test_logs, self.sinks, strict=True
+            )
         ]
-        states = _common_start(recorders, self.config.deploy.episodes)
+        states = common_start(recorders, self.config.deploy.episodes)
         done = min(int(state.episode) for state in states)
         self.options.progress.start("deploy", self.config.deploy.episodes, done)
         final = deploy(
@@ -296,164 +298,7 @@ class _Pipeline:
         )
         self.options.progress.finish()
         for recorder, state in zip(recorders, final, strict=True):
-            recorder.finish(state)
-
-
-def _common_start(recorders: "list[_Recorder]", episodes: int) -> list[DeployState]:
-    """Restores every seed; unfinished seeds go back to the last step they all have saved."""
-    states = [one.restore(None) for one in recorders]
-    unfinished = [int(state.step) for state in states if int(state.episode) < episodes]
-    common = min(unfinished, default=0)
-    for seed, state in enumerate(states):
-        if int(state.episode) < episodes and int(state.step) > common:
-            states[seed] = recorders[seed].restore(common)
-    return states
-
-
-class _Recorder:
-    """Writes what one seed does in Phase 3, and restores it."""
-
-    def __init__(
-        self, pipeline: _Pipeline, seed: int, model: RiskModel, test_log: OfflineTasks
-    ) -> None:
-        self.pipeline, self.folder = pipeline, pipeline.runs[seed]
-        self.config, self.sink = pipeline.configs[seed], pipeline.sinks[seed]
-        self.agent, self.domain = pipeline.agent, pipeline.domain
-        self.task = sample_test_task(self.domain, self.config.seed)
-        self.roots = deploy_roots(phase_key(self.config.seed, "deploy"))
-        self.start = initial_state(
-            self.agent,
-            self.domain,
-            self.task,
-            model,
-            test_log if self.agent.guard.uses_risk else None,
-            self.roots,
-            task_learner_key(self.config),
-        )
-        self.saver = Checkpointer(self.folder.checkpoints, "deploy")
-        self.file = ReplayFile(self.folder.replay / "rows.f32", self.agent.layout.width)
-        self.cumulative, self.wall_before, self.began = 0, 0.0, time.perf_counter()
-
-    def restore(self, at: int | None) -> DeployState:
-        """The state of the last checkpoint (or of step `at`), files cut back to match it."""
-        template = _without_rows(self.start)
-        found = self.saver.restore(template, at=at) if at != 0 else None
-        notes = found.notes if found else {}
-        self.file.truncate(int(notes.get("replay_rows", 0)))
-        self.folder.metrics.truncate(int(notes.get("metrics_bytes", 0)))
-        self.folder.learning.truncate(int(notes.get("learning_bytes", 0)))
-        self.cumulative = int(notes.get("cumulative_violations", 0))
-        self.wall_before, self.began = float(notes.get("wall_s", 0.0)), time.perf_counter()
-        if found is None:
-            self._describe_replay()
-            return self.start
-        rows = self.file.read()
-        replay = extend(self.start.replay, jnp.asarray(rows)) if len(rows) else self.start.replay
-        return _with_rows(found.state, replay.rows)
-
-    @property
-    def wall(self) -> float:
-        """Seconds of Phase 3 so far, interrupted processes included."""
-        return self.wall_before + time.perf_counter() - self.began
-
-    def record(self, chunk: Chunk) -> None:
-        """Replay rows, then metrics, then the checkpoint that counts them."""
-        state = chunk.state
-        replay = state.replay
-        first, last = chunk.first_step, int(state.step)
-        ring = replay.capacity - replay.protected
-        positions = replay.protected + np.arange(first, last) % ring
-        self.file.append(np.asarray(replay.rows[jnp.asarray(positions)]))
-        lines = []
-        done = int(state.episode) - len(chunk.episodes)
-        for number, episode in enumerate(chunk.episodes, start=done):
-            self.cumulative += int(episode["violation"])
-            lines.append(self._line(number, episode))
-        metrics_bytes = self.folder.metrics.append(lines)
-        learning = {"env_steps": last, **chunk.metrics}
-        learning_bytes = self.folder.learning.append([learning])
-        self.saver.save(
-            last,
-            _without_rows(state),
-            {
-                "replay_rows": last,
-                "metrics_bytes": metrics_bytes,
-                "learning_bytes": learning_bytes,
-                "cumulative_violations": self.cumulative,
-                "wall_s": self.wall,
-            },
-        )
-        self.sink.write("deploy", last, chunk.metrics | {"violations": float(self.cumulative)})
-        self.pipeline.options.progress.update(
-            int(state.episode), ("violations", float(self.cumulative))
-        )
-
-    def _line(self, number: int, episode: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "episode": number,
-            "env_steps": episode["env_steps"],
-            "return": episode["episode_return"],
-            "length": episode["length"],
-            "violation": int(episode["violation"]),
-            "success": int(episode["success"]) if self.domain.has_success else None,
-            "interventions": episode["interventions"],
-            "violation_under_recovery": int(episode["violation_under_recovery"]),
-            "cumulative_violations": self.cumulative,
-            "risk_bias": episode["risk_bias"],
-            "wall_s": round(self.wall, 3),
-        }
-
-    def _describe_replay(self) -> None:
-        layout = [[name, width] for name, width in self.agent.layout.fields]
-        write_json(self.folder.replay / "layout.json", {"dtype": "float32", "fields": layout})
-
-    def finish(self, state: DeployState) -> None:
-        """Saves the deployed risk model and the summary, then drops the checkpoints."""
-        if self.agent.guard.uses_risk:
-            risk = state.agent.risk
-            model = RiskModel(risk.critic, risk.recovery.policy, state.agent.normaliser)
-            spaces = self.domain.spaces
-            save_artefact(self.folder.deployed_model, model, self.config, spaces, {})
-        self.pipeline.wall["deploy"] = self.wall
-        summary = summarise(self.config, self.folder, self.domain, self.pipeline.wall)
-        write_json(self.folder.summary_file, summary)
-        self.saver.remove()
-
-
-def _without_rows(state: DeployState) -> DeployState:
-    return _with_rows(state, state.replay.rows[:0])
-
-
-def _with_rows(state: DeployState, rows: jax.Array) -> DeployState:
-    return eqx.tree_at(lambda one: one.replay.rows, state, rows)
-
-
-def summarise(
-    config: RunConfig, folder: RunFolder, domain: AbstractDomain, wall: dict[str, float]
-) -> dict[str, Any]:
-    """The fields of `summary.json`, from the lines of `metrics.jsonl`."""
-    lines = folder.metrics.read()
-    returns = [line["return"] for line in lines]
-    phases = ("collect", "meta_train", "adapt", "deploy")
-
-    def total(name: str) -> int:
-        return sum(line[name] for line in lines)
-
-    return {
-        "arm": config.arm,
-        "domain": config.domain,
-        "preset": config.preset,
-        "seed": config.seed,
-        "episodes": len(lines),
-        "env_steps": lines[-1]["env_steps"],
-        "violations": total("violation"),
-        "violations_under_recovery": total("violation_under_recovery"),
-        "successes": total("success") if domain.has_success else None,
-        "return_mean": float(np.mean(returns)),
-        "return_last_100": float(np.mean(returns[-100:])),
-        "interventions": total("interventions"),
-        "wall_s": {phase: round(wall.get(phase, 0.0), 3) for phase in phases},
-    }
+            recorder.finish(state, self.wall)
 
 
 def warn_of_few_violations(data: OfflineTasks) -> None:

@@ -1,1 +1,1 @@
-"""Speed of safemesa against its own matrix products and against its peers; see docs/speed.md."""
+"""Speed, as ratios measured in one run: against the arithmetic floor and against peers."""

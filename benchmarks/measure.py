@@ -1,90 +1,63 @@
-"""Paired timing: in every round each subject runs once, so a busy machine slows all of them."""
+"""Paired timing on noisy machines: candidates take turns, and ratios are of neighbours."""
 
 import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """Something to time: `run` takes `steps` steps and returns when their results are there."""
-
-    run: Callable[[], None]
-    steps: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """One line of the report. Values are None where nothing could be measured; `note` says why."""
+@dataclass(frozen=True)
+class Measurement:
+    """One named number with its spread over repetitions."""
 
     name: str
-    value: float | None
+    value: float
     unit: str
     runs: int
-    min: float | None
-    max: float | None
-    note: str | None = None
+    min: float
+    max: float
 
-    def to_json(self) -> str:
-        """The line as JSON, without an empty note."""
-        fields = asdict(self)
-        if self.note is None:
-            del fields["note"]
-        return json.dumps(fields)
+    def line(self) -> str:
+        """The measurement as a JSON line."""
+        numbers = {"value": self.value, "min": self.min, "max": self.max}
+        rounded = {name: float(f"{number:.4g}") for name, number in numbers.items()}
+        return json.dumps(
+            {
+                "name": self.name,
+                "value": rounded["value"],
+                "unit": self.unit,
+                "runs": self.runs,
+                "min": rounded["min"],
+                "max": rounded["max"],
+            }
+        )
 
 
-def time_rounds(
-    subjects: Mapping[str, Subject], rounds: int, clock: Callable[[], float] = time.perf_counter
+def take_turns(
+    candidates: Mapping[str, Callable[[], None]],
+    runs: int,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds per step of every subject and round.
-
-    One uncounted run of each compiles and warms up. The order rotates from round to round, so
-    that no subject always follows the same other one.
-    """
-    names = list(subjects)
-    for name in names:
-        subjects[name].run()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    """Seconds per call: every candidate once (warm-up), then `runs` rounds in turns."""
+    for run in candidates.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(runs):
+        for name, run in candidates.items():
             began = clock()
-            subjects[name].run()
-            seconds[name].append((clock() - began) / subjects[name].steps)
+            run()
+            seconds[name].append(clock() - began)
     return seconds
 
 
-def summarise(name: str, values: Sequence[float], unit: str, note: str | None = None) -> Line:
-    """Median, smallest and largest of the values."""
-    return Line(
-        name=name,
-        value=_rounded(statistics.median(values)),
-        unit=unit,
-        runs=len(values),
-        min=_rounded(min(values)),
-        max=_rounded(max(values)),
-        note=note,
-    )
+def summary(name: str, values: Sequence[float], unit: str) -> Measurement:
+    """Median, minimum and maximum."""
+    return Measurement(name, statistics.median(values), unit, len(values), min(values), max(values))
 
 
-def ratio(name: str, slower: Sequence[float], faster: Sequence[float]) -> Line:
-    """How many times as long `slower` takes: the median over rounds of the paired ratios."""
-    pairs = zip(slower, faster, strict=True)
-    return summarise(name, [one / other for one, other in pairs], "ratio")
-
-
-def milliseconds(name: str, seconds: Sequence[float]) -> Line:
-    """A time per step."""
-    return summarise(name, [1e3 * value for value in seconds], "ms")
-
-
-def absent(name: str, unit: str, why: str) -> Line:
-    """A line for what could not be measured."""
-    return Line(name=name, value=None, unit=unit, runs=0, min=None, max=None, note=why)
-
-
-def _rounded(value: float) -> float:
-    """Four significant digits: more would be noise."""
-    return float(f"{value:.4g}")
+def ratio(name: str, above: Sequence[float], below: Sequence[float]) -> Measurement:
+    """Median of the ratios of neighbouring repetitions: drift of the machine cancels."""
+    return summary(name, [a / b for a, b in zip(above, below, strict=True)], "ratio")

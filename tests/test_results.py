@@ -39,7 +39,8 @@ def test_results_json_is_made_from_the_committed_runs(rows: list) -> None:
 def test_each_summary_counts_its_lines() -> None:
     for path in RUNS.rglob("summary.json"):
         summary = json.loads(path.read_text())
-        lines = [json.loads(line) for line in path.with_name("metrics.jsonl").open()]
+        text = path.with_name("metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
         assert summary["episodes"] == len(lines)
         assert summary["violations"] == sum(line["violation"] for line in lines)
         assert summary["interventions"] == sum(line["interventions"] for line in lines)

@@ -31,9 +31,7 @@ def test_results_json_is_made_from_the_committed_runs(rows: list) -> None:
         (row.domain, row.arm, list(row.seeds)) for row in rows
     ]
     for one, two in zip(stored, rows, strict=True):
-        assert one["metrics"]["violations"]["mean"] == pytest.approx(
-            two.metrics["violations"].mean
-        )
+        assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
 
 
 def test_each_summary_counts_its_lines() -> None:

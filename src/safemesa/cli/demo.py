@@ -41,6 +41,10 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         print(f"  {describe(summary)}")
         folders.append(folder)
     report = write_report(
-        folders, flags.out / "report", command_line(verb, arguments), progress=common.progress
+        folders,
+        flags.out / "report",
+        command_line(verb, arguments),
+        progress=common.progress,
+        with_calibration=True,
     )
     print(f"Report: {report}")

@@ -83,7 +83,9 @@ def mujoco_move(model, data, position, action) -> tuple[np.ndarray, bool]:
         mujoco.mj_step(model, data)
         if data.ncon:
             return data.qpos.copy(), True
-    return data.qpos.copy(), False
+    # The contacts of a step are those of the state before it.
+    mujoco.mj_forward(model, data)
+    return data.qpos.copy(), bool(data.ncon)
 
 
 def parity(steps: int, tasks: int) -> int:

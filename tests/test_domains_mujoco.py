@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -43,6 +44,7 @@ STOCK = {
 
 DRAWING = """
 import os
+import pickle
 from safemesa.domains.half_cheetah import DISABLED
 env = DISABLED.make_env(DISABLED.fixed_tasks("test")[0], render_mode="rgb_array")
 env.reset(seed=0)
@@ -608,3 +610,19 @@ def test_a_machine_without_opengl_gets_an_explanation(monkeypatch):
     monkeypatch.setattr(env.stock, "render", fail)
     with pytest.raises(ConfigurationError, match=r"Install OpenGL .* MUJOCO_GL"):
         env.render()
+
+
+def test_vector_environments_carry_costs():
+    envs = gymnasium.make_vec("safemesa/CartpoleLength-v0", num_envs=2, vectorization_mode="sync")
+    envs.reset(seed=0)
+    _, _, _, _, info = envs.step(envs.action_space.sample())
+    assert info["cost"].shape == (2,)
+    envs.close()
+
+
+@BY_NAME
+def test_domains_and_tasks_can_be_sent_to_other_processes(host):
+    task = host.sample_task(np.random.default_rng(0), "train")
+    received, same = pickle.loads(pickle.dumps((host, task)))
+    assert received == host
+    assert same == task

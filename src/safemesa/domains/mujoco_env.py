@@ -15,6 +15,8 @@ from safemesa.domains.mujoco_domain import AbstractMujocoDomain, StockStep
 from safemesa.domains.perturbations import ActionNoise, ObservationNoise
 from safemesa.domains.simulation import ModelValues, build_stock
 
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
+
 
 @final
 class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -25,7 +27,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     of `reset` and of the actions.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    metadata = METADATA
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.stock = build_stock(
             domain.stock_id, perturbations, {**domain.stock_arguments, "render_mode": render_mode}
         )
-        self.metadata = {**self.metadata, "render_fps": round(1.0 / self.stock.dt)}
+        self.metadata = {**METADATA, "render_fps": round(1.0 / self.stock.dt)}
         self.observation_space = self.stock.observation_space
         self.action_space = self.stock.action_space
         assert isinstance(self.action_space, gymnasium.spaces.Box)

@@ -36,6 +36,7 @@ from safemesa.domains.perturbation_base import (
     perturbation_from_parameters as perturbation_from_parameters,
     perturbation_parameters as perturbation_parameters,
 )
+from safemesa.domains.perturbation_length import ScaleLength as ScaleLength
 from safemesa.domains.perturbations import (
     ActionNoise as ActionNoise,
     DisableActuator as DisableActuator,
@@ -43,7 +44,6 @@ from safemesa.domains.perturbations import (
     ScaleDamping as ScaleDamping,
     ScaleFriction as ScaleFriction,
     ScaleGravity as ScaleGravity,
-    ScaleLength as ScaleLength,
     ScaleMass as ScaleMass,
     WeakenActuator as WeakenActuator,
 )

@@ -31,6 +31,14 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
         raise ConfigurationError(f"{name} is {value}; it must be finite and {bound}.")
 
 
+def unknown_part(kind: str, name: str | int, known: list[str]) -> ConfigurationError:
+    """The error for a part that a model does not have; it lists those that it has."""
+    return ConfigurationError(
+        f"The model has no {kind} {name!r}. It has: {', '.join(filter(None, known)) or 'none'} "
+        f"({len(known)} in all)."
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AbstractPerturbation:
     """One difference of a robot from the nominal one."""

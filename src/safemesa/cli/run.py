@@ -9,8 +9,10 @@ from safemesa.cli.arguments import (
     Common,
     Positional,
     command_line,
+    file_name,
     parse_with_preset,
     prepare_jax,
+    worker_count,
 )
 from safemesa.core.errors import ConfigurationError
 
@@ -26,7 +28,8 @@ class RunFlags(Common):
     """mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, or
     <meta-learner>+<guard>."""
     domain: Positional[str]
-    """navigation1 or navigation2."""
+    """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
+    of your own as module:attribute."""
     out: Path | None = None
     """Run folder; default runs/<domain>-<preset>/<arm>-<seed>."""
     seeds: int = 1
@@ -34,6 +37,10 @@ class RunFlags(Common):
     each gets the folder <out>/seed-<n>."""
     data_dir: Path = Path("data")
     """Where the training logs are kept, shared by all arms and seeds."""
+    jobs: int | None = None
+    """Processes that collect the training logs of a simulated robot; default: one per core."""
+    video: bool = False
+    """Also write the last episode as a moving picture, episode.gif."""
     tensorboard: bool = False
     """Also write TensorBoard event files into the run folder."""
 
@@ -47,12 +54,18 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.run import run
 
     name = f"{config.arm}-{config.seed}"
-    out = flags.out or Path("runs") / f"{config.domain}-{config.preset}" / name
+    out = flags.out or Path("runs") / f"{file_name(config.domain)}-{config.preset}" / name
     seeds = [config.seed + offset for offset in range(flags.seeds)]
     folders = [out] if flags.seeds == 1 else [out / f"seed-{seed}" for seed in seeds]
     options = run_options(verb, arguments, flags.data_dir, flags.tensorboard)
+    options.jobs = worker_count(flags.jobs)
     summaries = run([replace(config, seed=seed) for seed in seeds], folders, options)
     print_runs(summaries, folders)
+    if flags.video:
+        from safemesa.experiments.video import write_video
+
+        for folder in folders:
+            print(f"The last episode: {write_video(folder)}")
     print(f"A report with curves and maps: safemesa report {out}")
 
 

@@ -26,7 +26,7 @@ def cartpole(preset: str) -> RunConfig:
         deploy=DeployConfig(episodes=400, target_rate=5e-3, chunk_steps=2_000),
     )
     if preset == "cpu":
-        return _cpu(paper, train=20_000, test=1_000)
+        return _cpu(paper, train=10_000, test=1_000)
     return _quick(paper, tasks=6, train=1_000, episodes=12) if preset == "quick" else paper
 
 

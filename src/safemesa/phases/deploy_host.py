@@ -19,7 +19,7 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
-from safemesa.phases.agent import Act, Agent, AgentState
+from safemesa.phases.agent import Act, Agent
 from safemesa.phases.deploy_state import (
     Chunk,
     DeployState,
@@ -28,6 +28,7 @@ from safemesa.phases.deploy_state import (
     Roots,
     act_at,
     observe,
+    where,
 )
 from safemesa.phases.seeds import SeedAxis
 
@@ -102,31 +103,41 @@ def _first_act(axis: SeedAxis, agent: Agent, roots: Roots, state: DeployState) -
 
 
 def host_step(
-    agent: Agent, roots: Roots, state: DeployState, result: Step, obs: Array
+    agent: Agent,
+    learning: bool | None,
+    roots: Roots,
+    state: DeployState,
+    result: Step,
+    obs: Array,
 ) -> tuple[DeployState, EpisodeRecord, Metrics]:
-    """Stores what the pending action led to, learns from the replay, and acts at `obs`."""
+    """Stores what the pending action led to, learns from the replay, and acts at `obs`.
+
+    `learning` is None where some seeds are past their warm-up and others are not. (A conditional
+    would always do, but costs a copy of all networks per step.)
+    """
     index = state.step
     state, record = observe(agent, state, state.env, result)
-
-    def learn(learner: AgentState) -> tuple[AgentState, Metrics]:
+    learner, metrics = state.agent, {}
+    if learning is not False:
         key = jax.random.fold_in(roots.learn, index)
-        return agent.learn(learner, state.replay, state.violations, key=key)
-
-    shapes = jax.eval_shape(learn, state.agent)[1]
-
-    def wait(learner: AgentState) -> tuple[AgentState, Metrics]:
-        return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    learner, metrics = jax.lax.cond(index >= agent.learning_starts, learn, wait, state.agent)
+        learner, metrics = agent.learn(state.agent, state.replay, state.violations, key=key)
+    if learning is None:
+        learner = where(index >= agent.learning_starts, learner, state.agent)
     state = replace(state, agent=learner, obs=obs)
     return replace(state, env=act_at(agent, state, roots)), record, metrics
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def _host_step(
-    axis: SeedAxis, agent: Agent, roots: Roots, state: DeployState, result: Step, obs: Array
+    axis: SeedAxis,
+    agent: Agent,
+    learning: bool | None,
+    roots: Roots,
+    state: DeployState,
+    result: Step,
+    obs: Array,
 ) -> tuple[DeployState, EpisodeRecord, Metrics]:
-    return axis.map(partial(host_step, agent), (0, 0, 0, 0))(roots, state, result, obs)
+    return axis.map(partial(host_step, agent, learning), (0, 0, 0, 0))(roots, state, result, obs)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -209,10 +220,12 @@ def deploy_host(
     while any(lane.final is None for lane in lanes):
         actions = np.array(state.env.action).reshape(axis.count, -1)
         running = [seed for seed, lane in enumerate(lanes) if lane.final is None]
+        learns = {lanes[seed].step >= agent.learning_starts for seed in running}
+        learning = learns.pop() if len(learns) == 1 else None
         for seed in running:
             lanes[seed].take(actions[seed])
         state, record, metrics = _host_step(
-            axis, agent, stacked_roots, state, *_gather(axis, lanes)
+            axis, agent, learning, stacked_roots, state, *_gather(axis, lanes)
         )
         for seed in running:
             lane = lanes[seed]

@@ -47,7 +47,7 @@ def halfcheetah(preset: str) -> RunConfig:
         deploy=DeployConfig(episodes=500, target_rate=5e-3, chunk_steps=5_000),
     )
     if preset == "cpu":
-        return _cpu(paper, train=80_000, test=10_000)
+        return _cpu(paper, train=50_000, test=10_000)
     return _quick(paper, tasks=4, train=2_500, episodes=3) if preset == "quick" else paper
 
 

@@ -36,7 +36,7 @@ class Common(Settings):
     """Flags that every verb with a configuration has."""
 
     preset: str = "paper"
-    """`paper` (the paper's sizes), `cpu` (smaller networks, about 100 episodes) or `quick` (a minute)."""
+    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
     seed: int = 0
     """Test task, test log, networks and noise."""
     data_seed: int = 0

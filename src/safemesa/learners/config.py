@@ -68,6 +68,30 @@ class RiskConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """What guards can be told beside the risk limit; each reads the fields that concern it."""
+
+    actor_multiplier: float = 100.0
+    """Lagrangian, SQRL, CSC: where the weight of risk in the actor's loss starts."""
+    reward_multiplier: float = 100.0
+    """RCPO: where the weight of risk in the reward starts."""
+    multiplier_rate: float = 3e-4
+    """Adam rate of the logarithm of either multiplier; 0 keeps it where it starts."""
+    violation_penalty: float = 1_000.0
+    """Reward penalty: what a violation costs."""
+    samples: int = 100
+    """SQRL, CSC: actions that are drawn before the least risky of them runs."""
+    conservatism: float = 0.05
+    """CSC: weight `alpha_c` of the conservative term of the safety loss."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_rate(self, "actor_multiplier", "reward_multiplier")
+        require_at_least(self, 0.0, "multiplier_rate", "violation_penalty", "conservatism")
+        require_at_least(self, 2, "samples")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MetaConfig:
     """Phase 1. Each meta-learner reads the fields that concern it."""
 

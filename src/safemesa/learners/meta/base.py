@@ -86,7 +86,7 @@ def critic_gradient(
     target = risk_target(critic, batch, risk.gamma_risk)
 
     def loss_of(candidate: RiskCritic) -> Float[Array, ""]:
-        return risk_loss(candidate, batch, target, risk.loss) + risk_term(candidate, batch)
+        return risk_loss(candidate, batch, target, risk.loss, risk_term)
 
     return jax.value_and_grad(loss_of)(critic)
 
@@ -145,7 +145,7 @@ def adapted_loss(
         critic, log_step_sizes, support, risk, first_order=config.first_order, risk_term=risk_term
     )
     target = risk_target(adapted, query, risk.gamma_risk)
-    return risk_loss(adapted, query, target, risk.loss) + risk_term(adapted, query)
+    return risk_loss(adapted, query, target, risk.loss, risk_term)
 
 
 def mean_over_tasks(

@@ -293,6 +293,11 @@ def test_without_a_rate_the_price_is_constant(kind):
     assert moved(guard, batch_of(0.9, 0.9)) == pytest.approx(5.0)
 
 
+def test_a_price_that_always_rises_does_not_overflow():
+    guard = guard_of(RCPO, multiplier_rate=4.0, reward_multiplier=5.0)
+    assert moved(guard, batch_of(0.9, 0.9), updates=6) == pytest.approx(1e6, rel=1e-4)
+
+
 def test_the_price_that_has_risen_is_the_one_that_is_paid():
     guard = guard_of(RCPO, multiplier_rate=0.1)
     state, _ = guard.update(guard.init(), RISING, batch_of(0.9, 0.9))

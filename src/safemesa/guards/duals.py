@@ -1,5 +1,6 @@
 """Dual variables: a price of risk that rises while the constraint is violated."""
 
+import math
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
 from safemesa.guards.base import AbstractGuard
+from safemesa.learners.config import MULTIPLIER_RANGE
 from safemesa.learners.optimiser import Adam
 from safemesa.networks.critics import RiskCritic
 
@@ -48,10 +50,11 @@ class DualAscent:
     def update(self, dual: Multiplier, risk: Float[Array, " batch"]) -> tuple[Multiplier, Metrics]:
         """One step of Adam, given risks whose mean should not exceed the limit."""
         mean = jnp.mean(risk)
-        stepped = Adam(learning_rate=self.rate).step(
+        log_value, optimiser = Adam(learning_rate=self.rate).step(
             dual.log_value, self.limit - mean, dual.optimiser
         )
-        dual = Multiplier(*stepped)
+        low, high = (math.log(bound) for bound in MULTIPLIER_RANGE)
+        dual = Multiplier(jnp.clip(log_value, low, high), optimiser)
         return dual, {"multiplier": dual.value, "constrained_risk": mean}
 
 

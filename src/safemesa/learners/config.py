@@ -67,6 +67,10 @@ class RiskConfig:
             raise ConfigurationError(f"risk loss is {self.loss!r}; expected 'mse' or 'bce'.")
 
 
+MULTIPLIER_RANGE = (1e-6, 1e6)
+"""Dual variables stay within: one that is always pushed the same way would overflow."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuardConfig:
     """What guards can be told beside the risk limit; each reads the fields that concern it."""
@@ -86,7 +90,12 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
-        require_rate(self, "actor_multiplier", "reward_multiplier")
+        low, high = MULTIPLIER_RANGE
+        for name in ("actor_multiplier", "reward_multiplier"):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)}; expected {low:g} to {high:g}."
+                )
         require_at_least(self, 0.0, "multiplier_rate", "violation_penalty", "conservatism")
         require_at_least(self, 2, "samples")
 

@@ -28,8 +28,8 @@ class CSC(AbstractLagrangian):
     Safety loss: `L_risk + alpha_c (E_D[Q(s, a)] - E_{s~D, a~pi}[Q(s, a)])`, CQL with the sign that
     raises risk off the data. It is in the inner and the outer loss of Phase 1, in Phase 2 and in
     Phase 3. `pi` is the uniform policy in Phases 1 and 2 and the task policy in Phase 3. Where `pi`
-    is `r` times as dense as the data, the least squared error is at `y + alpha_c (r - 1) / 2`, so
-    from about .5 on `alpha_c` drives the risk of whatever is new to 1.
+    is `r` times as dense as the data, the loss is least at `y + alpha_c (r - 1) / 2`; with the
+    `alpha_c = 5` of published ports nearly every risk would be 0 or 1.
 
     Differences from the paper; no code of its authors is known:
 

@@ -17,7 +17,7 @@ from safemesa.networks.normaliser import identity_normaliser
 from safemesa.phases.agent import Agent, AgentState, ViolationIndex
 from safemesa.phases.build import build_learners, fresh_risk_networks, task_learner_key
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy import build_agent
+from safemesa.phases.deploy_state import build_agent
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
 from safemesa.phases.tables import build_train_tables
 

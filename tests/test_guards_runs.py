@@ -10,12 +10,13 @@ import pytest
 from tiny import tiny_config
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import ARMS, configure, find_arm
 from safemesa.guards import guards
-from safemesa.phases.artefacts import RiskModel, load_prior, load_risk_model
+from safemesa.phases.artefacts import RiskModel, load_prior, load_risk_model, prior_template
 from safemesa.phases.checkpoint import Checkpointer
 from safemesa.phases.config import RunConfig
-from safemesa.phases.run import RunOptions, adopt, jax_domain, run
+from safemesa.phases.run import RunOptions, adopt, run
 from safemesa.phases.run_folder import METRIC_FIELDS
 
 PRICED = {"lagrangian", "sqrl", "csc", "rcpo"}
@@ -36,7 +37,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
 
 def run_behind(guard: str, folder: Path, adapted: Path, data_dir: Path) -> dict:
     """Phase 3 alone, as `safemesa deploy` runs it."""
-    config, domain = tiny_config(f"scratch+{guard}"), jax_domain("navigation2")
+    config, domain = tiny_config(f"scratch+{guard}"), find_domain("navigation2")
     artefacts = adapted / "artefacts"
     model, _, spaces = load_risk_model(artefacts / "risk_model")
     adopt(folder, config, domain, model, spaces, artefacts / "test_log", "")
@@ -142,9 +143,7 @@ def test_the_frozen_arm_learns_no_risk_in_phase_3(
 
 def test_the_arm_without_adaptation_deploys_the_prior(tmp_path: Path, data_dir: Path) -> None:
     run([with_scratch("mesa_no_adapt")], [tmp_path / "prior"], RunOptions(data_dir=data_dir))
-    from safemesa.phases.artefacts import prior_template
-
-    domain = jax_domain("navigation2")
+    domain = find_domain("navigation2")
     before, after = models_of(tmp_path / "prior")
     fresh = prior_template(tiny_config("rrl"), domain.spaces).model
     assert largest_difference(before.critic, fresh.critic) == 0.0

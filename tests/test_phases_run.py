@@ -20,7 +20,8 @@ from safemesa.core.errors import (
 from safemesa.phases.artefacts import load_prior, load_risk_model
 from safemesa.phases.checkpoint import Checkpointer
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.run import FewViolationsWarning, RunOptions, run
+from safemesa.phases.logs import FewViolationsWarning
+from safemesa.phases.run import RunOptions, run
 from safemesa.phases.run_folder import METRIC_FIELDS
 
 SUMMARY_FIELDS = {

@@ -46,7 +46,8 @@ from safemesa.experiments.results import (
 )
 from safemesa.experiments.statistics import paired_difference, summarise_metric
 from safemesa.phases.artefacts import load_risk_model
-from safemesa.phases.run import FewViolationsWarning, RunOptions, run
+from safemesa.phases.logs import FewViolationsWarning
+from safemesa.phases.run import RunOptions, run
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
 from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
@@ -36,7 +37,7 @@ class Common(Settings):
     """Flags that every verb with a configuration has."""
 
     preset: str = "paper"
-    """`paper` (the paper's sizes) or `quick` (a minute)."""
+    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
     seed: int = 0
     """Test task, test log, networks and noise."""
     data_seed: int = 0
@@ -80,6 +81,28 @@ def apply(config: RunConfig, flags: Common) -> RunConfig:
     """A configuration with the values of the flags."""
     settings = {name: getattr(flags, name) for name in Settings.__dataclass_fields__}
     return replace(config, seed=flags.seed, data_seed=flags.data_seed, **settings)
+
+
+def file_name(domain: str) -> str:
+    """A domain's name in paths: `module:attribute` has a colon, which not all systems allow."""
+    return domain.replace(":", "-")
+
+
+def worker_count(jobs: int | None) -> int | None:
+    """Processes for slow collections: as many as asked for, or as there are cores.
+
+    None on an accelerator, where one process steps all tasks together.
+
+    Raises:
+        ConfigurationError: fewer than one.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigurationError(f"--jobs is {jobs}; expected at least 1.")
+    import jax
+
+    if jobs is None and jax.default_backend() != "cpu":
+        return None
+    return jobs or os.cpu_count() or 1
 
 
 def command_line(verb: str, arguments: Sequence[str]) -> str:

@@ -12,9 +12,11 @@ from safemesa.cli.arguments import (
     Common,
     Positional,
     command_line,
+    file_name,
     parse,
     parse_with_preset,
     prepare_jax,
+    worker_count,
 )
 from safemesa.core.errors import DatasetError, OutputFolderError
 from safemesa.phases.presets import DOMAIN_PRESETS
@@ -25,7 +27,10 @@ class CollectFlags(Common):
     """Collects the logs of the training tasks and the small log of the new robot."""
 
     domain: Positional[str]
-    """navigation1 or navigation2."""
+    """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
+    of your own as module:attribute."""
+    jobs: int | None = None
+    """Processes that collect the logs of a simulated robot; default: one per core."""
     out: Path | None = None
     """Dataset folder; default data/<domain>-<preset>-<data seed>-with-test-<seed>."""
 
@@ -65,7 +70,7 @@ class DeployFlags:
     risk: Positional[Path]
     """Folder that `safemesa adapt` wrote."""
     domain: Positional[str]
-    """Domain to deploy on."""
+    """Domain to deploy on, as for `safemesa run`."""
     log: Path | None = None
     """Dataset folder with the new robot's log, which stays in the replay; default: the log that
     `safemesa run` collects for this seed."""
@@ -93,24 +98,29 @@ def _refuse_existing(folder: Path) -> None:
 def collect(verb: str, arguments: Sequence[str]) -> None:
     """Writes one dataset folder."""
     flags, config = parse_with_preset(CollectFlags, verb, arguments)
-    name = f"{config.domain}-{config.preset}-{config.data_seed}-with-test-{config.seed}"
+    name = f"{file_name(config.domain)}-{config.preset}-{config.data_seed}-with-test-{config.seed}"
     out = flags.out or Path("data") / name
     _refuse_existing(out)
     prepare_jax()
     from safemesa.cli.data import print_info
-    from safemesa.phases.collect import collect_test, collect_train
+    from safemesa.core.locks import folder_lock
+    from safemesa.domains.registry import domain as find_domain
+    from safemesa.phases.logs import collect_test_log, collect_train_logs, warn_of_few_violations
     from safemesa.phases.progress import BarProgress
-    from safemesa.phases.run import jax_domain, warn_of_few_violations
 
-    domain, progress = jax_domain(config.domain), BarProgress()
-    progress.start("collect", config.data.train_tasks, 0)
-    train = collect_train(domain, config.data, config.data_seed, lambda i, _: progress.update(i))
-    progress.finish()
-    test = collect_test(domain, config.data, config.seed)
-    warn_of_few_violations(test)
-    provenance = {**train.provenance, "command": command_line(verb, arguments)}
-    both = replace(train, test=test.test, provenance=provenance)
-    both.save(out)
+    domain, working = find_domain(config.domain), out.with_name(f".{out.name}.unfinished")
+
+    def refuse() -> None:
+        raise OutputFolderError(f"another process collects {out}. Wait for it.")
+
+    with folder_lock(working, refuse):
+        train = collect_train_logs(domain, config, working, BarProgress(), worker_count(flags.jobs))
+        test = collect_test_log(domain, config)
+        warn_of_few_violations(test)
+        provenance = {**train.provenance, "command": command_line(verb, arguments)}
+        both = replace(train, test=test.test, provenance=provenance)
+        both.save(out)
+    shutil.rmtree(working)
     print_info(both)
     print(f"Dataset: {out}")
 
@@ -161,9 +171,9 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.datasets.offline_tasks import OfflineTasks
     from safemesa.phases.adapt import adapt as run_adapt
     from safemesa.phases.artefacts import load_prior, save_artefact
+    from safemesa.phases.logs import warn_of_few_violations
     from safemesa.phases.loop import ChunkLoop
     from safemesa.phases.progress import BarProgress
-    from safemesa.phases.run import warn_of_few_violations
 
     prior, config, spaces = load_prior(flags.prior)
     data = OfflineTasks.load(flags.log)
@@ -185,11 +195,12 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
     flags = parse(DeployFlags, verb, arguments)
     prepare_jax()
     from safemesa.cli.run import print_runs, run_options
+    from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.artefacts import load_risk_model
-    from safemesa.phases.run import adopt, jax_domain, run
+    from safemesa.phases.run import adopt, run
 
     model, config, spaces = load_risk_model(flags.risk)
-    domain = jax_domain(flags.domain)
+    domain = find_domain(flags.domain)
     config = replace(config, domain=flags.domain)
     if flags.seed is not None:
         config = replace(config, seed=flags.seed)

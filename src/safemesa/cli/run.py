@@ -9,8 +9,10 @@ from safemesa.cli.arguments import (
     Common,
     Positional,
     command_line,
+    file_name,
     parse_with_preset,
     prepare_jax,
+    worker_count,
 )
 from safemesa.core.errors import ConfigurationError
 
@@ -27,7 +29,8 @@ class RunFlags(Common):
     mesa_no_adapt, mesa_frozen, oracle, or <meta-learner>+<guard>: one of maml, meta_sgd, multitask,
     scratch with one of recovery_rl, lagrangian, sqrl, rcpo, csc, penalty, none."""
     domain: Positional[str]
-    """navigation1 or navigation2."""
+    """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
+    of your own as module:attribute."""
     out: Path | None = None
     """Run folder; default runs/<domain>-<preset>/<arm>-<seed>."""
     seeds: int = 1
@@ -35,6 +38,10 @@ class RunFlags(Common):
     each gets the folder <out>/seed-<n>."""
     data_dir: Path = Path("data")
     """Where the training logs are kept, shared by all arms and seeds."""
+    jobs: int | None = None
+    """Processes that collect the training logs of a simulated robot; default: one per core."""
+    video: bool = False
+    """Also write the last episode as a moving picture, episode.gif."""
     tensorboard: bool = False
     """Also write TensorBoard event files into the run folder."""
 
@@ -48,12 +55,18 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.run import run
 
     name = f"{config.arm}-{config.seed}"
-    out = flags.out or Path("runs") / f"{config.domain}-{config.preset}" / name
+    out = flags.out or Path("runs") / f"{file_name(config.domain)}-{config.preset}" / name
     seeds = [config.seed + offset for offset in range(flags.seeds)]
     folders = [out] if flags.seeds == 1 else [out / f"seed-{seed}" for seed in seeds]
     options = run_options(verb, arguments, flags.data_dir, flags.tensorboard)
+    options.jobs = worker_count(flags.jobs)
     summaries = run([replace(config, seed=seed) for seed in seeds], folders, options)
     print_runs(summaries, folders)
+    if flags.video:
+        from safemesa.experiments.video import write_video
+
+        for folder in folders:
+            print(f"The last episode: {write_video(folder)}")
     print(f"A report with curves and maps: safemesa report {out}")
 
 

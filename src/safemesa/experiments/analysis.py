@@ -187,7 +187,7 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
     layout = _replay_layout(run_folder)
     rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
     ends = np.cumsum([line["length"] for line in lines])
-    if len(rows) != ends[-1]:
+    if len(rows) < ends[-1]:
         raise CheckpointError(
             f"{run_folder.replay} holds {len(rows)} steps, metrics.jsonl {ends[-1]}: one of them "
             "was changed. Restore the run folder, or make the run again."
@@ -207,6 +207,22 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
             )
         )
     return found
+
+
+def last_episode(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """Number and replay columns of the last episode that ended; actions are in [-1, 1].
+
+    Raises:
+        CheckpointError: metrics or replay are missing or damaged.
+    """
+    run_folder, lines = RunFolder(folder), read_episode_lines(folder)
+    layout = _replay_layout(run_folder)
+    rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
+    stop = sum(line["length"] for line in lines)
+    if len(rows) < stop:
+        raise CheckpointError(f"{run_folder.replay} holds {len(rows)} of {stop} steps.")
+    unpacked = layout.unpack(jnp.asarray(rows[stop - lines[-1]["length"] : stop]))
+    return len(lines) - 1, {name: np.asarray(values) for name, values in unpacked.items()}
 
 
 def _replay_layout(run_folder: RunFolder) -> RowLayout:

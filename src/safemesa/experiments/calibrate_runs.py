@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.domains.base import AbstractJaxDomain
+from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.calibration import (
     CalibrationResult,
     HeldOutTask,
@@ -19,7 +21,6 @@ from safemesa.experiments.run_records import scan_runs
 from safemesa.phases.artefacts import Prior, load_prior
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
-from safemesa.phases.run import jax_domain
 from safemesa.phases.run_folder import RunFolder
 
 
@@ -42,7 +43,7 @@ def calibrate_runs(
     chosen = first_run_per_arm(paths)
     progress.start("calibration", len(chosen), 0)
     for done, (config, folder) in enumerate(chosen, start=1):
-        domain = jax_domain(config.domain)
+        domain = compiled_domain(config.domain)
         if adapt_target_rate is not None:
             adapt = replace(config.adapt, target_rate=adapt_target_rate)
             config = replace(config, adapt=adapt)
@@ -55,6 +56,21 @@ def calibrate_runs(
         found.setdefault((config.domain, config.preset), []).extend(results)
         progress.update(done)
     progress.finish()
+    return found
+
+
+def compiled_domain(name: str) -> AbstractJaxDomain:
+    """A domain that rollouts can start from any state of.
+
+    Raises:
+        ConfigurationError: it is simulated on the host.
+    """
+    found = find_domain(name)
+    if not isinstance(found, AbstractJaxDomain):
+        raise ConfigurationError(
+            f"calibration needs rollouts from any state, which {name} does not offer; it is "
+            "measured on navigation1, navigation2 and maze."
+        )
     return found
 
 

@@ -3,31 +3,31 @@
 For runs that are saved and resumed use `phases.run.run` or `safemesa run`.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.phases import (
-    adapt as adapt_phase,
-    collect,
-    deploy as deploy_phase,
-    meta_train as meta_train_phase,
-)
+from safemesa.domains.registry import domain as find_domain
+from safemesa.phases import adapt as adapt_phase, meta_train as meta_train_phase
 from safemesa.phases.artefacts import Prior, RiskModel
-from safemesa.phases.build import phase_key, task_learner_key
 from safemesa.phases.config import RunConfig
-from safemesa.phases.run import RunOptions, jax_domain, run
-from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.deploy_state import build_agent
+from safemesa.phases.deployment import make_deployment
+from safemesa.phases.logs import collect_test_log, collect_train_logs
+from safemesa.phases.run import RunOptions, run
 
 
 def collect_train(config: RunConfig) -> OfflineTasks:
     """Logs of the training tasks of `config.data_seed`."""
-    return collect.collect_train(jax_domain(config.domain), config.data, config.data_seed)
+    domain = find_domain(config.domain)
+    with tempfile.TemporaryDirectory() as working:
+        return collect_train_logs(domain, config, Path(working))
 
 
 def collect_test(config: RunConfig) -> OfflineTasks:
     """The small log of the new robot of `config.seed`."""
-    return collect.collect_test(jax_domain(config.domain), config.data, config.seed)
+    return collect_test_log(find_domain(config.domain), config)
 
 
 def meta_train(config: RunConfig, train: OfflineTasks, test: OfflineTasks | None = None) -> Prior:
@@ -46,23 +46,13 @@ def adapt(config: RunConfig, prior: Prior, test: OfflineTasks) -> RiskModel:
 
 def deploy(config: RunConfig, model: RiskModel, test: OfflineTasks) -> list[dict[str, Any]]:
     """Phase 3: learns the task behind the guard; one dictionary per episode."""
-    domain = jax_domain(config.domain)
-    agent = deploy_phase.build_agent(config, domain.spaces)
-    task = collect.sample_test_task(domain, config.seed)
-    roots = deploy_phase.deploy_roots(phase_key(config.seed, "deploy"))
-    log = test if agent.guard.uses_risk else None
-    key = task_learner_key(config)
-    state = deploy_phase.initial_state(agent, domain, task, model, log, roots, key)
+    domain = find_domain(config.domain)
+    agent = build_agent(config, domain.spaces)
+    deployment = make_deployment(domain, agent, [config])
     episodes: list[dict[str, Any]] = []
-    deploy_phase.deploy(
-        SeedAxis(1),
-        agent,
-        domain,
-        [task],
-        [roots],
-        [state],
-        lambda _, chunk: episodes.extend(chunk.episodes),
-    )
+    start = deployment.start(0, model, test)
+    deployment.advance([start], lambda _, chunk: episodes.extend(chunk.episodes))
+    deployment.close()
     return episodes
 
 

@@ -1,4 +1,4 @@
-"""Logs of the training tasks and of the new robot (MESA section 5.1), by random policies."""
+"""Logs of compiled domains, by the random policies of MESA section 5.1."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.phases.config import DataConfig
+from safemesa.phases.tasks import sample_test_task, sample_train_tasks
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -83,17 +84,6 @@ def collect_log(
     joined["truncated"][-1] = not joined["terminated"][-1]
     parameters = domain.task_parameters(task)
     return TaskLog(name=name, role=role, parameters=parameters, columns=joined)
-
-
-def sample_train_tasks(domain: AbstractJaxDomain, count: int, data_seed: int) -> list[PyTree]:
-    """The training tasks of a data seed."""
-    rng = np.random.default_rng([data_seed, 0])
-    return [domain.sample_task(rng, "train") for _ in range(count)]
-
-
-def sample_test_task(domain: AbstractJaxDomain, seed: int) -> PyTree:
-    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm."""
-    return domain.sample_task(np.random.default_rng([seed, 1]), "test")
 
 
 def collect_train(

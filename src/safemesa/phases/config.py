@@ -30,12 +30,19 @@ class DataConfig:
     """Transitions per training task."""
     test_transitions: int = 100
     """Transitions of the new robot's log."""
+    train_policy: str = "random"
+    """Who drives the training robots: `random` (the domain's random policies), or `sac` (an
+    unconstrained SAC, whose whole replay up to `train_transitions` is the log)."""
     next_action: str = "uniform"
     """Policy whose risk Phases 1-2 learn: `uniform` over the action space, or `logged` (the next
     action of the log; where an episode ends there, a uniform one)."""
 
     def __post_init__(self) -> None:
         """Refuses unknown policies and empty logs."""
+        if self.train_policy not in ("random", "sac"):
+            raise ConfigurationError(
+                f"data.train-policy is {self.train_policy!r}; expected 'random' or 'sac'."
+            )
         if self.next_action not in ("uniform", "logged"):
             raise ConfigurationError(
                 f"data.next-action is {self.next_action!r}; expected 'uniform' or 'logged'."
@@ -67,6 +74,8 @@ class DeployConfig:
     """Phase 3."""
 
     episodes: int = 300
+    steps: int | None = None
+    """Environment steps after which the phase ends even within an episode; `none`: no such end."""
     target_rate: float = 2e-4
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
     keep_test_log: bool = True
@@ -79,7 +88,19 @@ class DeployConfig:
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         require_at_least(self, 1, "episodes", "chunk_steps")
+        if self.steps is not None:
+            require_at_least(self, 1, "steps")
         require_share(self, "target_rate")
+
+    def maximum_steps(self, horizon: int) -> int:
+        """The most environment steps that the phase can take."""
+        longest = self.episodes * horizon
+        return longest if self.steps is None else min(longest, self.steps)
+
+    def finished(self, step: Any, episode: Any) -> Any:
+        """Whether the phase ends after so many steps and episodes; for numbers and for arrays."""
+        enough = episode >= self.episodes
+        return enough if self.steps is None else enough | (step >= self.steps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +131,17 @@ def config_to_json(config: Any) -> dict[str, Any]:
 
 
 def config_from_json(kind: type, values: dict[str, Any], place: str = "config") -> Any:
-    """The inverse of `config_to_json`; refuses unknown, missing and ill-typed fields."""
+    """The inverse of `config_to_json`; refuses unknown, missing and ill-typed fields.
+
+    A field that the file does not have, because it is older, takes its default.
+    """
     hints = typing.get_type_hints(kind)
-    unknown, missing = set(values) - set(hints), set(hints) - set(values)
+    optional = {
+        one.name
+        for one in dataclasses.fields(kind)
+        if one.default is not dataclasses.MISSING or one.default_factory is not dataclasses.MISSING
+    }
+    unknown, missing = set(values) - set(hints), set(hints) - optional - set(values)
     if unknown or missing:
         raise ConfigurationError(
             f"{place} does not fit this version: unknown fields {sorted(unknown)}, missing fields "

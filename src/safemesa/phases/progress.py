@@ -85,8 +85,8 @@ class BarProgress(Progress):
             self._bar.update(self._task, completed=done, rate=f"{rate:.0f}/s", note=text)
         elif now - self._last_line > self.LINE_SECONDS:
             self._last_line = now
-            left = (self._total - done) / max(rate, 1e-9)
-            line = f"{self._phase}: {done}/{self._total}, {rate:.0f}/s, {left:.0f} s left. {text}"
+            left = f"{(self._total - done) / rate:.0f} s left" if rate > 0.0 else "starting"
+            line = f"{self._phase}: {done}/{self._total}, {rate:.0f}/s, {left}. {text}"
             print(line.strip(), file=sys.stderr, flush=True)
 
     def finish(self) -> None:

@@ -10,28 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from safemesa.core.files import write_json
-from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import extend
-from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
+from safemesa.domains.base import AbstractDomain
 from safemesa.phases.agent import Agent
 from safemesa.phases.artefacts import RiskModel, save_artefact
-from safemesa.phases.build import phase_key, task_learner_key
 from safemesa.phases.checkpoint import Checkpointer, ReplayFile
-from safemesa.phases.collect import sample_test_task
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy import Chunk, DeployState, deploy_roots, initial_state
+from safemesa.phases.deploy_state import Chunk, DeployState
 from safemesa.phases.progress import Progress
 from safemesa.phases.run_folder import RunFolder
 from safemesa.phases.sinks import Sink
 
+GATHERED_ROWS = 512
+"""Replay rows are copied to the host in multiples of this."""
 
-def common_start(recorders: "Sequence[Recorder]", episodes: int) -> list[DeployState]:
-    """Restores every seed; unfinished seeds go back to the last step they all have saved."""
+
+def common_start(recorders: "Sequence[Recorder]", in_step: bool) -> list[DeployState]:
+    """Restores every seed.
+
+    Where seeds advance `in_step`, unfinished ones go back to the last step they all have saved.
+    """
     states = [one.restore(None) for one in recorders]
-    unfinished = [int(state.step) for state in states if int(state.episode) < episodes]
-    common = min(unfinished, default=0)
+    running = [
+        not one.config.deploy.finished(int(state.step), int(state.episode))
+        for one, state in zip(recorders, states, strict=True)
+    ]
+    common = min((int(s.step) for s, runs in zip(states, running, strict=True) if runs), default=0)
     for seed, state in enumerate(states):
-        if int(state.episode) < episodes and int(state.step) > common:
+        if in_step and running[seed] and int(state.step) > common:
             states[seed] = recorders[seed].restore(common)
     return states
 
@@ -44,26 +50,15 @@ class Recorder:
         *,
         folder: RunFolder,
         config: RunConfig,
-        domain: AbstractJaxDomain,
+        domain: AbstractDomain,
         agent: Agent,
-        model: RiskModel,
-        test_log: OfflineTasks,
+        start: DeployState,
         sink: Sink,
         progress: Progress,
     ) -> None:
+        """`start` is the state before the first step."""
         self.folder, self.config, self.domain, self.agent = folder, config, domain, agent
-        self.sink, self.progress = sink, progress
-        self.task = sample_test_task(domain, config.seed)
-        self.roots = deploy_roots(phase_key(config.seed, "deploy"))
-        self.start = initial_state(
-            agent,
-            domain,
-            self.task,
-            model,
-            test_log if agent.guard.uses_risk else None,
-            self.roots,
-            task_learner_key(config),
-        )
+        self.sink, self.progress, self.start = sink, progress, start
         self.saver = Checkpointer(folder.checkpoints, "deploy")
         self.file = ReplayFile(folder.replay / "rows.f32", agent.layout.width)
         self.cumulative, self.wall_before, self.began = 0, 0.0, time.perf_counter()
@@ -96,8 +91,10 @@ class Recorder:
         replay = state.replay
         first, last = chunk.first_step, int(state.step)
         ring = replay.capacity - replay.protected
-        positions = replay.protected + np.arange(first, last) % ring
-        self.file.append(np.asarray(replay.rows[jnp.asarray(positions)]))
+        # Padded, so that chunks of any length share a few compiled gathers.
+        count = -(-(last - first) // GATHERED_ROWS) * GATHERED_ROWS
+        positions = replay.protected + np.arange(first, first + count) % ring
+        self.file.append(np.asarray(replay.rows[jnp.asarray(positions)])[: last - first])
         lines = []
         done = int(state.episode) - len(chunk.episodes)
         for number, episode in enumerate(chunk.episodes, start=done):
@@ -118,7 +115,11 @@ class Recorder:
             },
         )
         self.sink.write("deploy", last, chunk.metrics | {"violations": float(self.cumulative)})
-        self.progress.update(int(state.episode), ("violations", float(self.cumulative)))
+        self.progress.update(self.done(state), ("violations", float(self.cumulative)))
+
+    def done(self, state: DeployState) -> int:
+        """Progress: episodes, or steps where those are limited."""
+        return int(state.episode if self.config.deploy.steps is None else state.step)
 
     def _line(self, number: int, episode: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -150,7 +151,7 @@ class Recorder:
             spaces = self.domain.spaces
             save_artefact(self.folder.deployed_model, model, self.config, spaces, {})
         seconds = {**wall, "deploy": self.wall}
-        summary = summarise(self.config, self.folder, self.domain, seconds)
+        summary = summarise(self.config, self.folder, self.domain, int(state.step), seconds)
         write_json(self.folder.summary_file, summary)
         self.saver.remove()
 
@@ -164,7 +165,11 @@ def _with_rows(state: DeployState, rows: jax.Array) -> DeployState:
 
 
 def summarise(
-    config: RunConfig, folder: RunFolder, domain: AbstractDomain, wall: dict[str, float]
+    config: RunConfig,
+    folder: RunFolder,
+    domain: AbstractDomain,
+    env_steps: int,
+    wall: dict[str, float],
 ) -> dict[str, Any]:
     """The fields of `summary.json`, from the lines of `metrics.jsonl`."""
     lines = folder.metrics.read()
@@ -180,12 +185,12 @@ def summarise(
         "preset": config.preset,
         "seed": config.seed,
         "episodes": len(lines),
-        "env_steps": lines[-1]["env_steps"],
+        "env_steps": env_steps,
         "violations": total("violation"),
         "violations_under_recovery": total("violation_under_recovery"),
         "successes": total("success") if domain.has_success else None,
-        "return_mean": float(np.mean(returns)),
-        "return_last_100": float(np.mean(returns[-100:])),
+        "return_mean": float(np.mean(returns)) if returns else None,
+        "return_last_100": float(np.mean(returns[-100:])) if returns else None,
         "interventions": total("interventions"),
         "wall_s": {phase: round(wall.get(phase, 0.0), 3) for phase in phases},
     }

@@ -1,7 +1,6 @@
 """A whole run: data, Phase 1, Phase 2, Phase 3, summary; resumable after any interruption."""
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -10,14 +9,12 @@ from typing import Any
 
 from safemesa.core.errors import (
     CheckpointError,
-    ConfigurationError,
-    DatasetError,
     OutputFolderError,
 )
 from safemesa.core.files import read_json
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
+from safemesa.domains.base import AbstractDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
 from safemesa.phases.artefacts import (
@@ -31,11 +28,13 @@ from safemesa.phases.artefacts import (
 )
 from safemesa.phases.build import build_learners
 from safemesa.phases.checkpoint import Checkpointer
-from safemesa.phases.collect import collect_test, collect_train
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy import (
-    build_agent,
-    deploy,
+from safemesa.phases.deploy_state import build_agent
+from safemesa.phases.deployment import make_deployment
+from safemesa.phases.logs import (
+    collect_test_log,
+    load_or_collect_train,
+    warn_of_few_violations,
 )
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
@@ -45,19 +44,14 @@ from safemesa.phases.run_folder import RunFolder
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.sinks import NoSink, Sink
 
-FEW_VIOLATIONS = 5
-"""Fewer violations than this in a test log earn a loud warning."""
-
-
-class FewViolationsWarning(UserWarning):
-    """The log of the new robot holds almost no example of an accident."""
-
 
 @dataclass(kw_only=True)
 class RunOptions:
     """How a run is carried out; none of this changes its result."""
 
     data_dir: Path = Path("data")
+    jobs: int | None = None
+    """Processes that collect the training logs of a simulator; None: this one."""
     command: str = ""
     progress: Progress = field(default_factory=NoProgress)
     make_sink: Callable[[Path], Sink] = lambda path: NoSink()
@@ -71,7 +65,7 @@ def run(
     Finished runs are left as they are. Raises typed errors (`safemesa.core.errors`) before
     anything is written.
     """
-    domain = jax_domain(configs[0].domain)
+    domain = find_domain(configs[0].domain)
     build_learners(configs[0], domain.spaces)  # refuses unknown names before anything is written
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
@@ -91,7 +85,7 @@ def run(
 def adopt(
     folder: Path,
     config: RunConfig,
-    domain: AbstractJaxDomain,
+    domain: AbstractDomain,
     model: RiskModel,
     spaces: Spaces,
     log: Path | None,
@@ -122,49 +116,6 @@ def adopt(
             only.save(run_folder.test_log)
 
 
-def jax_domain(name: str) -> AbstractJaxDomain:
-    """A domain that compiles.
-
-    Raises:
-        ConfigurationError: unknown.
-    """
-    found: AbstractDomain = find_domain(name)
-    if not isinstance(found, AbstractJaxDomain):
-        raise ConfigurationError(f"the domain {name!r} does not compile; expected a JAX domain.")
-    return found
-
-
-def load_or_collect_train(
-    domain: AbstractJaxDomain, config: RunConfig, data_dir: Path, progress: Progress
-) -> OfflineTasks:
-    """The training logs of a data seed, from `data_dir` or collected into it.
-
-    Raises:
-        DatasetError: the folder there holds logs of other sizes.
-    """
-    folder = Path(data_dir) / f"{domain.name}-{config.preset}-{config.data_seed}"
-    data = config.data
-    if not folder.exists():
-        progress.start("collect", data.train_tasks, 0)
-        logs = collect_train(domain, data, config.data_seed, lambda i, _: progress.update(i))
-        progress.finish()
-        try:
-            logs.save(folder)
-        except OutputFolderError:
-            if not folder.exists():
-                raise
-            # Another process was quicker; its logs are the same, since the seed decides them.
-    loaded = OfflineTasks.load(folder)
-    loaded.check_spaces(domain.spaces)
-    sizes = {log.transitions for log in loaded.train}
-    if len(loaded.train) != data.train_tasks or sizes != {data.train_transitions}:
-        raise DatasetError(
-            f"{folder} holds {len(loaded.train)} logs of {sorted(sizes)} transitions; this run "
-            f"wants {data.train_tasks} of {data.train_transitions}. Choose another --data-dir."
-        )
-    return loaded
-
-
 class _Pipeline:
     """The phases in their order, each skipped where its artefact is there already."""
 
@@ -172,7 +123,7 @@ class _Pipeline:
         self,
         configs: list[RunConfig],
         runs: list[RunFolder],
-        domain: AbstractJaxDomain,
+        domain: AbstractDomain,
         options: RunOptions,
     ) -> None:
         self.configs, self.runs, self.domain, self.options = configs, runs, domain, options
@@ -204,7 +155,7 @@ class _Pipeline:
         logs = []
         for config, run_folder in zip(self.configs, self.runs, strict=True):
             if not run_folder.test_log.exists():
-                collected = collect_test(self.domain, config.data, config.seed)
+                collected = collect_test_log(self.domain, config)
                 collected.save(run_folder.test_log)
             log = OfflineTasks.load(run_folder.test_log)
             log.check_spaces(self.domain.spaces)
@@ -236,7 +187,11 @@ class _Pipeline:
         train = self.timed(
             "collect",
             lambda: load_or_collect_train(
-                self.domain, self.config, self.options.data_dir, self.options.progress
+                self.domain,
+                self.config,
+                self.options.data_dir,
+                self.options.progress,
+                self.options.jobs,
             ),
         )
         loop = self.loop("meta_train")
@@ -269,46 +224,27 @@ class _Pipeline:
 
     def deploy(self, models: list[RiskModel], test_logs: list[OfflineTasks]) -> None:
         """Phase 3."""
+        deployment = make_deployment(self.domain, self.agent, self.configs)
         recorders = [
             Recorder(
                 folder=folder,
                 config=config,
                 domain=self.domain,
                 agent=self.agent,
-                model=model,
-                test_log=log,
+                start=deployment.start(index, model, log),
                 sink=sink,
                 progress=self.options.progress,
             )
-            for folder, config, model, log, sink in zip(
-                self.runs, self.configs, models, test_logs, self.sinks, strict=True
+            for index, (folder, config, model, log, sink) in enumerate(
+                zip(self.runs, self.configs, models, test_logs, self.sinks, strict=True)
             )
         ]
-        states = common_start(recorders, self.config.deploy.episodes)
-        done = min(int(state.episode) for state in states)
-        self.options.progress.start("deploy", self.config.deploy.episodes, done)
-        final = deploy(
-            self.axis,
-            self.agent,
-            self.domain,
-            [one.task for one in recorders],
-            [one.roots for one in recorders],
-            states,
-            lambda seed, chunk: recorders[seed].record(chunk),
-        )
+        states = common_start(recorders, in_step=deployment.in_step)
+        limits = self.config.deploy
+        done = min(recorder.done(state) for recorder, state in zip(recorders, states, strict=True))
+        self.options.progress.start("deploy", limits.steps or limits.episodes, done)
+        final = deployment.advance(states, lambda seed, chunk: recorders[seed].record(chunk))
         self.options.progress.finish()
+        deployment.close()
         for recorder, state in zip(recorders, final, strict=True):
             recorder.finish(state, self.wall)
-
-
-def warn_of_few_violations(data: OfflineTasks) -> None:
-    """A test log without accidents cannot teach what an accident is."""
-    log = data.only_log()
-    if log.violations < FEW_VIOLATIONS:
-        warnings.warn(
-            f"the test log holds {log.violations} violations in {log.transitions} transitions; "
-            f"with fewer than {FEW_VIOLATIONS} the adapted risk is hardly informed by this robot. "
-            "Collect a longer log (--data.test-transitions).",
-            FewViolationsWarning,
-            stacklevel=2,
-        )

@@ -12,6 +12,7 @@ from typing import Any
 
 from safemesa.core.errors import CheckpointError, OutputFolderError
 from safemesa.core.files import read_json, write_json
+from safemesa.core.locks import folder_lock
 from safemesa.phases.config import RunConfig, config_to_json
 
 METRIC_FIELDS = (
@@ -123,23 +124,13 @@ class RunFolder:
         Raises:
             OutputFolderError: another process is working on this run.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputFolderError(
-                f"cannot make the folder {self.path}: {error.strerror}. Choose another --out."
-            ) from error
-        with open(self.path / ".lock", "w") as file:
-            if os.name == "posix":
-                import fcntl
 
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    raise OutputFolderError(
-                        f"another process is working on {self.path}. Wait for it, or choose "
-                        "another --out."
-                    ) from None
+        def refuse() -> None:
+            raise OutputFolderError(
+                f"another process is working on {self.path}. Wait for it, or choose another --out."
+            )
+
+        with folder_lock(self.path, refuse):
             yield
 
 

@@ -1,14 +1,13 @@
 """Navigation 1 and 2. Sizes of `paper`: MESA Tables 1 and 2 and section 5.1."""
 
-from dataclasses import replace
-
-from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
-from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
+from safemesa.learners.config import GuardConfig, RiskConfig
+from safemesa.phases.config import DataConfig, RunConfig
+from safemesa.phases.presets.sizes import reduced
 
 
 def navigation1(preset: str) -> RunConfig:
     """A corridor: gamma_risk 0.8 (Table 1), risk limit 0.3 (Table 2)."""
-    return _sized(
+    return reduced(
         RunConfig(
             domain="navigation1",
             preset=preset,
@@ -25,7 +24,7 @@ def navigation1(preset: str) -> RunConfig:
 
 def navigation2(preset: str) -> RunConfig:
     """A block in the way: gamma_risk 0.65 (Table 2), risk limit 0.1 (Table 1)."""
-    return _sized(
+    return reduced(
         RunConfig(
             domain="navigation2",
             preset=preset,
@@ -35,19 +34,4 @@ def navigation2(preset: str) -> RunConfig:
                 actor_multiplier=1_000.0, reward_multiplier=5_000.0, violation_penalty=3_000.0
             ),
         )
-    )
-
-
-def _sized(paper: RunConfig) -> RunConfig:
-    """The paper's sizes, or sizes that take a minute."""
-    if paper.preset == "paper":
-        return paper
-    return replace(
-        paper,
-        data=replace(paper.data, train_tasks=12, train_transitions=2_000),
-        risk=replace(paper.risk, hidden=(64, 64)),
-        meta=MetaConfig(iterations=3_000, support_batch=64, query_batch=64),
-        adapt=AdaptConfig(scratch_steps=500),
-        sac=SACConfig(hidden=(64, 64), batch=64),
-        deploy=DeployConfig(episodes=60, chunk_steps=250),
     )

@@ -1,0 +1,188 @@
+"""Logs of the training tasks of host domains: replays of SAC runs that were stopped early.
+
+MESA section 5.1: an unconstrained SAC learns each training task; no violation ends an episode; its
+whole replay up to `train_transitions` steps is the log. Each task is a run folder of its own while
+it is collected, so that an interrupted collection goes on where it stopped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from safemesa.core.files import read_json
+from safemesa.core.spaces import Spaces
+from safemesa.core.types import PyTree
+from safemesa.datasets.offline_tasks import TaskLog
+from safemesa.domains.host import AbstractHostDomain
+from safemesa.domains.registry import domain as find_domain
+from safemesa.phases.artefacts import prior_template
+from safemesa.phases.checkpoint import ReplayFile
+from safemesa.phases.collect_host import TRAIN_SEEDS
+from safemesa.phases.config import DeployConfig, RunConfig
+from safemesa.phases.deploy_state import build_agent
+from safemesa.phases.deployment import HostDeployment
+from safemesa.phases.progress import NoProgress, Progress
+from safemesa.phases.recorder import Recorder, common_start
+from safemesa.phases.run_folder import RunFolder
+from safemesa.phases.sinks import NoSink
+from safemesa.phases.tasks import sample_train_tasks
+from safemesa.phases.workers import run_workers
+
+CHUNK_STEPS = 5_000
+"""Steps between checkpoints, at the least."""
+
+
+def collect_sac(
+    domain: AbstractHostDomain,
+    config: RunConfig,
+    working: Path,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+) -> tuple[TaskLog, ...]:
+    """The logs of all training tasks of `config.data_seed`.
+
+    Args:
+        domain: The domain of `config`.
+        config: Sizes (`data`) and the SAC (`sac`).
+        working: Folder of the unfinished collection; what is there is gone on with.
+        progress: Told of steps done.
+        jobs: Number of worker processes with one thread each; results do not depend on it. None
+            collects in this process: all tasks in step on an accelerator, otherwise in turn.
+    """
+    tasks = sample_train_tasks(domain, config.data.train_tasks, config.data_seed)
+    configs = [_collection_config(config, index) for index in range(len(tasks))]
+    folders = [working / f"task-{index:03d}" for index in range(len(tasks))]
+    shown = progress or NoProgress()
+    total = config.data.train_transitions
+    width = build_agent(configs[0], domain.spaces).layout.width
+
+    def done() -> int:
+        sizes = [RunFolder(one).replay / "rows.f32" for one in folders]
+        rows = (size.stat().st_size // (4 * width) for size in sizes if size.is_file())
+        return sum(min(one, total) for one in rows)
+
+    shown.start("collect", total * len(tasks), done())
+    if jobs is None:
+        together = jax.default_backend() != "cpu"
+        groups = [range(len(tasks))] if together else [[index] for index in range(len(tasks))]
+        for group in groups:
+            collect_tasks(
+                domain,
+                [configs[index] for index in group],
+                [tasks[index] for index in group],
+                [folders[index] for index in group],
+            )
+            shown.update(done())
+    else:
+        shares = [range(first, len(tasks), jobs) for first in range(min(jobs, len(tasks)))]
+        arguments = [
+            (config.domain, [configs[i] for i in share], [str(folders[i]) for i in share])
+            for share in shares
+        ]
+        run_workers(_collect_share, arguments, lambda: shown.update(done()))
+    shown.finish()
+    return tuple(
+        read_log(folder, domain, task, f"train-{index:03d}")
+        for index, (folder, task) in enumerate(zip(folders, tasks, strict=True))
+    )
+
+
+def _collection_config(config: RunConfig, index: int) -> RunConfig:
+    """A run of Unconstrained on one training task that ends after so many steps."""
+    steps = config.data.train_transitions
+    return replace(
+        config,
+        arm="collection",
+        meta_learner="scratch",
+        guard="none",
+        seed=TRAIN_SEEDS + 1_000 * config.data_seed + index,
+        deploy=DeployConfig(episodes=steps, steps=steps, chunk_steps=CHUNK_STEPS),
+    )
+
+
+def _collect_share(domain_name: str, configs: Sequence[RunConfig], folders: Sequence[str]) -> None:
+    """What a worker process does: its tasks in turn."""
+    domain = find_domain(domain_name)
+    assert isinstance(domain, AbstractHostDomain)
+    data = configs[0].data
+    tasks = sample_train_tasks(domain, data.train_tasks, configs[0].data_seed)
+    for config, folder in zip(configs, folders, strict=True):
+        index = (config.seed - TRAIN_SEEDS) % 1_000
+        collect_tasks(domain, [config], [tasks[index]], [Path(folder)])
+
+
+def collect_tasks(
+    domain: AbstractHostDomain,
+    configs: Sequence[RunConfig],
+    tasks: Sequence[PyTree],
+    folders: Sequence[Path],
+) -> None:
+    """Runs SAC on tasks side by side, each into its folder; finished ones are left as they are."""
+    runs = [RunFolder(folder) for folder in folders]
+    if all(one.finished for one in runs):
+        return
+    agent = build_agent(configs[0], domain.spaces)
+    deployment = HostDeployment(
+        agent=agent, configs=configs, tasks=tasks, domain=domain, terminate_on_violation=False
+    )
+    recorders = []
+    for index, (run, config) in enumerate(zip(runs, configs, strict=True)):
+        run.check(config)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.open(config, f"safemesa collect {domain.name}")
+        recorders.append(
+            Recorder(
+                folder=run,
+                config=config,
+                domain=domain,
+                agent=agent,
+                start=deployment.start(index, prior_template(config, domain.spaces).model, None),
+                sink=NoSink(),
+                progress=NoProgress(),
+            )
+        )
+    states = common_start(recorders, in_step=False)
+    final = deployment.advance(states, lambda seed, chunk: recorders[seed].record(chunk))
+    deployment.close()
+    for recorder, state in zip(recorders, final, strict=True):
+        recorder.finish(state, {})
+
+
+def read_log(folder: Path, domain: AbstractHostDomain, task: PyTree, name: str) -> TaskLog:
+    """The log that a finished collection of one task holds."""
+    run = RunFolder(folder)
+    fields = read_json(run.replay / "layout.json")["fields"]
+    widths = [1 if width is None else width for _, width in fields]
+    # Copied, because the folder goes when the collection is complete.
+    rows = np.array(ReplayFile(run.replay / "rows.f32", sum(widths)).read())
+    parts = np.split(rows, np.cumsum(widths)[:-1], axis=1)
+    columns = {
+        field: part if width is not None else part[:, 0]
+        for (field, width), part in zip(fields, parts, strict=True)
+    }
+    columns["action"] = _physical(columns["action"], domain.spaces)
+    del columns["proposed_action"]
+    lengths = [line["length"] for line in run.metrics.read()]
+    left = len(rows) - sum(lengths)
+    lengths += [left] if left else []
+    last = np.cumsum(lengths) - 1
+    terminated = columns["terminated"] > 0.5
+    truncated = np.zeros(len(rows), np.bool_)
+    truncated[last] = ~terminated[last]
+    columns |= {
+        "terminated": terminated,
+        "truncated": truncated,
+        "episode": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        "step": np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+    }
+    parameters = domain.task_parameters(task)
+    return TaskLog(name=name, role="train", parameters=parameters, columns=columns)
+
+
+def _physical(action: np.ndarray, spaces: Spaces) -> np.ndarray:
+    """Actions `[..., act]` in [-1, 1] as physical ones, within their bounds."""
+    low, high = (np.asarray(bound, np.float32) for bound in (spaces.action_low, spaces.action_high))
+    return np.clip(low + 0.5 * (action + 1.0) * (high - low), low, high).astype(np.float32)

@@ -1,0 +1,270 @@
+"""Phase 3 around Gymnasium environments: the same `act` and `learn`, one step at a time.
+
+One compiled call per step stores the last transition, learns from it and chooses the next action;
+the environment steps between two calls. Several seeds share the call and step together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.core.spaces import Spaces
+from safemesa.core.types import Metrics
+from safemesa.domains.base import Step
+from safemesa.domains.host import Environment
+from safemesa.phases.agent import Act, Agent
+from safemesa.phases.deploy_state import (
+    Chunk,
+    DeployState,
+    EpisodeRecord,
+    OnChunk,
+    Roots,
+    act_at,
+    observe,
+    where,
+)
+from safemesa.phases.seeds import SeedAxis
+
+
+def episode_seed(run_seed: int, episode: int) -> int:
+    """The seed that an environment is reset with: a run's episodes do not depend on its past."""
+    return int(np.random.SeedSequence([run_seed, 3, episode]).generate_state(1)[0])
+
+
+@dataclass
+class HostEnvironment:
+    """The environment of one run, which starts its own next episode."""
+
+    env: Environment
+    run_seed: int
+    spaces: Spaces
+
+    def __post_init__(self) -> None:
+        """Prepares the scaling of actions."""
+        low = np.asarray(self.spaces.action_low, np.float32)
+        self._low, self._half = low, 0.5 * (np.asarray(self.spaces.action_high, np.float32) - low)
+
+    def reset(self, episode: int) -> np.ndarray:
+        """The first observation of an episode."""
+        obs, _ = self.env.reset(seed=episode_seed(self.run_seed, episode))
+        return np.asarray(obs, np.float32)
+
+    def step(
+        self, action: np.ndarray, episode: int, goes_on: bool = True
+    ) -> tuple[Step, np.ndarray]:
+        """Applies an action in [-1, 1]; returns what came of it and the observation to act on.
+
+        Where the episode ends and another one `goes_on` from there, that is its first observation.
+
+        Raises:
+            ConfigurationError: the environment does not report costs.
+        """
+        physical = self._low + (action + np.float32(1.0)) * self._half
+        obs, reward, terminated, truncated, info = self.env.step(physical)
+        cost = info.get("cost")
+        if cost is None:
+            raise ConfigurationError(
+                f"{self.env} reports no info['cost'] at a step. A missing cost is not taken for "
+                "zero: wrap the environment so that each step reports 0.0 or 1.0."
+            )
+        seen = np.asarray(obs, np.float32)
+        step = _host_result(
+            seen, reward, cost, bool(terminated), bool(truncated), bool(info.get("success", False))
+        )
+        ended = bool(terminated) or bool(truncated)
+        return step, self.reset(episode + 1) if ended and goes_on else seen
+
+
+def _host_result(
+    obs: np.ndarray, reward: Any, cost: Any, terminated: bool, truncated: bool, success: bool
+) -> Step:
+    """A step in NumPy's types, which compiled functions take as they take JAX's."""
+    values: tuple[Any, ...] = (
+        obs,
+        np.float32(reward),
+        np.float32(cost),
+        np.bool_(terminated),
+        np.bool_(truncated),
+        np.bool_(success),
+    )
+    return Step(*values)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _first_act(axis: SeedAxis, agent: Agent, roots: Roots, state: DeployState) -> Act:
+    return axis.map(lambda root, one: act_at(agent, one, root), (0, 0))(roots, state)
+
+
+def host_step(
+    agent: Agent,
+    learning: bool | None,
+    roots: Roots,
+    state: DeployState,
+    result: Step,
+    obs: Array,
+) -> tuple[DeployState, EpisodeRecord, Metrics]:
+    """Stores what the pending action led to, learns from the replay, and acts at `obs`.
+
+    `learning` is None where some seeds are past their warm-up and others are not. (A conditional
+    would always do, but costs a copy of all networks per step.)
+    """
+    index = state.step
+    state, record = observe(agent, state, state.env, result)
+    learner, metrics = state.agent, {}
+    if learning is not False:
+        key = jax.random.fold_in(roots.learn, index)
+        learner, metrics = agent.learn(state.agent, state.replay, state.violations, key=key)
+    if learning is None:
+        learner = where(index >= agent.learning_starts, learner, state.agent)
+    state = replace(state, agent=learner, obs=obs)
+    return replace(state, env=act_at(agent, state, roots)), record, metrics
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _host_step(
+    axis: SeedAxis,
+    agent: Agent,
+    learning: bool | None,
+    roots: Roots,
+    state: DeployState,
+    result: Step,
+    obs: Array,
+) -> tuple[DeployState, EpisodeRecord, Metrics]:
+    return axis.map(partial(host_step, agent, learning), (0, 0, 0, 0))(roots, state, result, obs)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _violation_logit(axis: SeedAxis, agent: Agent, roots: Roots, state: DeployState) -> Array:
+    def logit(root: Roots, one: DeployState) -> Array:
+        key = jax.random.fold_in(root.learn, one.step)
+        return agent.median_violation_logit(one.agent, one.replay, one.violations, key=key)
+
+    return axis.map(logit, (0, 0))(roots, state)
+
+
+def pending_act(agent: Agent, roots: Roots, state: DeployState) -> DeployState:
+    """A state that has only observed its first observation, with the action it takes there."""
+    return replace(state, env=_first_act(SeedAxis(1), agent, roots, state))
+
+
+@dataclass
+class _Lane:
+    """One seed of a host loop: its environment, and its chunk so far."""
+
+    environment: HostEnvironment
+    step: int
+    episode: int
+    first_step: int
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    result: Step | None = None
+    obs: np.ndarray | None = None
+    final: DeployState | None = None
+
+    def take(self, action: np.ndarray) -> None:
+        """Steps the environment."""
+        self.result, self.obs = self.environment.step(action, self.episode)
+        self.step += 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step ended an episode."""
+        return self.result is not None and bool(self.result.terminated or self.result.truncated)
+
+    def close_chunk(self, state: DeployState, metrics: dict[str, float]) -> Chunk:
+        """What happened since the last chunk."""
+        chunk = Chunk(state, self.first_step, self.episodes, metrics)
+        self.first_step, self.episodes = self.step, []
+        return chunk
+
+
+def _gather(axis: SeedAxis, lanes: Sequence[_Lane]) -> tuple[Step, np.ndarray]:
+    """The results and next observations of all seeds as one tree of NumPy arrays."""
+    pairs: list[Any] = [(lane.result, lane.obs) for lane in lanes]
+    return pairs[0] if axis.count == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *pairs)
+
+
+def deploy_host(
+    axis: SeedAxis,
+    agent: Agent,
+    environments: Sequence[HostEnvironment],
+    roots: Sequence[Roots],
+    states: Sequence[DeployState],
+    on_chunk: OnChunk,
+) -> list[DeployState]:
+    """Runs all episodes of all seeds, from wherever `states` are: at the start of an episode.
+
+    A chunk ends with the first episode that ends after `chunk_steps` steps, so that a checkpoint
+    needs no state of a simulator. Seeds that are finished idle until all are.
+    """
+    config = agent.config
+    lanes = []
+    for environment, state in zip(environments, states, strict=True):
+        step, episode = int(state.step), int(state.episode)
+        lane = _Lane(environment, step, episode, step)
+        lane.final = state if config.finished(step, episode) else None
+        if lane.final is None:
+            environment.reset(episode)
+        else:
+            lane.result, lane.obs = _nothing(agent.spaces)
+        lanes.append(lane)
+    # Copied, because steps donate their state and callers keep what they passed.
+    state = jax.tree.map(jnp.copy, axis.stack(states))
+    stacked_roots = axis.stack(roots)
+    while any(lane.final is None for lane in lanes):
+        actions = np.array(state.env.action).reshape(axis.count, -1)
+        running = [seed for seed, lane in enumerate(lanes) if lane.final is None]
+        learns = {lanes[seed].step >= agent.learning_starts for seed in running}
+        learning = learns.pop() if len(learns) == 1 else None
+        for seed in running:
+            lanes[seed].take(actions[seed])
+        state, record, metrics = _host_step(
+            axis, agent, learning, stacked_roots, state, *_gather(axis, lanes)
+        )
+        for seed in running:
+            lane = lanes[seed]
+            if lane.ended:
+                lane.episode += 1
+                lane.episodes.append(_episode(axis.unstack(record)[seed]))
+            finished = config.finished(lane.step, lane.episode)
+            if finished or (lane.ended and lane.step - lane.first_step >= config.chunk_steps):
+                one = axis.unstack(state)[seed]
+                numbers = _numbers(axis, agent, stacked_roots, state, metrics, seed)
+                on_chunk(seed, lane.close_chunk(one, numbers))
+                lane.final = one if finished else None
+    return [lane.final for lane in lanes if lane.final is not None]
+
+
+def _nothing(spaces: Spaces) -> tuple[Step, np.ndarray]:
+    """What a finished seed is given while others run; nothing of it is kept."""
+    obs = np.zeros(spaces.obs_size, np.float32)
+    return _host_result(obs, 0.0, 0.0, False, False, False), obs
+
+
+def _episode(record: EpisodeRecord) -> dict[str, Any]:
+    """The episode that a step ended, as plain values."""
+    values = record._asdict().items()
+    return {name: np.asarray(value).item() for name, value in values if name != "done"}
+
+
+def _numbers(
+    axis: SeedAxis,
+    agent: Agent,
+    roots: Roots,
+    state: DeployState,
+    metrics: Metrics,
+    seed: int,
+) -> dict[str, float]:
+    """Metrics of the last update of one seed; none before the first update."""
+    if int(axis.unstack(state.step)[seed]) <= agent.learning_starts:
+        return {}
+    if agent.guard.uses_risk:
+        logit = _violation_logit(axis, agent, roots, state)
+        metrics = metrics | {"median_violation_logit": logit}
+    return {name: float(axis.unstack(value)[seed]) for name, value in metrics.items()}

@@ -1,0 +1,146 @@
+"""Phase 3 on any domain: compiled chunks where the domain compiles, a host loop elsewhere."""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import jax
+import jax.numpy as jnp
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.core.types import PyTree
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
+from safemesa.domains.host import AbstractHostDomain
+from safemesa.phases.agent import Agent
+from safemesa.phases.artefacts import RiskModel
+from safemesa.phases.build import phase_key, task_learner_key
+from safemesa.phases.config import RunConfig
+from safemesa.phases.deploy import deploy
+from safemesa.phases.deploy_host import HostEnvironment, deploy_host, pending_act
+from safemesa.phases.deploy_state import (
+    DeployState,
+    OnChunk,
+    Roots,
+    deploy_roots,
+    initial_state,
+)
+from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.tasks import sample_test_task
+
+
+@dataclass(kw_only=True)
+class AbstractDeployment(abc.ABC):
+    """Phase 3 of runs that differ in their seeds alone, one task each."""
+
+    agent: Agent
+    configs: Sequence[RunConfig]
+    tasks: Sequence[PyTree]
+    in_step: ClassVar[bool]
+    """Whether all runs must start at the same step."""
+
+    def roots(self, index: int) -> Roots:
+        """Root keys of one run."""
+        return deploy_roots(phase_key(self.configs[index].seed, "deploy"))
+
+    @abc.abstractmethod
+    def start(self, index: int, model: RiskModel, test_log: OfflineTasks | None) -> DeployState:
+        """The state before the first step of one run."""
+
+    @abc.abstractmethod
+    def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
+        """All runs, from wherever `states` are to their ends."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Frees what the environments hold."""
+
+    def _initial(
+        self,
+        index: int,
+        model: RiskModel,
+        test_log: OfflineTasks | None,
+        env: PyTree,
+        obs: jax.Array,
+    ) -> DeployState:
+        log = test_log if self.agent.guard.uses_risk else None
+        key = task_learner_key(self.configs[index])
+        return initial_state(self.agent, model, log, env, obs, key)
+
+
+@final
+@dataclass(kw_only=True)
+class CompiledDeployment(AbstractDeployment):
+    """On a pure-JAX domain."""
+
+    domain: AbstractJaxDomain
+    in_step: ClassVar[bool] = True
+
+    def start(self, index: int, model: RiskModel, test_log: OfflineTasks | None) -> DeployState:
+        key = jax.random.fold_in(self.roots(index).reset, 0)
+        env, obs = self.domain.reset(self.tasks[index], key=key)
+        return self._initial(index, model, test_log, env, obs)
+
+    def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
+        roots = [self.roots(index) for index in range(len(states))]
+        axis = SeedAxis(len(states))
+        return deploy(axis, self.agent, self.domain, self.tasks, roots, states, on_chunk)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@final
+@dataclass(kw_only=True)
+class HostDeployment(AbstractDeployment):
+    """On Gymnasium environments; `terminate_on_violation` is false for data collection."""
+
+    domain: AbstractHostDomain
+    terminate_on_violation: bool = True
+    in_step: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Makes the environments."""
+        spaces = self.domain.spaces
+        self.environments = [
+            HostEnvironment(
+                self.domain.make_env(task, terminate_on_violation=self.terminate_on_violation),
+                config.seed,
+                spaces,
+            )
+            for config, task in zip(self.configs, self.tasks, strict=True)
+        ]
+
+    def start(self, index: int, model: RiskModel, test_log: OfflineTasks | None) -> DeployState:
+        obs = jnp.asarray(self.environments[index].reset(0))
+        state = self._initial(index, model, test_log, (), obs)
+        return pending_act(self.agent, self.roots(index), state)
+
+    def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
+        roots = [self.roots(index) for index in range(len(states))]
+        axis = SeedAxis(len(states))
+        return deploy_host(axis, self.agent, self.environments, roots, states, on_chunk)
+
+    def close(self) -> None:
+        for environment in self.environments:
+            environment.env.close()
+
+
+def make_deployment(
+    domain: AbstractDomain, agent: Agent, configs: Sequence[RunConfig]
+) -> AbstractDeployment:
+    """Phase 3 on the test tasks of the runs.
+
+    Raises:
+        ConfigurationError: the domain is of neither kind, or its simulator is not installed.
+    """
+    tasks = [sample_test_task(domain, config.seed) for config in configs]
+    if isinstance(domain, AbstractJaxDomain):
+        return CompiledDeployment(agent=agent, configs=configs, tasks=tasks, domain=domain)
+    if isinstance(domain, AbstractHostDomain):
+        return HostDeployment(agent=agent, configs=configs, tasks=tasks, domain=domain)
+    raise ConfigurationError(
+        f"{domain.name} is neither a compiled nor a host domain; subclass AbstractJaxDomain or "
+        "AbstractHostDomain."
+    )

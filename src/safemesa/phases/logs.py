@@ -1,0 +1,134 @@
+"""Logs of any domain: of the training tasks, shared by all runs of a data seed, and of the test."""
+
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.core.locks import folder_lock
+from safemesa.datasets.format import make_provenance
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
+from safemesa.domains.host import AbstractHostDomain
+from safemesa.phases.collect import collect_test, collect_train
+from safemesa.phases.collect_host import collect_random_train, collect_test_host
+from safemesa.phases.collect_sac import collect_sac
+from safemesa.phases.config import RunConfig
+from safemesa.phases.progress import NoProgress, Progress
+
+FEW_VIOLATIONS = 5
+"""Fewer violations than this in a test log earn a loud warning."""
+
+
+class FewViolationsWarning(UserWarning):
+    """The log of the new robot holds almost no example of an accident."""
+
+
+def collect_train_logs(
+    domain: AbstractDomain,
+    config: RunConfig,
+    working: Path,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+) -> OfflineTasks:
+    """The logs of the training tasks of `config.data_seed`.
+
+    `working` and `jobs` serve slow collections only (see `collect_sac`).
+
+    Raises:
+        ConfigurationError: the domain's logs cannot be collected by `config.data.train_policy`.
+    """
+    shown, data = progress or NoProgress(), config.data
+    if isinstance(domain, AbstractHostDomain):
+        if data.train_policy == "random":
+            return collect_random_train(domain, data, config.data_seed, shown)
+        logs = collect_sac(domain, config, working, progress, jobs)
+        policy = "SAC that learns the task, from its first step on; violations end no episode"
+        command = f"safemesa collect {domain.name}"
+        return OfflineTasks(
+            domain=domain.name,
+            spaces=domain.spaces,
+            train=logs,
+            test=None,
+            provenance=make_provenance(command=command, seed=config.data_seed, policy=policy),
+        )
+    if not isinstance(domain, AbstractJaxDomain) or data.train_policy != "random":
+        raise ConfigurationError(
+            f"the logs of {domain.name} are collected by its random policies; data.train-policy "
+            f"is {data.train_policy!r}, expected 'random'."
+        )
+    shown.start("collect", data.train_tasks, 0)
+    logs = collect_train(domain, data, config.data_seed, lambda done, _: shown.update(done))
+    shown.finish()
+    return logs
+
+
+def collect_test_log(domain: AbstractDomain, config: RunConfig) -> OfflineTasks:
+    """The small log of the new robot of `config.seed`, by a random policy."""
+    if isinstance(domain, AbstractHostDomain):
+        return collect_test_host(domain, config.data, config.seed)
+    if isinstance(domain, AbstractJaxDomain):
+        return collect_test(domain, config.data, config.seed)
+    raise ConfigurationError(f"{domain.name} cannot be simulated; give the robot's own log.")
+
+
+def load_or_collect_train(
+    domain: AbstractDomain,
+    config: RunConfig,
+    data_dir: Path,
+    progress: Progress,
+    jobs: int | None = None,
+) -> OfflineTasks:
+    """The training logs of a data seed, from `data_dir` or collected into it.
+
+    Of several processes that want them one collects and the others wait.
+
+    Raises:
+        DatasetError: the folder there holds logs of other sizes.
+    """
+    folder = Path(data_dir) / f"{domain.name}-{config.preset}-{config.data_seed}"
+    data = config.data
+    if not folder.exists():
+        working = folder.with_name(f".{folder.name}.unfinished")
+        with folder_lock(working, _Waiting(folder)):
+            if not folder.exists():
+                collect_train_logs(domain, config, working, progress, jobs).save(folder)
+        shutil.rmtree(working, ignore_errors=True)
+    loaded = OfflineTasks.load(folder)
+    loaded.check_spaces(domain.spaces)
+    sizes = {log.transitions for log in loaded.train}
+    if len(loaded.train) != data.train_tasks or sizes != {data.train_transitions}:
+        raise DatasetError(
+            f"{folder} holds {len(loaded.train)} logs of {sorted(sizes)} transitions; this run "
+            f"wants {data.train_tasks} of {data.train_transitions}. Choose another --data-dir."
+        )
+    return loaded
+
+
+class _Waiting:
+    """Says once that another process is collecting, and waits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.said = folder, False
+
+    def __call__(self) -> None:
+        """A second of waiting."""
+        if not self.said:
+            print(f"Another process collects {self.folder}; waiting for it.", file=sys.stderr)
+            self.said = True
+        time.sleep(1.0)
+
+
+def warn_of_few_violations(data: OfflineTasks) -> None:
+    """A test log without accidents cannot teach what an accident is."""
+    log = data.only_log()
+    if log.violations < FEW_VIOLATIONS:
+        warnings.warn(
+            f"the test log holds {log.violations} violations in {log.transitions} transitions; "
+            f"with fewer than {FEW_VIOLATIONS} the adapted risk is hardly informed by this robot. "
+            "Collect a longer log (--data.test-transitions).",
+            FewViolationsWarning,
+            stacklevel=2,
+        )

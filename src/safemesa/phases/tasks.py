@@ -1,0 +1,24 @@
+"""Which tasks a data seed and a run seed stand for."""
+
+import numpy as np
+
+from safemesa.core.types import PyTree
+from safemesa.domains.base import AbstractDomain
+from safemesa.domains.host import AbstractHostDomain
+
+
+def sample_train_tasks(domain: AbstractDomain, count: int, data_seed: int) -> list[PyTree]:
+    """The training tasks of a data seed.
+
+    Raises:
+        ConfigurationError: the domain has a fixed, smaller number of them.
+    """
+    rng = np.random.default_rng([data_seed, 0])
+    if isinstance(domain, AbstractHostDomain):
+        return list(domain.train_tasks(count, rng))
+    return [domain.sample_task(rng, "train") for _ in range(count)]
+
+
+def sample_test_task(domain: AbstractDomain, seed: int) -> PyTree:
+    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm."""
+    return domain.sample_task(np.random.default_rng([seed, 1]), "test")

@@ -69,11 +69,9 @@ def _agent_state(size: Size, config: RunConfig) -> tuple[Agent, AgentState]:
     return agent, AgentState(sac, risk, agent.guard.init(), normaliser)
 
 
-def online_step(size: Size, steps: int, *, safety: bool = True) -> Run:
+def online_step(size: Size, steps: int, *, safety: bool = True, guard: str = "recovery_rl") -> Run:
     """Act, store, update SAC, critic and recovery policy; without `safety`, SAC's update alone."""
-    config = _config(size)
-    if not safety:
-        config = replace(config, guard="none")
+    config = replace(_config(size), guard=guard if safety else "none")
     agent, state = _agent_state(size, config)
     rows = jax.random.normal(jax.random.key(1), (size.replay // 2, agent.layout.width))
     empty = make_replay(capacity=size.replay, width=agent.layout.width, protected=100)
@@ -134,9 +132,12 @@ def _random_logs(size: Size, tasks: int, rows: int) -> OfflineTasks:
     return OfflineTasks(domain="benchmark", spaces=size.spaces, train=logs)
 
 
-def meta_iterations(size: Size, steps: int, *, tasks: int = 5) -> Run:
+def meta_iterations(
+    size: Size, steps: int, *, tasks: int = 5, guard: str = "recovery_rl", loss: str = "mse"
+) -> Run:
     """Second-order MAML iterations as Phase 1 runs them: one critic and its recovery policy."""
-    config = replace(_config(size), risk=RiskConfig(hidden=(size.hidden, size.hidden)))
+    risk = RiskConfig(hidden=(size.hidden, size.hidden), loss=loss)
+    config = replace(_config(size), risk=risk, guard=guard)
     learners = build_learners(config, size.spaces)
     tables = build_train_tables(
         _random_logs(size, tasks, 2_000), identity_normaliser(size.obs), "uniform", 0

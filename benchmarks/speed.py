@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = tiny if flags.quick else Size()
     runs = 2 if flags.quick else flags.runs
     steps = 2 if flags.quick else 20
-    for section in (online, meta, navigation, robots):
+    for section in (online, meta, guards, navigation, robots):
         for measurement in section(size, runs, steps):
             print(measurement.line(), flush=True)
 
@@ -131,6 +131,25 @@ def meta(size: "Size", runs: int, steps: int) -> list[Measurement]:
     ]
     if "pytorch" in seconds:
         found.append(ratio("pytorch_over_meta_iteration", seconds["pytorch"], seconds["ours"]))
+    return found
+
+
+def guards(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """Every guard that asks the critic over Recovery RL, whose losses are the plain ones."""
+    from benchmarks import ours
+    from safemesa.guards import guards as known
+
+    names = [name for name in known.names() if known[name].uses_risk]
+    iterations = max(2, steps // 2)
+    phase1 = {name: ours.meta_iterations(size, iterations, guard=name) for name in names}
+    # SQRL's own loss; every guard may be given it.
+    phase1["sqrl_bce"] = ours.meta_iterations(size, iterations, guard="sqrl", loss="bce")
+    phase3 = {name: ours.online_step(size, steps, guard=name) for name in names}
+    found = []
+    for title, candidates in (("meta_iteration", phase1), ("online_step", phase3)):
+        seconds = take_turns(candidates, runs)
+        plain = seconds.pop("recovery_rl")
+        found += [ratio(f"{title}_{name}_over_plain", s, plain) for name, s in seconds.items()]
     return found
 
 

@@ -90,8 +90,8 @@ def risk_batch(
     next_action: Sequence,
     terminated: Sequence[float],
 ) -> RiskBatch:
-    """A batch of float32 from plain lists."""
-    columns = (obs, action, cost, next_obs, next_action, terminated)
+    """A batch of float32 from plain lists; the policy's actions are those of the data."""
+    columns = (obs, action, cost, next_obs, next_action, terminated, action)
     return RiskBatch(*(jnp.asarray(np.asarray(column, np.float32)) for column in columns))
 
 

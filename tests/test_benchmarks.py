@@ -82,6 +82,8 @@ def test_the_command_prints_a_json_line_per_number(
         "online_step_over_floor",
         "meta_iteration_over_floor",
         "phase1_seconds",
+        "meta_iteration_csc_over_plain",
+        "online_step_sqrl_over_plain",
         "navigation_steps_per_second",
     }
     for peer in ("pytorch_over_online_step", "sb3_over_sac_step", "sbx_over_sac_step"):

@@ -152,6 +152,7 @@ LAYOUT = RowLayout(
         ("next_obs", 3),
         ("next_action", 1),
         ("terminated", None),
+        ("policy_action", 1),
     )
 )
 
@@ -169,6 +170,7 @@ def make_batch(shape: tuple[int, ...]) -> RiskBatch:
         next_obs=draw(3),
         next_action=draw(1),
         terminated=draw(),
+        policy_action=draw(1),
     )
 
 
@@ -176,7 +178,7 @@ def make_batch(shape: tuple[int, ...]) -> RiskBatch:
 def test_pack_and_unpack_are_inverse(shape: tuple[int, ...]) -> None:
     batch = make_batch(shape)
     rows = LAYOUT.pack(batch)
-    assert rows.shape == (*shape, LAYOUT.width) == (*shape, 10)
+    assert rows.shape == (*shape, LAYOUT.width) == (*shape, 11)
     for name, value in LAYOUT.unpack(rows).items():
         np.testing.assert_array_equal(value, getattr(batch, name))
     np.testing.assert_array_equal(jax.jit(LAYOUT.pack)(batch._asdict()), rows)
@@ -210,5 +212,5 @@ def test_wrong_rows_are_refused(change: dict[str, Any], message: str) -> None:
 
 
 def test_rows_of_another_width_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="rows of 4 numbers, expected 10"):
+    with pytest.raises(ConfigurationError, match="rows of 4 numbers, expected 11"):
         LAYOUT.unpack(jnp.zeros((2, 4)))

@@ -17,7 +17,7 @@ from handmade import (
 
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import TaskBatch
-from safemesa.guards import NoGuard, RecoveryRL, guards
+from safemesa.guards import Decision, NoGuard, RecoveryRL, Situation, guards
 from safemesa.learners.config import RiskConfig, SACConfig
 from safemesa.learners.risk import RiskLearner
 from safemesa.learners.sac import SAC
@@ -45,8 +45,12 @@ def decide(guard, critic, recovery):
     obs = jnp.linspace(-2.0, 2.0, COUNT)[:, None]
     proposed = jnp.linspace(-1.0, 1.0, COUNT)[:, None]
     keys = jax.random.split(jax.random.key(0), COUNT)
-    select = functools.partial(guard.select_action, guard.init(), critic, recovery)
-    decisions = jax.vmap(lambda o, a, key: select(o, a, never_ask, key=key))(obs, proposed, keys)
+
+    def select(one_obs: jax.Array, action: jax.Array, key: jax.Array) -> Decision:
+        situation = Situation(critic, recovery, one_obs, action, never_ask)
+        return guard.select_action(guard.init(), situation, key=key)
+
+    decisions = jax.vmap(select)(obs, proposed, keys)
     return proposed, decisions
 
 
@@ -111,10 +115,11 @@ def test_terms_are_zero_and_nothing_is_dual(kind):
     guard = guard_of(kind)
     state = guard.init()
     assert jax.tree.leaves(state) == []
-    for term in (guard.actor_term, guard.reward_term):
-        np.testing.assert_array_equal(term(state, CERTAIN, ROWS.obs, ROWS.action), np.zeros(4))
-    assert guard.risk_term(CERTAIN, ROWS) == 0.0
-    assert guard.update(state, CERTAIN, ROWS) is state
+    rows = (state, CERTAIN, ROWS.obs, ROWS.action)
+    np.testing.assert_array_equal(guard.actor_term(*rows), np.zeros(4))
+    np.testing.assert_array_equal(guard.reward_term(*rows, ROWS.cost), np.zeros(4))
+    assert guard.risk_term(CERTAIN, ROWS, jnp.zeros((4, 1))) == 0.0
+    assert guard.update(state, CERTAIN, ROWS) == (state, {})
 
 
 @pytest.mark.parametrize("kind", [NoGuard, RecoveryRL])
@@ -125,12 +130,14 @@ def test_zero_terms_leave_sac_bit_for_bit_as_it_is(kind):
     state = jax.eval_shape(lambda: sac.init(key=key))
     batch = TaskBatch(ROWS.obs, ROWS.action, ROWS.cost, ROWS.next_obs, ROWS.terminated)
 
-    def term_of(method):
-        return lambda obs, action: method(guard.init(), CERTAIN, obs, action)
-
     def guarded(state, batch):
-        terms = {name: term_of(getattr(guard, name)) for name in ("actor_term", "reward_term")}
-        return sac.update(state, batch, key=key, **terms)
+        def actor_term(obs, action):
+            return guard.actor_term(guard.init(), CERTAIN, obs, action)
+
+        def reward_term(obs, action):
+            return guard.reward_term(guard.init(), CERTAIN, obs, action, ROWS.cost)
+
+        return sac.update(state, batch, key=key, actor_term=actor_term, reward_term=reward_term)
 
     plain = jax.make_jaxpr(lambda state, batch: sac.update(state, batch, key=key))(state, batch)
     assert str(jax.make_jaxpr(guarded)(state, batch)) == str(plain)

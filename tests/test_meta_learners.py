@@ -273,7 +273,7 @@ def train(learner, state, shape: tuple[int, ...]):
         action = jax.random.uniform(key, (*shape, 1), minval=-1.0, maxval=1.0)
         zeros = jnp.zeros((*shape, 1))
         cost = (sign.reshape(-1, *(1,) * len(shape[1:])) * action[..., 0] > 0.0).astype(jnp.float32)
-        return RiskBatch(zeros, action, cost, zeros, zeros, jnp.ones(shape))
+        return RiskBatch(zeros, action, cost, zeros, zeros, jnp.ones(shape), zeros)
 
     def body(number, state):
         key_sign, key_support, key_query = jax.random.split(jax.random.fold_in(KEY, number), 3)
@@ -295,7 +295,7 @@ def risk_by_sign(critic: RiskCritic) -> jax.Array:
 
     def adapted(sign: jax.Array) -> jax.Array:
         cost = (sign * action[None, :, 0] > 0.0).astype(jnp.float32)
-        support = RiskBatch(zeros, action[None], cost, zeros, zeros, ones)
+        support = RiskBatch(zeros, action[None], cost, zeros, zeros, ones, zeros)
         return ask(inner_loop(critic, constant_step_sizes(critic, 4.0), support, RISK))
 
     return jnp.concatenate([ask(critic)[None], jax.vmap(adapted)(jnp.array([1.0, -1.0]))])

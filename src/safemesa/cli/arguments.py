@@ -13,7 +13,7 @@ import tyro
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
-from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
+from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class Settings:
 
     data: DataConfig = field(default_factory=DataConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
+    guard_settings: GuardConfig = field(default_factory=GuardConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)

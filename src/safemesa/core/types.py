@@ -32,7 +32,8 @@ class RiskBatch(NamedTuple):
 
     Observations are already normalised and actions already scaled to [-1, 1]. `next_action` is the
     action of the policy whose risk is learned: a draw of the reference policy or the logged action
-    in Phases 1 and 2, a draw of the task policy in Phase 3.
+    in Phases 1 and 2, a draw of the task policy in Phase 3. `policy_action` is a draw at `obs` that
+    some guards need: of the uniform policy in Phases 1 and 2, of the task policy in Phase 3.
     """
 
     obs: Float[Array, "... obs"]
@@ -41,6 +42,7 @@ class RiskBatch(NamedTuple):
     next_obs: Float[Array, "... obs"]
     next_action: Float[Array, "... act"]
     terminated: Float[Array, "..."]
+    policy_action: Float[Array, "... act"]
 
 
 class TaskBatch(NamedTuple):

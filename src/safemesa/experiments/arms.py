@@ -38,6 +38,25 @@ def _learned_rates(config: RunConfig) -> RunConfig:
     return replace(config, meta=replace(config.meta, inner_rate=0.1))
 
 
+def _without_adaptation(config: RunConfig) -> RunConfig:
+    """The prior itself goes to Phase 3."""
+    return replace(config, adapt=replace(config.adapt, steps=0))
+
+
+def _frozen(config: RunConfig) -> RunConfig:
+    """Phase 3 asks the risk model and does not train it."""
+    return replace(config, deploy=replace(config.deploy, learn_risk=False))
+
+
+def _long_test_log(config: RunConfig) -> RunConfig:
+    """As many rows of the new robot as of a training robot, and steps enough to use them."""
+    return replace(
+        config,
+        data=replace(config.data, test_transitions=config.data.train_transitions),
+        adapt=replace(config.adapt, steps=config.adapt.scratch_steps),
+    )
+
+
 _ARMS = (
     Arm(
         name="mesa",
@@ -83,7 +102,55 @@ _ARMS = (
         guard="none",
         summary="SAC that ignores constraints",
     ),
+    Arm(
+        name="reward_penalty",
+        title="Reward Penalty",
+        meta_learner="scratch",
+        guard="penalty",
+        summary="SAC whose reward pays for violations; no critic",
+    ),
+    Arm(
+        name="mesa_no_adapt",
+        title="MESA (no adaptation)",
+        meta_learner="maml",
+        guard="recovery_rl",
+        summary="MESA whose prior goes to Phase 3 as it is; it learns on there",
+        change=_without_adaptation,
+    ),
+    Arm(
+        name="mesa_frozen",
+        title="MESA (frozen)",
+        meta_learner="maml",
+        guard="recovery_rl",
+        summary="MESA whose risk model learns nothing in Phase 3",
+        change=_frozen,
+    ),
+    Arm(
+        name="oracle",
+        title="Oracle log",
+        meta_learner="maml",
+        guard="recovery_rl",
+        summary="MESA with a test log as large as a training log: what more data could give",
+        change=_long_test_log,
+    ),
 )
+
+_META_LEARNER_TITLES = {
+    "maml": "MAML",
+    "meta_sgd": "Meta-SGD",
+    "multitask": "Multi-Task",
+    "scratch": "Scratch",
+}
+_GUARD_TITLES = {
+    "recovery_rl": "Recovery RL",
+    "lagrangian": "Lagrangian",
+    "sqrl": "SQRL",
+    "rcpo": "RCPO",
+    "csc": "CSC",
+    "penalty": "reward penalty",
+    "none": "no guard",
+}
+"""A combination with a name that is not here, such as one of your own, is called by that name."""
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ARMS}
 
@@ -98,8 +165,14 @@ def find_arm(name: str) -> Arm:
         return ARMS[name]
     meta_learner, plus, guard = name.partition("+")
     if plus:
+        learner_title = _META_LEARNER_TITLES.get(meta_learner, meta_learner)
+        guard_title = _GUARD_TITLES.get(guard, guard)
         return Arm(
-            name=name, title=name, meta_learner=meta_learner, guard=guard, summary="a combination"
+            name=name,
+            title=f"{learner_title} + {guard_title}",
+            meta_learner=meta_learner,
+            guard=guard,
+            summary=f"the meta-learner {meta_learner} behind the guard {guard}",
         )
     close = difflib.get_close_matches(name, ARMS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -1,19 +1,21 @@
 """What a guard is: how a safety critic is used in Phase 3.
 
 A new guard is one final class in one file of this folder: subclass `AbstractGuard`, register it by
-name, import it in `guards/__init__.py`. All methods are pure and work on one run; `risk` functions
-take normalised observations.
+name, import it in `guards/__init__.py` (or register it from your own code: docs/add_a_guard.md).
+All methods are pure and work on one run; `risk_obs` are normalised observations.
 """
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from safemesa.core.types import Key, PyTree, RiskBatch
-from safemesa.learners.config import RiskConfig
+from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
+from safemesa.learners.config import GuardConfig, RiskConfig
+from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.policies import DeterministicPolicy
 
@@ -21,41 +23,51 @@ Propose = Callable[[Key], Float[Array, " act"]]
 """Draws an action of the task policy (uniform during warm-up) at the current observation."""
 
 
+class Situation(NamedTuple):
+    """What the task policy wants to do, and whom a guard may ask about it."""
+
+    critic: RiskCritic
+    recovery: DeterministicPolicy
+    risk_obs: Float[Array, " obs"]
+    proposed: Float[Array, " act"]
+    """The task policy's action, in [-1, 1]."""
+    propose: Propose
+    """Draws further ones."""
+
+
 class Decision(NamedTuple):
-    """What is executed. `risk` is the critic's value of the proposal (0 where none is asked)."""
+    """What is executed, and what of it the task learner remembers."""
 
     action: Float[Array, " act"]
+    """Runs, and enters the safety critic's data."""
+    task_action: Float[Array, " act"]
+    """Enters SAC's data: the proposal where the guard relabels, otherwise `action` again."""
     risk: Float[Array, ""]
+    """The critic's value of the proposal; 0 where none is asked."""
     intervened: Bool[Array, ""]
+    """Whether the proposal was refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractGuard(abc.ABC):
-    """A use of the critic. Subclasses are frozen dataclasses with the field `config`."""
+    """A use of the critic. Subclasses are frozen dataclasses, without fields or with defaults.
+
+    Every guard says what is executed; all else is nothing unless it is overridden.
+    """
 
     config: RiskConfig
-    uses_risk: ClassVar[bool]
+    settings: GuardConfig = field(default_factory=GuardConfig)
+    uses_risk: ClassVar[bool] = True
     """False when Phase 3 needs no risk model at all."""
 
     @abc.abstractmethod
-    def init(self) -> PyTree:
-        """Dual variables and the like; an empty tuple if there are none."""
-
-    @abc.abstractmethod
-    def select_action(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        recovery: DeterministicPolicy,
-        risk_obs: Float[Array, " obs"],
-        proposed: Float[Array, " act"],
-        propose: Propose,
-        *,
-        key: Key,
-    ) -> Decision:
+    def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
         """Chooses the executed action in [-1, 1], given the task policy's proposal."""
 
-    @abc.abstractmethod
+    def init(self) -> PyTree:
+        """Dual variables and the like; an empty tuple if there are none."""
+        return ()
+
     def actor_term(
         self,
         state: PyTree,
@@ -63,22 +75,44 @@ class AbstractGuard(abc.ABC):
         risk_obs: Float[Array, "batch obs"],
         action: Float[Array, "batch act"],
     ) -> Float[Array, " batch"]:
-        """Added to SAC's actor loss, per row."""
+        """Added to SAC's actor loss, per row; `action` is the actor's own, with its gradient."""
+        del state, critic, action
+        return jnp.zeros(risk_obs.shape[0])
 
-    @abc.abstractmethod
     def reward_term(
         self,
         state: PyTree,
         critic: RiskCritic,
         risk_obs: Float[Array, "batch obs"],
         action: Float[Array, "batch act"],
+        cost: Float[Array, " batch"],
     ) -> Float[Array, " batch"]:
-        """Added to the target of SAC's critics, per row."""
+        """Added to the target of SAC's critics, per row; `action` is `Decision.task_action`."""
+        del state, critic, action, cost
+        return jnp.zeros(risk_obs.shape[0])
 
-    @abc.abstractmethod
-    def risk_term(self, critic: RiskCritic, batch: RiskBatch) -> Float[Array, ""]:
-        """Added to the safety loss in all phases."""
+    def risk_term(
+        self, critic: RiskCritic, batch: RiskBatch, logits: Float[Array, "batch members"]
+    ) -> Float[Array, ""]:
+        """Added to the safety loss in all phases, in Phase 1 to the inner and to the outer one.
 
-    @abc.abstractmethod
-    def update(self, state: PyTree, critic: RiskCritic, batch: RiskBatch) -> PyTree:
-        """Moves dual variables after each update of the critic."""
+        `logits` are the critic's at the rows of the batch.
+        """
+        return no_risk_term(critic, batch, logits)
+
+    def update(self, state: PyTree, critic: RiskCritic, batch: RiskBatch) -> tuple[PyTree, Metrics]:
+        """Moves dual variables after each update of the critic, and reports them."""
+        del critic, batch
+        return state, {}
+
+
+def let_run(situation: Situation) -> Decision:
+    """The proposal, whatever its risk."""
+    risk = situation.critic(situation.risk_obs, situation.proposed)
+    return Decision(situation.proposed, situation.proposed, risk, jnp.zeros((), bool))
+
+
+def let_run_unasked(situation: Situation) -> Decision:
+    """The proposal, without a critic."""
+    zero = jnp.zeros(())
+    return Decision(situation.proposed, situation.proposed, zero, jnp.zeros((), bool))

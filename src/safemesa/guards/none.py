@@ -3,15 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
-
-from safemesa.core.types import Key, PyTree, RiskBatch
-from safemesa.guards.base import AbstractGuard, Decision, Propose
+from safemesa.core.types import Key, PyTree
+from safemesa.guards.base import AbstractGuard, Decision, Situation, let_run_unasked
 from safemesa.guards.registry import guards
-from safemesa.learners.risk import no_risk_term
-from safemesa.networks.critics import RiskCritic
-from safemesa.networks.policies import DeterministicPolicy
 
 
 @final
@@ -22,52 +16,7 @@ class NoGuard(AbstractGuard):
 
     uses_risk: ClassVar[bool] = False
 
-    def init(self) -> PyTree:
-        """No dual variables."""
-        return ()
-
-    def select_action(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        recovery: DeterministicPolicy,
-        risk_obs: Float[Array, " obs"],
-        proposed: Float[Array, " act"],
-        propose: Propose,
-        *,
-        key: Key,
-    ) -> Decision:
+    def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
         """The proposal."""
-        del state, critic, recovery, risk_obs, propose, key
-        return Decision(proposed, jnp.zeros(()), jnp.zeros((), bool))
-
-    def actor_term(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        risk_obs: Float[Array, "batch obs"],
-        action: Float[Array, "batch act"],
-    ) -> Float[Array, " batch"]:
-        """Nothing."""
-        del state, critic, action
-        return jnp.zeros(risk_obs.shape[0])
-
-    def reward_term(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        risk_obs: Float[Array, "batch obs"],
-        action: Float[Array, "batch act"],
-    ) -> Float[Array, " batch"]:
-        """Nothing."""
-        del state, critic, action
-        return jnp.zeros(risk_obs.shape[0])
-
-    def risk_term(self, critic: RiskCritic, batch: RiskBatch) -> Float[Array, ""]:
-        """Nothing."""
-        return no_risk_term(critic, batch)
-
-    def update(self, state: PyTree, critic: RiskCritic, batch: RiskBatch) -> PyTree:
-        """Nothing to move."""
-        del critic, batch
-        return state
+        del state, key
+        return let_run_unasked(situation)

@@ -1,78 +1,37 @@
 """Recovery RL: the recovery policy takes over where the task policy's action is too risky."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from safemesa.core.types import Key, PyTree, RiskBatch
-from safemesa.guards.base import AbstractGuard, Decision, Propose
+from safemesa.core.types import Key, PyTree
+from safemesa.guards.base import AbstractGuard, Decision, Situation
 from safemesa.guards.registry import guards
-from safemesa.learners.risk import no_risk_term
-from safemesa.networks.critics import RiskCritic
-from safemesa.networks.policies import DeterministicPolicy
 
 
 @final
 @guards.register("recovery_rl")
 @dataclass(frozen=True, kw_only=True)
 class RecoveryRL(AbstractGuard):
-    """Thananjeyan et al. 2021; MESA section 2.3. The task learner itself is unchanged."""
+    """Thananjeyan et al. 2021, section 4; MESA section 2.3.
 
-    uses_risk: ClassVar[bool] = True
+    The task learner's losses are unchanged; it remembers its own proposal in place of the recovery
+    action that ran ("action relabelling").
 
-    def init(self) -> PyTree:
-        """No dual variables."""
-        return ()
+    Differences from the published code: the recovery policy is deterministic with a fixed
+    exploration noise, there it is a Gaussian with a learned standard deviation; one critic by
+    default (`risk.critics`), there the maximum of two.
+    """
 
-    def select_action(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        recovery: DeterministicPolicy,
-        risk_obs: Float[Array, " obs"],
-        proposed: Float[Array, " act"],
-        propose: Propose,
-        *,
-        key: Key,
-    ) -> Decision:
+    def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
         """The proposal if `Q_risk <= risk_limit`, otherwise a noisy recovery action."""
-        del state, propose
-        risk = critic(risk_obs, proposed)
+        del state
+        proposed = situation.proposed
+        risk = situation.critic(situation.risk_obs, proposed)
         intervened = risk > self.config.risk_limit
         noise = self.config.recovery_noise * jax.random.normal(key, proposed.shape)
-        escape = jnp.clip(recovery(risk_obs) + noise, -1.0, 1.0)
-        return Decision(jnp.where(intervened, escape, proposed), risk, intervened)
-
-    def actor_term(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        risk_obs: Float[Array, "batch obs"],
-        action: Float[Array, "batch act"],
-    ) -> Float[Array, " batch"]:
-        """Nothing: the task policy learns from relabelled actions instead."""
-        del state, critic, action
-        return jnp.zeros(risk_obs.shape[0])
-
-    def reward_term(
-        self,
-        state: PyTree,
-        critic: RiskCritic,
-        risk_obs: Float[Array, "batch obs"],
-        action: Float[Array, "batch act"],
-    ) -> Float[Array, " batch"]:
-        """Nothing."""
-        del state, critic, action
-        return jnp.zeros(risk_obs.shape[0])
-
-    def risk_term(self, critic: RiskCritic, batch: RiskBatch) -> Float[Array, ""]:
-        """Nothing."""
-        return no_risk_term(critic, batch)
-
-    def update(self, state: PyTree, critic: RiskCritic, batch: RiskBatch) -> PyTree:
-        """Nothing to move."""
-        del critic, batch
-        return state
+        escape = jnp.clip(situation.recovery(situation.risk_obs) + noise, -1.0, 1.0)
+        action = jnp.where(intervened, escape, proposed)
+        return Decision(action, proposed, risk, intervened)

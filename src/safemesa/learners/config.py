@@ -67,6 +67,39 @@ class RiskConfig:
             raise ConfigurationError(f"risk loss is {self.loss!r}; expected 'mse' or 'bce'.")
 
 
+MULTIPLIER_RANGE = (1e-6, 1e6)
+"""Dual variables stay within: one that is always pushed the same way would overflow."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """What guards can be told beside the risk limit; each reads the fields that concern it."""
+
+    actor_multiplier: float = 100.0
+    """Lagrangian, SQRL, CSC: where the weight of risk in the actor's loss starts."""
+    reward_multiplier: float = 100.0
+    """RCPO: where the weight of risk in the reward starts."""
+    multiplier_rate: float = 3e-4
+    """Adam rate of the logarithm of either multiplier; 0 keeps it where it starts."""
+    violation_penalty: float = 1_000.0
+    """Reward penalty: what a violation costs."""
+    samples: int = 100
+    """SQRL, CSC: actions that are drawn before the least risky of them runs."""
+    conservatism: float = 0.05
+    """CSC: weight `alpha_c` of the conservative term of the safety loss."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        low, high = MULTIPLIER_RANGE
+        for name in ("actor_multiplier", "reward_multiplier"):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)}; expected {low:g} to {high:g}."
+                )
+        require_at_least(self, 0.0, "multiplier_rate", "violation_penalty", "conservatism")
+        require_at_least(self, 2, "samples")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetaConfig:
     """Phase 1. Each meta-learner reads the fields that concern it."""

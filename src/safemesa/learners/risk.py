@@ -20,13 +20,19 @@ from safemesa.learners.optimiser import Adam
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.policies import DeterministicPolicy
 
-RiskTerm = Callable[[RiskCritic, RiskBatch], Float[Array, ""]]
-"""A guard's addition to the safety loss, in all phases (for example CSC's conservatism)."""
+RiskTerm = Callable[[RiskCritic, RiskBatch, Float[Array, "batch members"]], Float[Array, ""]]
+"""A guard's addition to the safety loss, in all phases (for example CSC's conservatism).
+
+It is called with the critic, the batch, and the critic's logits at the rows of the batch, which
+the loss has computed anyway.
+"""
 
 
-def no_risk_term(critic: RiskCritic, batch: RiskBatch) -> Float[Array, ""]:
+def no_risk_term(
+    critic: RiskCritic, batch: RiskBatch, logits: Float[Array, "batch members"]
+) -> Float[Array, ""]:
     """The addition of a guard that does not change the safety loss."""
-    del critic, batch
+    del critic, batch, logits
     return jnp.zeros(())
 
 
@@ -42,16 +48,23 @@ def risk_target(critic: RiskCritic, batch: RiskBatch, gamma_risk: float) -> Floa
 
 
 def risk_loss(
-    critic: RiskCritic, batch: RiskBatch, target: Float[Array, " batch"], kind: str = "mse"
+    critic: RiskCritic,
+    batch: RiskBatch,
+    target: Float[Array, " batch"],
+    kind: str = "mse",
+    risk_term: RiskTerm = no_risk_term,
 ) -> Float[Array, ""]:
-    """Mean over the batch and sum over members of the squared error or the cross-entropy."""
+    """Mean over the batch and sum over members of the squared error or the cross-entropy.
+
+    To which a guard's `risk_term` is added.
+    """
     logits = jax.vmap(critic.logits)(batch.obs, batch.action)
     label = target[:, None]
     if kind == "bce":
         losses = jax.nn.softplus(logits) - label * logits
     else:
         losses = jnp.square(jax.nn.sigmoid(logits) - label)
-    return jnp.sum(jnp.mean(losses, axis=0))
+    return jnp.sum(jnp.mean(losses, axis=0)) + risk_term(critic, batch, logits)
 
 
 def recovery_loss(
@@ -133,7 +146,7 @@ class RiskLearner:
         target = risk_target(state.target_critic, batch, self.config.gamma_risk)
 
         def loss_of(critic: RiskCritic) -> Float[Array, ""]:
-            return risk_loss(critic, batch, target, self.config.loss) + risk_term(critic, batch)
+            return risk_loss(critic, batch, target, self.config.loss, risk_term)
 
         loss, grads = jax.value_and_grad(loss_of)(state.critic)
         critic, critic_optimiser = self.optimiser.step(state.critic, grads, state.critic_optimiser)

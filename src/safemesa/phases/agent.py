@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.replay import Replay, RowLayout, sample_positions, size
-from safemesa.guards import AbstractGuard
+from safemesa.guards import AbstractGuard, Situation
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
@@ -29,7 +29,10 @@ class AgentState(eqx.Module):
 
 
 class Act(NamedTuple):
-    """Actions in [-1, 1]. `risk` belongs to the proposal, `executed_risk` to the action."""
+    """Actions in [-1, 1]. `risk` belongs to the proposal, `executed_risk` to the action.
+
+    `proposed` is what SAC remembers: see `safemesa.guards.Decision.task_action`.
+    """
 
     proposed: Float[Array, " act"]
     action: Float[Array, " act"]
@@ -94,27 +97,30 @@ class Agent:
         """Draws the task policy's action (uniform in the warm-up) and lets the guard decide."""
         key_task, key_uniform, key_guard = jax.random.split(key, 3)
         task_obs, risk_obs = self.task_obs(state, obs), state.normaliser(obs)
-        uniform = jax.random.uniform(
-            key_uniform, (self.spaces.action_size,), jnp.float32, minval=-1.0, maxval=1.0
-        )
-
-        def propose(draw_key: Key) -> Float[Array, " act"]:
-            return jnp.where(warmup, uniform, state.sac.policy.sample(task_obs, key=draw_key)[0])
-
-        proposed = propose(key_task)
         critic = state.risk.critic
-        decision = self.guard.select_action(
-            state.guard,
-            critic,
-            state.risk.recovery.policy,
-            risk_obs,
-            proposed,
-            propose,
-            key=key_guard,
+
+        def draw(key_policy: Key, key_warmup: Key) -> Float[Array, " act"]:
+            uniform = jax.random.uniform(
+                key_warmup, (self.spaces.action_size,), jnp.float32, minval=-1.0, maxval=1.0
+            )
+            return jnp.where(warmup, uniform, state.sac.policy.sample(task_obs, key=key_policy)[0])
+
+        situation = Situation(
+            critic=critic,
+            recovery=state.risk.recovery.policy,
+            risk_obs=risk_obs,
+            proposed=draw(key_task, key_uniform),
+            propose=lambda key_draw: draw(*jax.random.split(key_draw)),
         )
+        decision = self.guard.select_action(state.guard, situation, key=key_guard)
         asked = self.guard.uses_risk
-        executed_risk = critic(risk_obs, decision.action) if asked else jnp.zeros(())
-        return Act(proposed, decision.action, decision.risk, executed_risk, decision.intervened)
+        return Act(
+            proposed=decision.task_action,
+            action=decision.action,
+            risk=decision.risk,
+            executed_risk=critic(risk_obs, decision.action) if asked else jnp.zeros(()),
+            intervened=decision.intervened,
+        )
 
     def learn(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
@@ -139,15 +145,20 @@ class Agent:
             batch,
             key=key_sac,
             actor_term=lambda _, action: guard.actor_term(state.guard, critic, risk_obs, action),
-            reward_term=lambda _, action: guard.reward_term(state.guard, critic, risk_obs, action),
+            reward_term=lambda _, action: guard.reward_term(
+                state.guard, critic, risk_obs, action, columns["cost"]
+            ),
         )
         if not guard.uses_risk:
             return AgentState(sac, state.risk, state.guard, state.normaliser), metrics
         rows = self._risk_rows(replay, violations, key_risk_rows)
         risk_batch = self._risk_batch(state, sac.policy, replay.rows[rows], key_next)
-        risk, risk_metrics = self.risk.update(state.risk, risk_batch, guard.risk_term)
-        duals = guard.update(state.guard, risk.critic, risk_batch)
-        return AgentState(sac, risk, duals, state.normaliser), metrics | risk_metrics
+        risk = state.risk
+        if self.config.learn_risk:
+            risk, risk_metrics = self.risk.update(risk, risk_batch, guard.risk_term)
+            metrics |= risk_metrics
+        duals, dual_metrics = guard.update(state.guard, risk.critic, risk_batch)
+        return AgentState(sac, risk, duals, state.normaliser), metrics | dual_metrics
 
     def median_violation_logit(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
@@ -193,16 +204,22 @@ class Agent:
     ) -> RiskBatch:
         """Bootstraps with the task policy, whose risk the critic follows in Phase 3."""
         columns = self.layout.unpack(rows)
-        next_task_obs = self.task_obs(state, columns["next_obs"])
-        keys = jax.random.normal(key, (rows.shape[0], self.spaces.action_size), jnp.float32)
-        next_action, _ = jax.vmap(
-            lambda obs, noise: policy.squash(policy.distribution(obs), noise)
-        )(next_task_obs, keys)
+        noise_next, noise_now = jax.random.normal(
+            key, (2, rows.shape[0], self.spaces.action_size), jnp.float32
+        )
+
+        def actions_at(
+            obs: Float[Array, "batch obs"], noise: Float[Array, "batch act"]
+        ) -> Float[Array, "batch act"]:
+            squashed = jax.vmap(lambda one, z: policy.squash(policy.distribution(one), z)[0])
+            return squashed(self.task_obs(state, obs), noise)
+
         return RiskBatch(
             obs=state.normaliser(columns["obs"]),
             action=columns["action"],
             cost=columns["cost"],
             next_obs=state.normaliser(columns["next_obs"]),
-            next_action=next_action,
+            next_action=actions_at(columns["next_obs"], noise_next),
             terminated=columns["terminated"],
+            policy_action=actions_at(columns["obs"], noise_now),
         )

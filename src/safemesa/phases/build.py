@@ -43,7 +43,7 @@ def build_learners(config: RunConfig, spaces: Spaces) -> Learners:
     rate = config.risk.learning_rate
     return Learners(
         meta=meta_learners[config.meta_learner](config=config.meta, risk=config.risk),
-        guard=guards[config.guard](config=config.risk),
+        guard=guards[config.guard](config=config.risk, settings=config.guard_settings),
         sac=SAC(config=config.sac, obs_size=spaces.obs_size, action_size=spaces.action_size),
         prior_recovery=risk_learner(1.0, config.meta.recovery_rate),
         adaptation=risk_learner(config.adapt.target_rate, rate),

@@ -12,6 +12,7 @@ from typing import Any
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.learners.config import (
+    GuardConfig,
     MetaConfig,
     RiskConfig,
     SACConfig,
@@ -79,6 +80,8 @@ class DeployConfig:
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
     keep_test_log: bool = True
     """Keep the test log in the safety critic's replay."""
+    learn_risk: bool = True
+    """Go on training critic and recovery policy; without it they stay as Phase 2 left them."""
     chunk_steps: int = 500
     """Environment steps between checkpoints and progress reports."""
 
@@ -115,6 +118,7 @@ class RunConfig:
     guard: str = "recovery_rl"
     data: DataConfig = field(default_factory=DataConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
+    guard_settings: GuardConfig = field(default_factory=GuardConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)

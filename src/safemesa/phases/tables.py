@@ -43,8 +43,8 @@ class LogTable(eqx.Module):
     def batch(self, index: Int[Array, "..."], *, key: Key) -> RiskBatch:
         """Gathers rows; where no next action is logged, a uniform one is drawn."""
         columns = self.layout.unpack(self.rows[index])
-        drawn = jax.random.uniform(
-            key, columns["next_action"].shape, jnp.float32, minval=-1.0, maxval=1.0
+        following, now = jax.random.uniform(
+            key, (2, *columns["next_action"].shape), jnp.float32, minval=-1.0, maxval=1.0
         )
         logged = columns["next_action_logged"][..., None] > 0.5
         return RiskBatch(
@@ -52,8 +52,9 @@ class LogTable(eqx.Module):
             action=columns["action"],
             cost=columns["cost"],
             next_obs=columns["next_obs"],
-            next_action=jnp.where(logged, columns["next_action"], drawn),
+            next_action=jnp.where(logged, columns["next_action"], following),
             terminated=columns["terminated"],
+            policy_action=now,
         )
 
 

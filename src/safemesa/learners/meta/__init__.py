@@ -4,7 +4,9 @@ from safemesa.learners.meta.base import (
     AbstractMetaLearner as AbstractMetaLearner,
     BatchPlan as BatchPlan,
     MetaState as MetaState,
+    constant_step_sizes as constant_step_sizes,
     inner_loop as inner_loop,
+    outer_optimiser as outer_optimiser,
 )
 from safemesa.learners.meta.maml import MAML as MAML
 from safemesa.learners.meta.meta_sgd import MetaSGD as MetaSGD

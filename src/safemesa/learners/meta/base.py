@@ -1,7 +1,8 @@
 """What a meta-learner is, and the inner loop that Phases 1 and 2 share.
 
 A new meta-learner is one final class in one file of this folder: subclass `AbstractMetaLearner`,
-register it by name, import it in `learners/meta/__init__.py`.
+register it by name, import it in `learners/meta/__init__.py` (or register it from your own code:
+docs/add_a_meta_learner.md).
 """
 
 import abc
@@ -44,26 +45,35 @@ class MetaState(eqx.Module):
 class AbstractMetaLearner(abc.ABC):
     """A way to learn a safety critic from several tasks and to specialise it to one of them.
 
-    Subclasses are frozen dataclasses with the two fields below; `update` is pure.
+    Subclasses are frozen dataclasses with the two fields below; `update` is pure. What a subclass
+    does not override is MAML's.
     """
 
     config: MetaConfig
     risk: RiskConfig
-    uses_training_logs: ClassVar[bool]
+    uses_training_logs: ClassVar[bool] = True
     """False for learners that start Phase 2 from fresh networks."""
 
     @property
-    @abc.abstractmethod
     def inner_steps(self) -> int:
-        """Inner gradient steps that this learner takes first in Phase 2."""
+        """Inner gradient steps that this learner takes first in Phase 2: as many as in Phase 1."""
+        return self.config.inner_steps
 
-    @abc.abstractmethod
     def plan(self, tasks: int) -> BatchPlan:
-        """The rows of one outer step, given the number of training tasks."""
+        """The rows of an outer step: of K distinct tasks, support and query from disjoint rows."""
+        config = self.config
+        return BatchPlan(
+            min(config.tasks, tasks),
+            True,
+            config.inner_steps,
+            config.support_batch,
+            config.query_batch,
+        )
 
-    @abc.abstractmethod
     def init(self, critic: RiskCritic) -> MetaState:
-        """State before the first outer step."""
+        """State before the first outer step: Adam moments at zero, inner rates at their start."""
+        rates = constant_step_sizes(critic, self.config.inner_rate)
+        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None)
 
     @abc.abstractmethod
     def update(
@@ -86,7 +96,7 @@ def critic_gradient(
     target = risk_target(critic, batch, risk.gamma_risk)
 
     def loss_of(candidate: RiskCritic) -> Float[Array, ""]:
-        return risk_loss(candidate, batch, target, risk.loss) + risk_term(candidate, batch)
+        return risk_loss(candidate, batch, target, risk.loss, risk_term)
 
     return jax.value_and_grad(loss_of)(critic)
 
@@ -145,7 +155,7 @@ def adapted_loss(
         critic, log_step_sizes, support, risk, first_order=config.first_order, risk_term=risk_term
     )
     target = risk_target(adapted, query, risk.gamma_risk)
-    return risk_loss(adapted, query, target, risk.loss) + risk_term(adapted, query)
+    return risk_loss(adapted, query, target, risk.loss, risk_term)
 
 
 def mean_over_tasks(

@@ -1,7 +1,7 @@
 """Model-agnostic meta-learning of the safety critic (Finn et al. 2017; MESA Algorithm 1)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import jax
 from jaxtyping import Array, Float
@@ -9,10 +9,8 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Metrics, RiskBatch
 from safemesa.learners.meta.base import (
     AbstractMetaLearner,
-    BatchPlan,
     MetaState,
     adapted_loss,
-    constant_step_sizes,
     mean_over_tasks,
     outer_optimiser,
 )
@@ -26,29 +24,6 @@ from safemesa.networks.critics import RiskCritic
 @dataclass(frozen=True, kw_only=True)
 class MAML(AbstractMetaLearner):
     """One fixed inner rate; exact second order, or first order with `config.first_order`."""
-
-    uses_training_logs: ClassVar[bool] = True
-
-    @property
-    def inner_steps(self) -> int:
-        """As many as in Phase 1."""
-        return self.config.inner_steps
-
-    def plan(self, tasks: int) -> BatchPlan:
-        """K distinct tasks with disjoint support and query rows."""
-        config = self.config
-        return BatchPlan(
-            min(config.tasks, tasks),
-            True,
-            config.inner_steps,
-            config.support_batch,
-            config.query_batch,
-        )
-
-    def init(self, critic: RiskCritic) -> MetaState:
-        """Adam moments at zero; the inner rate is a constant."""
-        rates = constant_step_sizes(critic, self.config.inner_rate)
-        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None)
 
     def update(
         self,

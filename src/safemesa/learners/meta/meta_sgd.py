@@ -1,7 +1,7 @@
 """Meta-SGD: MAML that also learns its inner rates, one per tensor (Li et al. 2017)."""
 
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, replace
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,8 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Metrics, PyTree, RiskBatch
 from safemesa.learners.meta.base import (
     AbstractMetaLearner,
-    BatchPlan,
     MetaState,
     adapted_loss,
-    constant_step_sizes,
     mean_over_tasks,
     outer_optimiser,
 )
@@ -29,24 +27,6 @@ from safemesa.networks.critics import RiskCritic
 class MetaSGD(AbstractMetaLearner):
     """Inner rates are exponentials of learned numbers, so they stay positive."""
 
-    uses_training_logs: ClassVar[bool] = True
-
-    @property
-    def inner_steps(self) -> int:
-        """As many as in Phase 1, at the learned rates."""
-        return self.config.inner_steps
-
-    def plan(self, tasks: int) -> BatchPlan:
-        """K distinct tasks with disjoint support and query rows."""
-        config = self.config
-        return BatchPlan(
-            min(config.tasks, tasks),
-            True,
-            config.inner_steps,
-            config.support_batch,
-            config.query_batch,
-        )
-
     @property
     def step_size_optimiser(self) -> Adam:
         """Works on the logarithms of the rates."""
@@ -54,9 +34,9 @@ class MetaSGD(AbstractMetaLearner):
 
     def init(self, critic: RiskCritic) -> MetaState:
         """All rates start at `config.inner_rate`."""
-        rates = constant_step_sizes(critic, self.config.inner_rate)
-        optimiser = outer_optimiser(self.config).init(critic)
-        return MetaState(critic, rates, optimiser, self.step_size_optimiser.init(rates))
+        state = super().init(critic)
+        optimiser = self.step_size_optimiser.init(state.log_step_sizes)
+        return replace(state, step_size_optimiser=optimiser)
 
     def update(
         self,

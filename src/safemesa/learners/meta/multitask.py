@@ -1,7 +1,7 @@
 """Multi-task learning: one critic on the pooled training logs (MESA section 5, Multi-Task)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import jax
 
@@ -10,13 +10,11 @@ from safemesa.learners.meta.base import (
     AbstractMetaLearner,
     BatchPlan,
     MetaState,
-    constant_step_sizes,
     critic_gradient,
     outer_optimiser,
 )
 from safemesa.learners.meta.registry import meta_learners
 from safemesa.learners.risk import RiskTerm, no_risk_term
-from safemesa.networks.critics import RiskCritic
 
 
 @final
@@ -24,8 +22,6 @@ from safemesa.networks.critics import RiskCritic
 @dataclass(frozen=True, kw_only=True)
 class MultiTask(AbstractMetaLearner):
     """No inner loop: each row of a batch comes from a task drawn at random."""
-
-    uses_training_logs: ClassVar[bool] = True
 
     @property
     def inner_steps(self) -> int:
@@ -36,11 +32,6 @@ class MultiTask(AbstractMetaLearner):
         """One row from each of `query_batch` tasks drawn with replacement."""
         del tasks
         return BatchPlan(self.config.query_batch, False, 0, 0, 1)
-
-    def init(self, critic: RiskCritic) -> MetaState:
-        """Adam moments at zero; step sizes are not used."""
-        rates = constant_step_sizes(critic, 1.0)
-        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None)
 
     def update(
         self,

@@ -4,7 +4,7 @@ Risk settings and log sizes are Recovery RL's for its maze, from which this one 
 of training mazes and of test transitions is that of the published code.
 """
 
-from safemesa.learners.config import RiskConfig
+from safemesa.learners.config import GuardConfig, RiskConfig
 from safemesa.phases.config import DataConfig, DeployConfig, RunConfig
 from safemesa.phases.presets.sizes import reduced
 
@@ -17,6 +17,9 @@ def maze(preset: str) -> RunConfig:
             preset=preset,
             data=DataConfig(train_tasks=100, train_transitions=10_000, test_transitions=1_000),
             risk=RiskConfig(gamma_risk=0.5, risk_limit=0.15, violation_fraction=0.3),
+            guard_settings=GuardConfig(
+                actor_multiplier=100.0, reward_multiplier=50.0, violation_penalty=50.0
+            ),
             deploy=DeployConfig(episodes=500),
         )
     )

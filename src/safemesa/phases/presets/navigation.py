@@ -1,6 +1,6 @@
 """Navigation 1 and 2. Sizes of `paper`: MESA Tables 1 and 2 and section 5.1."""
 
-from safemesa.learners.config import RiskConfig
+from safemesa.learners.config import GuardConfig, RiskConfig
 from safemesa.phases.config import DataConfig, RunConfig
 from safemesa.phases.presets.sizes import reduced
 
@@ -14,6 +14,10 @@ def navigation1(preset: str) -> RunConfig:
             # The paper says 20 to 25 data sets; the published code has 24.
             data=DataConfig(train_tasks=24, train_transitions=10_000, test_transitions=100),
             risk=RiskConfig(gamma_risk=0.8, risk_limit=0.3),
+            # The published commands of Recovery RL's comparisons on this environment.
+            guard_settings=GuardConfig(
+                actor_multiplier=5_000.0, reward_multiplier=1_000.0, violation_penalty=1_000.0
+            ),
         )
     )
 
@@ -26,5 +30,8 @@ def navigation2(preset: str) -> RunConfig:
             preset=preset,
             data=DataConfig(train_tasks=25, train_transitions=10_000, test_transitions=200),
             risk=RiskConfig(gamma_risk=0.65, risk_limit=0.1),
+            guard_settings=GuardConfig(
+                actor_multiplier=1_000.0, reward_multiplier=5_000.0, violation_penalty=3_000.0
+            ),
         )
     )

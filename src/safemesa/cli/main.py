@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
     "data": ("data", "info DATA: what a dataset holds"),
+    "shield": ("shield", "export RUN | check DIR | bench DIR: the risk model on a robot"),
     "doctor": ("doctor", "is this installation sound?"),
 }
 """Verb to (module of this package, one line of help)."""

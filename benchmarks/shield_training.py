@@ -5,9 +5,9 @@
         --shields shields --out results/shield/training.jsonl
     python -m benchmarks.shield_training table results/shield/training.jsonl
 
-`prepare` learns a prior from logs of other robots, adapts it to a small log of this one, and exports
-the shield. `train` appends one line. Arms of a seed share task, agent seed and episode seeds. Needs
-the extras `bench`, and `mujoco` for cartpole.
+`prepare` learns a prior from logs of other robots, adapts it to a small log of this one, and
+exports the shield. `train` appends one line. Arms of a seed share the task and the agent's seed.
+Needs the extra `bench`, and `mujoco` for cartpole.
 """
 
 import argparse

@@ -12,13 +12,16 @@ from shields import SAFE_ACTION, SPACES, make_shield_folder, make_source
 
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
-from safemesa.phases.artefacts import save_artefact
+from safemesa.core.files import write_json
+from safemesa.phases.artefacts import RiskModel, save_artefact
+from safemesa.phases.run_folder import RunFolder
 from safemesa.shield.export import (
     ShieldOptions,
     draw_inputs,
     export_shield,
     find_source,
     reference_answers,
+    shield_tensors,
 )
 from safemesa.shield.runtime import Shield, bench, check_folder
 
@@ -168,6 +171,29 @@ def test_an_artefact_without_a_log_is_exported_for_monitoring(tmp_path: Path) ->
     assert not export_shield(found, tmp_path / "s")["shield"]["enforce"]["allowed"]
     with pytest.raises(CheckpointError):
         find_source(tmp_path)
+
+
+def test_a_run_folder_gives_its_newest_model(tmp_path: Path) -> None:
+    adapted, deployed = make_source(seed=1), make_source(seed=2)
+    run = RunFolder(tmp_path / "run")
+    write_json(run.config_file, {"config": "of a run"})
+    with pytest.raises(CheckpointError, match="no newest risk model"):
+        find_source(run.path)
+
+    def first_weights(model: RiskModel) -> np.ndarray:
+        return shield_tensors(model)["recovery.weights.0"]
+
+    notes = {"log": dict(adapted.log or {})}
+    save_artefact(run.risk_model, adapted.model, adapted.config, SPACES, notes)
+    found = find_source(run.path)
+    np.testing.assert_array_equal(first_weights(found.model), first_weights(adapted.model))
+    assert found.violations == 20
+    save_artefact(run.deployed_model, deployed.model, deployed.config, SPACES, {})
+    for which, source in (("newest", deployed), ("deployed", deployed), ("adapted", adapted)):
+        found = find_source(run.path, which)
+        np.testing.assert_array_equal(first_weights(found.model), first_weights(source.model))
+    with pytest.raises(ConfigurationError, match="expected newest, adapted or deployed"):
+        find_source(run.path, "best")
 
 
 def test_export_check_and_bench_on_the_command_line(

@@ -136,6 +136,7 @@ class Tally(gymnasium.Wrapper):
         super().__init__(env)
         self.returns: list[float] = []
         self.violations = self.successes = self.overridden = self.under_recovery = 0
+        self.steps = 0
         self._return = 0.0
 
     def reset(self, **keywords: Any) -> Any:
@@ -145,6 +146,7 @@ class Tally(gymnasium.Wrapper):
     def step(self, action: np.ndarray) -> Any:
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._return += float(reward)
+        self.steps += 1
         violated, overridden = info["cost"] > 0.5, bool(info.get("shield_overridden", False))
         self.violations += violated
         self.overridden += overridden
@@ -199,11 +201,13 @@ def train(flags: argparse.Namespace) -> None:
         "seed": flags.seed,
         "shield": flags.shield,
         "steps": flags.steps,
+        # PPO finishes its last batch of experience.
+        "steps_taken": tally.steps,
         "episodes": len(returns),
         "violations": tally.violations,
         "violations_under_recovery": tally.under_recovery,
         "successes": tally.successes,
-        "overridden_share": tally.overridden / flags.steps,
+        "overridden_share": tally.overridden / tally.steps,
         "return_mean": float(np.mean(returns)) if returns else None,
         "return_last_10": float(np.mean(returns[-10:])) if returns else None,
         "wall_s": round(time.perf_counter() - began, 1),

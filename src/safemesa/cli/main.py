@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
     "paper": ("paper", "claims: what the paper says, against finished runs"),
     "data": ("data", "info DATA: what a dataset holds"),
+    "shield": ("shield", "export RUN | check DIR | bench DIR: the risk model on a robot"),
     "doctor": ("doctor", "is this installation sound?"),
 }
 """Verb to (module of this package, one line of help)."""

@@ -184,7 +184,12 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     config = config if flags.seed is None else replace(config, seed=flags.seed)
     loop = ChunkLoop("adapt", progress=BarProgress())
     (model,) = run_adapt([config], [prior], [only], loop, steps=flags.steps)
-    notes = {"command": command_line(verb, arguments), "wall_s": loop.wall_seconds}
+    notes = {
+        "command": command_line(verb, arguments),
+        "wall_s": loop.wall_seconds,
+        # `safemesa shield export` tells the robot's user what this model has seen of that robot.
+        "log": only.log_facts(),
+    }
     save_artefact(flags.out, model, config, spaces, notes)
     print(f"Adapted to {log.transitions} transitions with {log.violations} violations.")
     print(f"Risk model: {flags.out}")

@@ -85,6 +85,18 @@ class OfflineTasks:
             )
         return self.train[0]
 
+    def log_facts(self) -> dict[str, Any]:
+        """What a shield's manifest says about the only log: counts and where it is from."""
+        log = self.only_log()
+        return {
+            "dataset": self.domain,
+            "task": log.name,
+            "transitions": log.transitions,
+            "violations": log.violations,
+            "episodes": log.episodes,
+            "provenance": dict(self.provenance),
+        }
+
     def check_spaces(self, spaces: Spaces) -> None:
         """Checks that the logs fit a domain. Horizons may differ: logs may be cut short.
 

@@ -1,0 +1,268 @@
+"""Training Stable-Baselines3 and SBX agents with and without a shield, on paired seeds.
+
+    python -m benchmarks.shield_training prepare navigation2 --seed 0 --out shields
+    python -m benchmarks.shield_training train sb3_sac navigation2 --seed 0 --shield online \
+        --shields shields --out results/shield/training.jsonl
+    python -m benchmarks.shield_training table results/shield/training.jsonl
+
+`prepare` learns a prior from logs of other robots, adapts it to a small log of this one, and
+exports the shield. `train` appends one line. Arms of a seed share the task and the agent's seed.
+Needs the extra `bench`, and `mujoco` for cartpole.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.task_log import TaskLog
+from safemesa.domains.host import AbstractHostDomain
+from safemesa.domains.registry import domain as find_domain
+from safemesa.experiments.arms import configure
+from safemesa.phases import api, collect
+from safemesa.phases.artefacts import save_artefact
+from safemesa.phases.config import RunConfig
+from safemesa.phases.run import jax_domain
+from safemesa.shield.export import ShieldOptions, export_shield, find_source
+from safemesa.shield.gym import ShieldWrapper
+from safemesa.shield.online import OnlineRisk
+from safemesa.shield.runtime import Shield
+
+AGENTS = ("sb3_sac", "sb3_ppo", "sbx_sac")
+DOMAINS = ("navigation2", "cartpole")
+ARMS = ("none", "fixed", "online")
+
+
+def configuration(domain: str, preset: str, seed: int) -> RunConfig:
+    """MESA's; Cartpole has no preset of its own and gets the paper's Table 1 sizes."""
+    if domain != "cartpole":
+        return replace(configure("mesa", domain, preset), seed=seed)
+    config = configure("mesa", "navigation1", preset)
+    tasks, rows = (20, 20_000) if preset == "paper" else (12, 2_000)
+    return replace(
+        config,
+        domain=domain,
+        seed=seed,
+        data=replace(
+            config.data, train_tasks=tasks, train_transitions=rows, test_transitions=1_000
+        ),
+        risk=replace(config.risk, gamma_risk=0.8, risk_limit=0.1),
+        adapt=replace(config.adapt, steps=500, batch=256),
+        deploy=replace(config.deploy, target_rate=5e-3),
+    )
+
+
+def random_log(
+    domain: AbstractHostDomain, task: Any, name: str, role: str, rows: int, seed: int
+) -> TaskLog:
+    """Uniformly random actions in rollouts of `log_length`; no violation ends them."""
+    env = domain.make_env(task, terminate_on_violation=False)
+    rng = np.random.default_rng(seed)
+    names = ("obs", "action", "reward", "cost", "next_obs", "terminated", "truncated")
+    columns: dict[str, list[Any]] = {name: [] for name in (*names, "episode", "step")}
+    episode = 0
+    while len(columns["cost"]) < rows:
+        obs, _ = env.reset(seed=int(rng.integers(2**31)))
+        length = min(domain.log_length, rows - len(columns["cost"]))
+        for step in range(length):
+            action = rng.uniform(env.action_space.low, env.action_space.high)
+            next_obs, reward, terminated, _, info = env.step(action)
+            last = step == length - 1
+            values = (obs, action, reward, info["cost"], next_obs, terminated)
+            for column, value in zip(names, (*values, last and not terminated), strict=True):
+                columns[column].append(value)
+            columns["episode"].append(episode)
+            columns["step"].append(step)
+            obs = next_obs
+        episode += 1
+    kinds = {"terminated": bool, "truncated": bool, "episode": np.int32, "step": np.int32}
+    arrays = {
+        name: np.asarray(values, kinds.get(name, np.float32)) for name, values in columns.items()
+    }
+    return TaskLog(name=name, role=role, columns=arrays, parameters=domain.task_parameters(task))
+
+
+def logs_of(config: RunConfig) -> tuple[OfflineTasks, OfflineTasks]:
+    """Logs of the training robots, and of the new one."""
+    if config.domain != "cartpole":
+        return api.collect_train(config), api.collect_test(config)
+    domain = find_domain(config.domain)
+    assert isinstance(domain, AbstractHostDomain)
+    rng, data = np.random.default_rng(config.data_seed), config.data
+    tasks = domain.train_tasks(data.train_tasks, rng)
+    train = tuple(
+        random_log(domain, task, f"train-{i}", "train", data.train_transitions, 1_000 + i)
+        for i, task in enumerate(tasks)
+    )
+    new = random_log(
+        domain, test_task(config), "test", "test", data.test_transitions, 10_000 + config.seed
+    )
+    kept: dict[str, Any] = {"domain": domain.name, "spaces": domain.spaces}
+    return OfflineTasks(train=train, **kept), OfflineTasks(train=(), test=new, **kept)
+
+
+def test_task(config: RunConfig) -> Any:
+    """The new robot of a seed."""
+    if config.domain != "cartpole":
+        return collect.sample_test_task(jax_domain(config.domain), config.seed)
+    return find_domain("cartpole").sample_task(np.random.default_rng(config.seed), "test")
+
+
+def prepare(flags: argparse.Namespace) -> None:
+    """Phases 1 and 2, and the export."""
+    config = configuration(flags.domain, flags.preset, flags.seed)
+    folder = flags.out / f"{flags.domain}-{flags.seed}"
+    train, new = logs_of(config)
+    model = api.adapt(config, api.meta_train(config, train, new), new)
+    save_artefact(folder / "risk", model, config, new.spaces, {"log": new.log_facts()})
+    new.save(folder / "log")
+    manifest = export_shield(find_source(folder / "risk"), folder / "shield", ShieldOptions())
+    print(f"{folder}: {manifest['log']['violations']} violations in the new log")
+
+
+class Tally(gymnasium.Wrapper):
+    """Counts what happened, outside the shield and inside the agent's own wrappers."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.returns: list[float] = []
+        self.violations = self.successes = self.overridden = self.under_recovery = 0
+        self.steps = 0
+        self._return = 0.0
+
+    def reset(self, **keywords: Any) -> Any:
+        self._return = 0.0
+        return self.env.reset(**keywords)
+
+    def step(self, action: np.ndarray) -> Any:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._return += float(reward)
+        self.steps += 1
+        violated, overridden = info["cost"] > 0.5, bool(info.get("shield_overridden", False))
+        self.violations += violated
+        self.overridden += overridden
+        self.under_recovery += violated and overridden
+        if terminated or truncated:
+            self.returns.append(self._return)
+            self.successes += bool(info["success"])
+        return obs, reward, terminated, truncated, info
+
+
+def make_agent(name: str, env: gymnasium.Env, seed: int, hidden: int) -> Any:
+    """Library defaults, but for SAC's temperature and first steps, which are this project's."""
+    policy: dict[str, Any] = {"net_arch": [hidden, hidden]}
+    common: dict[str, Any] = {"seed": seed, "policy_kwargs": policy}
+    sac: dict[str, Any] = {"ent_coef": 0.2, "learning_starts": 100, "batch_size": 256}
+    if name == "sbx_sac":
+        from sbx import SAC
+
+        return SAC("MlpPolicy", env, **common, **sac)
+    from stable_baselines3 import PPO, SAC
+
+    if name == "sb3_ppo":
+        return PPO("MlpPolicy", env, device="cpu", n_steps=512, **common)
+    return SAC("MlpPolicy", env, device="cpu", **common, **sac)
+
+
+def train(flags: argparse.Namespace) -> None:
+    """One agent, one arm, one seed; appends one line."""
+    folder = flags.shields / f"{flags.domain}-{flags.seed}"
+    artefact = find_source(folder / "risk")
+    config = artefact.config
+    domain = find_domain(flags.domain)
+    env = gymnasium.make(domain.gym_id, task=test_task(config))
+    env = gymnasium.wrappers.RecordEpisodeStatistics(env)
+    if flags.shield != "none":
+        shield = Shield.load(folder / "shield", mode="enforce")
+        online = None
+        if flags.shield == "online":
+            log = OfflineTasks.load(folder / "log")
+            online = OnlineRisk.load(folder / "risk", log=log, seed=flags.seed)
+        env = ShieldWrapper(
+            env, shield, online=online, recovery_noise=config.risk.recovery_noise, seed=flags.seed
+        )
+    tally = Tally(env)
+    agent = make_agent(flags.agent, tally, flags.seed, flags.hidden)
+    began = time.perf_counter()
+    agent.learn(flags.steps)
+    returns = tally.returns
+    record = {
+        "agent": flags.agent,
+        "domain": flags.domain,
+        "seed": flags.seed,
+        "shield": flags.shield,
+        "steps": flags.steps,
+        # PPO finishes its last batch of experience.
+        "steps_taken": tally.steps,
+        "episodes": len(returns),
+        "violations": tally.violations,
+        "violations_under_recovery": tally.under_recovery,
+        "successes": tally.successes,
+        "overridden_share": tally.overridden / tally.steps,
+        "return_mean": float(np.mean(returns)) if returns else None,
+        "return_last_10": float(np.mean(returns[-10:])) if returns else None,
+        "wall_s": round(time.perf_counter() - began, 1),
+        "command": shlex.join(["python", "-m", "benchmarks.shield_training", *sys.argv[1:]]),
+    }
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    with open(flags.out, "a") as file:
+        file.write(json.dumps(record) + "\n")
+    print(json.dumps(record))
+
+
+def table(flags: argparse.Namespace) -> None:
+    """Sums over seeds, as Markdown."""
+    records = [json.loads(line) for line in flags.records.read_text().splitlines()]
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        key = record["domain"], record["agent"], record["steps"], record["shield"]
+        groups.setdefault(key, []).append(record)
+    print("| domain | agent | steps | shield | seeds | violations | successes | return |")
+    print("|---|---|---|---|---|---|---|---|")
+    for (name, agent, steps, shield), rows in sorted(groups.items()):
+        seeds = " ".join(str(row["seed"]) for row in rows)
+        violations = " + ".join(str(row["violations"]) for row in rows)
+        successes = " + ".join(str(row["successes"]) for row in rows)
+        finished = [row["return_mean"] for row in rows if row["return_mean"] is not None]
+        mean = f"{np.mean(finished):.1f}" if finished else "-"
+        cells = (name, agent, steps, shield, seeds, violations, successes, mean)
+        print("| " + " | ".join(map(str, cells)) + " |")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    verbs = parser.add_subparsers(required=True)
+    one = verbs.add_parser("prepare")
+    one.set_defaults(verb=prepare)
+    one.add_argument("domain", choices=DOMAINS)
+    one.add_argument("--preset", default="paper", choices=("paper", "quick"))
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--out", type=Path, default=Path("shields"))
+    two = verbs.add_parser("train")
+    two.set_defaults(verb=train)
+    two.add_argument("agent", choices=AGENTS)
+    two.add_argument("domain", choices=DOMAINS)
+    two.add_argument("--seed", type=int, default=0)
+    two.add_argument("--shield", default="online", choices=ARMS)
+    two.add_argument("--steps", type=int, default=30_000)
+    two.add_argument("--hidden", type=int, default=256)
+    two.add_argument("--shields", type=Path, default=Path("shields"))
+    two.add_argument("--out", type=Path, default=Path("results/shield/training.jsonl"))
+    three = verbs.add_parser("table")
+    three.set_defaults(verb=table)
+    three.add_argument("records", type=Path)
+    flags = parser.parse_args(arguments)
+    flags.verb(flags)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`safemesa shield export|check|bench`: from a risk model to a folder that runs on a robot."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from safemesa.cli.arguments import Positional, parse, prepare_jax
+from safemesa.core.errors import CheckpointError, ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """Writes weights, manifest, model card and the runtime into one folder.
+
+    The runtime needs NumPy and safetensors alone.
+    """
+
+    run: Positional[Path]
+    """Run folder, or folder that `safemesa adapt` wrote."""
+    out: Path
+    """New folder."""
+    model: str = "newest"
+    """Of a run folder: `adapted` (after Phase 2), `deployed` (after Phase 3) or the `newest`."""
+    risk_limit: float | None = None
+    """Proposals above it are overridden; default: the limit the model was made for."""
+    release_limit: float | None = None
+    """Risk at which the policy gets control back; default: the risk limit."""
+    minimum_dwell: float = 0.0
+    """Seconds for which a recovery lasts at least."""
+    safe_action: tuple[float, ...] | None = None
+    """Action of every fault, in physical units; default: zero, or the nearest allowed one."""
+    fallback: str = "constant"
+    """On a fault: `constant` (the safe action) or `hold` (the last executed action)."""
+    calibration: Path | None = None
+    """JSON summary to carry, such as `safemesa calibration --out` writes."""
+    onnx: bool = False
+    """Also write shield.onnx (needs `pip install 'safemesa[onnx]'`)."""
+    force: bool = False
+    """Allow enforcing although the new robot's log holds fewer than 10 violations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckFlags:
+    """Verifies hashes, settings and weights, and repeats the answers of the trainer."""
+
+    folder: Positional[Path]
+    """Folder that `safemesa shield export` wrote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchFlags:
+    """Times `decide` beside an empty loop. Set OPENBLAS_NUM_THREADS=1, as on the robot."""
+
+    folder: Positional[Path]
+    """Folder that `safemesa shield export` wrote."""
+    ticks: int = 1_000_000
+    """Calls of `decide`."""
+    mode: str = "enforce"
+    """off, monitor or enforce."""
+    out: Path | None = None
+    """JSON file for the result."""
+
+
+def main(verb: str, arguments: Sequence[str]) -> None:
+    """Dispatches on the second word."""
+    verbs: dict[str, Callable[[str, Sequence[str]], None]] = {
+        "export": export,
+        "check": check,
+        "bench": bench,
+    }
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: safemesa shield export RUN --out DIR | check DIR | bench DIR")
+        return
+    if not arguments or arguments[0] not in verbs:
+        given = arguments[0] if arguments else "nothing"
+        raise ConfigurationError(
+            f"`safemesa shield` got {given!r}; expected: export, check or bench."
+        )
+    verbs[arguments[0]](f"{verb} {arguments[0]}", arguments[1:])
+
+
+def export(verb: str, arguments: Sequence[str]) -> None:
+    """Writes one shield."""
+    flags = parse(ExportFlags, verb, arguments)
+    prepare_jax()
+    from safemesa.shield.export import (
+        ShieldOptions,
+        export_shield,
+        find_source,
+        read_calibration,
+    )
+
+    source = find_source(flags.run, flags.model)
+    if flags.calibration is not None:
+        source = replace(source, calibration=read_calibration(flags.calibration))
+    options = ShieldOptions(
+        risk_limit=flags.risk_limit,
+        release_limit=flags.release_limit,
+        minimum_dwell=flags.minimum_dwell,
+        safe_action=flags.safe_action,
+        fallback=flags.fallback,
+        force=flags.force,
+    )
+    manifest = export_shield(source, flags.out, options, onnx=flags.onnx)
+    for text in manifest["warnings"]:
+        print(f"WARNING: {text}")
+    enforce = manifest["shield"]["enforce"]
+    if not enforce["allowed"]:
+        print("This shield monitors; it enforces only if it is exported again with --force.")
+    print(f"Shield: {flags.out}")
+
+
+def check(verb: str, arguments: Sequence[str]) -> None:
+    """Prints what was found; an error where anything is wrong."""
+    flags = parse(CheckFlags, verb, arguments)
+    from safemesa.shield import runtime
+
+    try:
+        found = runtime.check_folder(flags.folder)
+    except runtime.ShieldError as error:
+        raise CheckpointError(str(error)) from error
+    for name, value in found.items():
+        print(f"{name}: {value!r}")
+    print("The shield is sound.")
+
+
+def bench(verb: str, arguments: Sequence[str]) -> None:
+    """Prints and writes the durations."""
+    flags = parse(BenchFlags, verb, arguments)
+    if flags.ticks < 1:
+        raise ConfigurationError(f"ticks is {flags.ticks}; expected at least 1.")
+    from safemesa.core.files import write_json
+    from safemesa.shield import runtime
+
+    try:
+        result = runtime.bench(flags.folder, ticks=flags.ticks, mode=flags.mode)
+    except runtime.ShieldError as error:
+        raise CheckpointError(str(error)) from error
+    for name, value in result.items():
+        print(f"{name}: {value}")
+    if flags.out is not None:
+        write_json(flags.out, result)

@@ -1,0 +1,329 @@
+"""From a risk model to a folder that runs on a robot (docs/shield.md)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from safemesa._version import __version__
+from safemesa.core.errors import CheckpointError, ConfigurationError
+from safemesa.core.files import atomic_folder, read_json, sha256, write_atomic, write_json
+from safemesa.core.spaces import Spaces
+from safemesa.core.tensors import save_tensors
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.phases.artefacts import RiskModel, load_risk_model, read_manifest
+from safemesa.phases.config import RunConfig
+from safemesa.phases.run_folder import RunFolder, provenance
+from safemesa.phases.tables import scale_actions, unscale_actions
+from safemesa.shield import runtime
+from safemesa.shield.model_card import model_card
+
+RUNTIME_FILE = "safemesa_shield.py"
+CARD_FILE = "MODEL_CARD.md"
+ONNX_FILE = "shield.onnx"
+
+FEW_VIOLATIONS = 10
+"""With fewer in the new robot's log, enforcing must be asked for."""
+
+KNOWN_ANSWERS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShieldOptions:
+    """What the export decides beyond the risk model; everything ends in the manifest."""
+
+    risk_limit: float | None = None
+    """Proposals above it are overridden; default: the limit the model was made for."""
+    release_limit: float | None = None
+    """Risk at which the policy gets control back; default: the risk limit (no hysteresis)."""
+    minimum_dwell: float = 0.0
+    """Seconds for which a recovery lasts at least."""
+    safe_action: tuple[float, ...] | None = None
+    """The action of every fault, in physical units; default: zero, or the nearest that is
+    allowed. Set it: only you know what is safe for your robot."""
+    fallback: str = "constant"
+    """Give that safe action, or `hold` the last executed one."""
+    force: bool = False
+    """Allow enforcing although the new robot's log holds fewer than 10 violations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A risk model and what is known about how it came about."""
+
+    model: RiskModel
+    config: RunConfig
+    spaces: Spaces
+    log: Mapping[str, Any] | None
+    """Transitions, violations, episodes, provenance of the new robot's log; None if unknown."""
+    calibration: Any = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def violations(self) -> int | None:
+        """In the new robot's log; None if unknown."""
+        return None if self.log is None else int(self.log["violations"])
+
+
+def find_source(folder: Path, which: str = "newest") -> Source:
+    """The risk model of a run folder or of an adapted artefact.
+
+    Args:
+        folder: what `safemesa run`, `deploy` or `adapt` wrote.
+        which: of a run, `adapted` (after Phase 2), `deployed` (after Phase 3) or the `newest`.
+
+    Raises:
+        CheckpointError: there is none.
+        ConfigurationError: `which` is none of these.
+    """
+    if which not in ("newest", "adapted", "deployed"):
+        raise ConfigurationError(f"model is {which!r}; expected newest, adapted or deployed.")
+    run = RunFolder(folder)
+    if not run.config_file.is_file():
+        return _source(folder, None)
+    artefact = run.risk_model if which == "adapted" else run.deployed_model
+    if which == "newest" and not artefact.is_dir():
+        artefact = run.risk_model
+    if not artefact.is_dir():
+        raise CheckpointError(
+            f"{folder} holds no {which} risk model. Let the run go on, choose another --model, or "
+            "give a run of an arm that has a risk model."
+        )
+    return _source(artefact, run.test_log)
+
+
+def _source(artefact: Path, log_folder: Path | None) -> Source:
+    model, config, spaces = load_risk_model(artefact)
+    _, _, notes = read_manifest(artefact, "risk_model")
+    log = notes.get("log")
+    if log_folder is not None and log_folder.is_dir():
+        log = OfflineTasks.load(log_folder).log_facts()
+    facts = {
+        "arm": config.arm,
+        "domain": config.domain,
+        "seed": config.seed,
+        "gamma_risk": config.risk.gamma_risk,
+        "risk_model_sha256": sha256(artefact / "model.safetensors"),
+        "notes": {name: value for name, value in notes.items() if name not in ("log",)},
+        **provenance(),
+    }
+    calibration = notes.get("calibration")
+    return Source(
+        model=model,
+        config=config,
+        spaces=spaces,
+        log=log if isinstance(log, dict) and isinstance(log.get("violations"), int) else None,
+        calibration=calibration,
+        provenance=facts,
+    )
+
+
+def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
+    """What a user of the shield must be told."""
+    found = []
+    if source.violations is None:
+        found.append(
+            "It is not known how many violations the new robot's log holds, so nothing speaks "
+            "for this model on that robot."
+        )
+    elif source.violations < FEW_VIOLATIONS:
+        found.append(
+            f"The new robot's log holds {source.violations} violations, fewer than "
+            f"{FEW_VIOLATIONS}: how well the risk fits this robot is hardly known."
+        )
+    if found and options.force:
+        found.append("Enforcing was allowed all the same (--force).")
+    if source.calibration is None:
+        found.append("No calibration came with this model: its risk is a score until one does.")
+    if options.safe_action is None:
+        found.append(
+            "The safe action was not set and is zero, or the nearest action that is allowed."
+        )
+    return found
+
+
+def export_shield(
+    source: Source, out: Path, options: ShieldOptions | None = None, *, onnx: bool = False
+) -> dict[str, Any]:
+    """Writes the folder; returns its manifest. What was written is loaded again and checked.
+
+    Raises:
+        ConfigurationError: an option is impossible, or `onnx` is not installed.
+        OutputFolderError: `out` exists or cannot be written.
+    """
+    options = options or ShieldOptions()
+    section = _shield_section(source, options)
+    tensors = shield_tensors(source.model)
+    with atomic_folder(out) as folder:
+        save_tensors(folder / runtime.WEIGHTS, tensors)
+        write_atomic(folder / RUNTIME_FILE, Path(runtime.__file__).read_bytes())
+        if onnx:
+            from safemesa.shield.onnx_export import write_onnx
+
+            write_onnx(folder / ONNX_FILE, source.model, source.spaces)
+        manifest = {
+            "format": runtime.FORMAT,
+            "kind": "shield",
+            "software": f"safemesa {__version__}",
+            "name": source.config.domain,
+            "warnings": warnings_of(source, options),
+            "shield": section,
+            "calibration": source.calibration,
+            "log": source.log,
+            "provenance": source.provenance,
+            "known_answers": _known_answers(source),
+        }
+        write_atomic(folder / CARD_FILE, model_card(manifest).encode())
+        written = sorted(path.name for path in folder.iterdir())
+        manifest["files"] = {name: sha256(folder / name) for name in written}
+        write_json(folder / runtime.MANIFEST, manifest)
+        try:
+            runtime.check_folder(folder)
+        except runtime.ShieldError as error:
+            raise ConfigurationError(f"this shield cannot run as asked: {error}") from error
+    return manifest
+
+
+def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
+    """All that decides, in physical units."""
+    spaces, config = source.spaces, source.config
+    limit = config.risk.risk_limit if options.risk_limit is None else options.risk_limit
+    release = limit if options.release_limit is None else options.release_limit
+    if not 0.0 <= release <= limit <= 1.0:
+        raise ConfigurationError(
+            f"release_limit is {release} and risk_limit {limit}; expected 0 <= release <= limit "
+            "<= 1."
+        )
+    few = source.violations is None or source.violations < FEW_VIOLATIONS
+    units = _units(source)
+    return {
+        "observations": [
+            {
+                "name": name,
+                "unit": units.get(name),
+                "mean": float(source.model.normaliser.mean[i]),
+                "std": float(source.model.normaliser.std[i]),
+                "low": None,
+                "high": None,
+            }
+            for i, name in enumerate(spaces.obs_names)
+        ],
+        "actions": [
+            {
+                "name": name,
+                "unit": units.get(name),
+                "low": spaces.action_low[i],
+                "high": spaces.action_high[i],
+                "rate": None,
+                "safe": safe,
+            }
+            for i, (name, safe) in enumerate(
+                zip(spaces.action_names, _safe_action(spaces, options), strict=True)
+            )
+        ],
+        "fallback": options.fallback,
+        "dt": spaces.dt,
+        "risk": {
+            "limit": limit,
+            "release_limit": release,
+            "minimum_dwell": options.minimum_dwell,
+        },
+        "timing": {
+            "maximum_age": 2.0 * spaces.dt,
+            "maximum_period": 2.0 * spaces.dt,
+            "policy_budget": spaces.dt,
+        },
+        "enforce": {
+            "allowed": options.force or not few,
+            "because": warnings_of(source, options)[0] if few else "",
+        },
+        "networks": {
+            "critic": _sizes(source.model.critic.ensemble.members.weights),
+            "recovery": _sizes(source.model.recovery.network.weights),
+            "members": int(source.model.critic.ensemble.members.biases[0].shape[0]),
+        },
+    }
+
+
+def _safe_action(spaces: Spaces, options: ShieldOptions) -> list[float]:
+    low, high = spaces.action_low, spaces.action_high
+    if options.safe_action is None:
+        pairs = zip(low, high, strict=True)
+        return [min(max(0.0, bottom), top) for bottom, top in pairs]
+    given = list(options.safe_action)
+    fits = len(given) == spaces.action_size and all(
+        math.isfinite(x) and bottom <= x <= top
+        for x, bottom, top in zip(given, low, high, strict=False)
+    )
+    if not fits:
+        raise ConfigurationError(
+            f"safe_action is {given}; expected {spaces.action_size} numbers from {list(low)} to "
+            f"{list(high)}."
+        )
+    return given
+
+
+def _units(source: Source) -> Mapping[str, str]:
+    """Units by signal name, where the log's provenance tells them (`units`)."""
+    told = (source.log or {}).get("provenance", {})
+    units = told.get("units") if isinstance(told, dict) else None
+    if not isinstance(units, dict):
+        return {}
+    return {name: unit for name, unit in units.items() if isinstance(unit, str) and unit}
+
+
+def _sizes(weights: tuple[jax.Array, ...]) -> list[int]:
+    return [int(weights[0].shape[-2]), *(int(weight.shape[-1]) for weight in weights)]
+
+
+def shield_tensors(model: RiskModel) -> dict[str, np.ndarray]:
+    """Weights by the names that the runtime expects."""
+    members = model.critic.ensemble.members
+    tensors = {}
+    for name, network in (("critic", members), ("recovery", model.recovery.network)):
+        for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+            tensors[f"{name}.weights.{i}"] = np.asarray(weight)
+            tensors[f"{name}.biases.{i}"] = np.asarray(bias)
+    return tensors
+
+
+def _known_answers(source: Source) -> dict[str, Any]:
+    """What JAX computes on a few states, for the runtime to repeat."""
+    obs, action = draw_inputs(source.model, source.spaces, KNOWN_ANSWERS)
+    risk, recovery = reference_answers(source.model, source.spaces, obs, action)
+    return {
+        "observations": obs.tolist(),
+        "actions": action.tolist(),
+        "risks": risk.tolist(),
+        "recovery_actions": recovery.tolist(),
+    }
+
+
+def draw_inputs(
+    model: RiskModel, spaces: Spaces, count: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Observations around the training data and uniform actions, in physical units (float32)."""
+    rng = np.random.default_rng(seed)
+    mean, std = np.asarray(model.normaliser.mean), np.asarray(model.normaliser.std)
+    obs = mean + 2.0 * std * rng.normal(size=(count, spaces.obs_size))
+    action = rng.uniform(spaces.action_low, spaces.action_high, (count, spaces.action_size))
+    return obs.astype(np.float32), action.astype(np.float32)
+
+
+def reference_answers(
+    model: RiskModel, spaces: Spaces, obs: np.ndarray, action: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """JAX's risks `[n]` and recovery actions `[n, act]` for physical inputs."""
+    risk = model.risk(jnp.asarray(obs), jnp.asarray(scale_actions(action, spaces)))
+    unit = jax.vmap(model.recovery)(model.normaliser(jnp.asarray(obs)))
+    return np.asarray(risk), np.asarray(unscale_actions(unit, spaces))
+
+
+def read_calibration(path: Path) -> Any:
+    """A calibration summary from a JSON file, such as `safemesa calibration --out` writes."""
+    return read_json(path, error=ConfigurationError)

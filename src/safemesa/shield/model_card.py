@@ -1,0 +1,94 @@
+"""The page that a person reads before a shield is switched on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_SAFETY = """\
+## What this is not
+
+This is a *learned* shield: it lowers the number of violations; it proves nothing. Its risk is an
+estimate from logs, wrong where the robot differs from them. It is no assured monitor and no assured
+recovery in the sense of ASTM F3269 or of a Simplex architecture. Keep an assured layer (limits,
+geofence, emergency stop) after it, so that it always wins.
+"""
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """Markdown from a manifest."""
+    shield = manifest["shield"]
+    risk, enforce = shield["risk"], shield["enforce"]
+    parts = [f"# Shield: {manifest['name']}", ""]
+    parts += [f"> **WARNING** {text}\n" for text in manifest["warnings"]]
+    parts += [
+        f"Made by {manifest['software']}. Enforcing is "
+        f"{'allowed' if enforce['allowed'] else 'NOT allowed without force'}.",
+        "",
+        "## Signals",
+        "",
+        "| observation | unit | mean | std | hard limits |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {_cell(one['name'])} | {_cell(one['unit'])} | {one['mean']:.4g} | "
+            f"{one['std']:.4g} | {_limits(one)} |"
+            for one in shield["observations"]
+        ),
+        "",
+        "| action | unit | limits | largest rate | safe action |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {_cell(one['name'])} | {_cell(one['unit'])} | {_limits(one)} | "
+            f"{_cell(one['rate'])} | {one['safe']:g} |"
+            for one in shield["actions"]
+        ),
+        "",
+        "## Decision",
+        "",
+        f"- One tick is {shield['dt']:g} s.",
+        f"- A proposal with risk above {risk['limit']:g} is overridden by the recovery policy.",
+        f"- The policy gets control back at risk {risk['release_limit']:g}, after at least "
+        f"{risk['minimum_dwell']:g} s.",
+        f"- Every fault ends in the safe action ({shield['fallback']}).",
+        f"- Risk is the discounted probability of a future violation; discount "
+        f"{manifest['provenance'].get('gamma_risk', 'unknown')} per tick.",
+        "",
+        "## Data",
+        "",
+        *_data(manifest["log"]),
+        "",
+        "## Calibration",
+        "",
+        *_calibration(manifest["calibration"]),
+        "",
+        _SAFETY,
+    ]
+    return "\n".join(parts)
+
+
+def _cell(value: Any) -> str:
+    text = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _limits(signal: Mapping[str, Any]) -> str:
+    if signal["low"] is None and signal["high"] is None:
+        return "-"
+    return f"{_cell(signal['low'])} to {_cell(signal['high'])}"
+
+
+def _data(log: Mapping[str, Any] | None) -> list[str]:
+    if log is None:
+        return ["Nothing is known about the log of this robot."]
+    return [
+        f"The new robot's log: {log['transitions']} transitions, {log['violations']} violations, "
+        f"{log['episodes']} episodes (data set `{_cell(log.get('dataset'))}`, task "
+        f"`{_cell(log.get('task'))}`)."
+    ]
+
+
+def _calibration(calibration: Any) -> list[str]:
+    """Numbers at the top of the summary as a list; the manifest holds all of it."""
+    if calibration is None:
+        return ["None came with this model. Treat the risk as a score."]
+    rows = calibration.items() if isinstance(calibration, Mapping) else ()
+    numbers = [f"- {name}: {value:.4g}" for name, value in rows if isinstance(value, int | float)]
+    return [*numbers, "The whole summary is `calibration` in manifest.json."]

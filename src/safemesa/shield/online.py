@@ -1,0 +1,194 @@
+"""Phase 3's safety update around a task policy that is not ours (MESA section 4.3)."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.core.spaces import Spaces
+from safemesa.core.types import Key, Metrics
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.replay import RowLayout
+from safemesa.learners.risk import RiskLearner, RiskState
+from safemesa.phases.artefacts import RiskModel, load_risk_model
+from safemesa.phases.build import build_learners
+from safemesa.phases.config import RunConfig
+from safemesa.phases.tables import LogTable, build_log_table, log_layout, scale_actions
+from safemesa.shield.export import shield_tensors
+
+TaskPolicy = Callable[[np.ndarray], np.ndarray]
+"""Physical observations `[n, obs]` to physical actions `[n, act]`."""
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _update(
+    learner: RiskLearner,
+    layout: RowLayout,
+    state: RiskState,
+    rows: Float[Array, "batch width"],
+    key: Key,
+) -> tuple[RiskState, Metrics]:
+    batch = LogTable(rows, layout).batch(jnp.arange(rows.shape[0]), key=key)
+    return learner.update(state, batch)
+
+
+@final
+class OnlineRisk:
+    """The critic and the recovery policy, learning from what the shielded robot does.
+
+    Learner, loss, target, batch and optimiser are those of Phase 3 and the risk model's own
+    configuration. What differs is the action that bootstraps: the next proposal as it was made, or
+    a fresh one where `policy` can be asked. Where an episode was cut off before a next proposal, it
+    is uniform, as for logs.
+    """
+
+    def __init__(
+        self,
+        model: RiskModel,
+        config: RunConfig,
+        spaces: Spaces,
+        *,
+        log: OfflineTasks | None = None,
+        policy: TaskPolicy | None = None,
+        capacity: int = 200_000,
+        seed: int = 0,
+    ) -> None:
+        """Starts from an adapted risk model.
+
+        Args:
+            model: what Phase 2 left.
+            config: the configuration it came with.
+            spaces: the signals it came with.
+            log: the new robot's log; it stays in the replay (`deploy.keep_test_log`).
+            policy: the task policy; without it, bootstrapping uses the proposals of the past.
+            capacity: rows of experience beside the log; the oldest are overwritten.
+            seed: of batches and uniform actions.
+        """
+        if capacity < 1:
+            raise ConfigurationError(f"capacity is {capacity}; expected at least 1.")
+        self.spaces, self.normaliser, self.policy = spaces, model.normaliser, policy
+        learners = build_learners(config, spaces)
+        self.learner, self.batch = learners.deployment, learners.sac.config.batch
+        self.noise = config.risk.recovery_noise
+        self.layout = log_layout(spaces)
+        kept = np.zeros((0, self.layout.width), np.float32)
+        if log is not None and config.deploy.keep_test_log:
+            log.check_spaces(spaces)
+            table = build_log_table((log.only_log(),), spaces, model.normaliser, "logged")
+            kept = np.asarray(table.rows)
+        self._kept, self._written = len(kept), 0
+        self._rows = np.concatenate([kept, np.zeros((capacity, self.layout.width), np.float32)])
+        self._mean = np.asarray(model.normaliser.mean)
+        self._std = np.asarray(model.normaliser.std)
+        self._rng, self._key = np.random.default_rng(seed), jax.random.key(seed)
+        self._updates, self.skipped = 0, 0
+        self.state = self.learner.init(model.critic, model.recovery)
+
+    @staticmethod
+    def load(
+        artefact: Path,
+        *,
+        log: OfflineTasks | None = None,
+        policy: TaskPolicy | None = None,
+        seed: int = 0,
+    ) -> "OnlineRisk":
+        """From the folder that `safemesa adapt` wrote."""
+        model, config, spaces = load_risk_model(artefact)
+        return OnlineRisk(model, config, spaces, log=log, policy=policy, seed=seed)
+
+    @property
+    def size(self) -> int:
+        """Rows to learn from."""
+        capacity = len(self._rows) - self._kept
+        return self._kept + min(self._written, capacity)
+
+    def add(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        next_obs: np.ndarray,
+        cost: float,
+        terminated: bool,
+        next_action: np.ndarray | None,
+    ) -> None:
+        """Stores one step of the robot: executed action and next proposal, in physical units."""
+        unknown = next_action is None
+        following = np.zeros(self.spaces.action_size) if unknown else next_action
+        # A proposal may be outside its limits; what would have run is within them.
+        following = np.clip(scale_actions(following, self.spaces), -1.0, 1.0)
+        columns = {
+            "obs": (obs - self._mean) / self._std,
+            "action": scale_actions(action, self.spaces),
+            "next_obs": (next_obs - self._mean) / self._std,
+            "next_action": following,
+            "cost": cost,
+            "terminated": terminated,
+            "next_action_logged": not unknown,
+        }
+        row = np.concatenate([np.atleast_1d(columns[name]) for name, _ in self.layout.fields])
+        if not np.isfinite(row).all():
+            # A sensor fault: the shield has dealt with it, and there is nothing to learn from it.
+            self.skipped += 1
+            return
+        self._rows[self._kept + self._written % (len(self._rows) - self._kept)] = row
+        self._written += 1
+
+    def learn(self) -> dict[str, np.ndarray] | None:
+        """One update; the new weights for `Shield.replace_weights`, or None before a full batch."""
+        if self.size < self.batch:
+            return None
+        rows = self._rows[self._draw()]
+        if self.policy is not None:
+            rows = self._with_fresh_proposals(rows, self.policy)
+        key = jax.random.fold_in(self._key, self._updates)
+        self.state, self.metrics = _update(self.learner, self.layout, self.state, rows, key)
+        self._updates += 1
+        return shield_tensors(self.risk_model)
+
+    @property
+    def risk_model(self) -> RiskModel:
+        """The risk model as it is now; `phases.artefacts.save_artefact` writes it."""
+        return RiskModel(self.state.critic, self.state.recovery.policy, self.normaliser)
+
+    def _draw(self) -> np.ndarray:
+        """Positions of a batch, with a share of violations where the configuration asks for it."""
+        positions = self._rng.integers(self.size, size=self.batch)
+        fraction = self.learner.config.violation_fraction
+        if fraction is None:
+            return positions
+        costs = self._column(self._rows[: self.size], "cost")[:, 0]
+        violating = np.flatnonzero(costs > 0.5)
+        if len(violating):
+            wanted = round(fraction * self.batch)
+            positions[:wanted] = self._rng.choice(violating, wanted)
+        return positions
+
+    def _with_fresh_proposals(self, rows: np.ndarray, policy: TaskPolicy) -> np.ndarray:
+        next_obs = self._column(rows, "next_obs") * self._std + self._mean
+        action = np.asarray(policy(next_obs), np.float64)
+        if action.shape != (len(rows), self.spaces.action_size) or not np.isfinite(action).all():
+            raise ConfigurationError(
+                f"the policy gave {list(action.shape)} for {len(rows)} observations; expected "
+                f"finite [{len(rows)}, {self.spaces.action_size}] in physical units."
+            )
+        self._column(rows, "next_action")[:] = np.clip(
+            scale_actions(action, self.spaces), -1.0, 1.0
+        )
+        self._column(rows, "next_action_logged")[:] = 1.0
+        return rows
+
+    def _column(self, rows: np.ndarray, wanted: str) -> np.ndarray:
+        """A view of one field of packed rows, `[n, width]`."""
+        start = 0
+        for name, width in self.layout.fields:
+            stop = start + (1 if width is None else width)
+            if name == wanted:
+                return rows[:, start:stop]
+            start = stop
+        raise KeyError(wanted)

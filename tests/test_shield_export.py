@@ -1,0 +1,281 @@
+"""What the export writes, and that it runs where nothing but NumPy and safetensors is."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shields import SAFE_ACTION, SPACES, make_shield_folder, make_source
+
+from safemesa.cli.main import main
+from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
+from safemesa.core.files import write_json
+from safemesa.phases.artefacts import RiskModel, save_artefact
+from safemesa.phases.run_folder import RunFolder
+from safemesa.shield.export import (
+    ShieldOptions,
+    draw_inputs,
+    export_shield,
+    find_source,
+    reference_answers,
+    shield_tensors,
+)
+from safemesa.shield.runtime import Shield, bench, check_folder
+
+ALONE = """
+import sys, sysconfig
+
+class OnlyNumPyAndSafetensors:
+    def find_spec(self, name, path=None, target=None):
+        allowed = {"numpy", "safetensors", "safemesa_shield", *sys.stdlib_module_names}
+        # NumPy and safetensors look for optional things that a robot has not got either.
+        if name.partition(".")[0] not in allowed:
+            raise ModuleNotFoundError(f"{name} is not on this robot", name=name)
+        return None
+
+sys.meta_path.insert(0, OnlyNumPyAndSafetensors())
+sys.path[:0] = [sys.argv[1], *sys.argv[2].split("|")]
+for absent in ("jax", "equinox", "safemesa", "gymnasium"):
+    try:
+        __import__(absent)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(f"{absent} can be imported: this proves nothing")
+
+import json
+import numpy as np
+from safemesa_shield import Shield
+
+shield = Shield.load(sys.argv[1], mode="enforce")
+cases = json.load(sys.stdin)
+decisions = [shield.decide(np.float32(o), np.float32(a)) for o, a in cases]
+json.dump([[d.action.tolist(), d.risk, d.overridden] for d in decisions], sys.stdout)
+"""
+
+
+def run_alone(code: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
+    """Python without site packages, user packages or environment variables."""
+    command = [sys.executable, "-I", "-S", "-c", code, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=100)
+
+
+def homes_of(*modules: str) -> str:
+    return "|".join(str(Path(sys.modules[name].__file__).parents[1]) for name in modules)
+
+
+def test_the_folder_runs_with_numpy_and_safetensors_alone(tmp_path: Path) -> None:
+    source = make_source((32, 32))
+    folder = make_shield_folder(tmp_path / "shield", source)
+    obs, action = draw_inputs(source.model, SPACES, 50, seed=3)
+    cases = json.dumps([[o.tolist(), a.tolist()] for o, a in zip(obs, action, strict=True)])
+    places = homes_of("numpy", "safetensors")
+    result = run_alone(ALONE, str(folder), places, stdin=cases)
+    assert result.returncode == 0, result.stderr
+    wanted, recovery = reference_answers(source.model, SPACES, obs, action)
+    for row, (executed, risk, overridden) in enumerate(json.loads(result.stdout)):
+        assert risk == pytest.approx(wanted[row], abs=1e-5)
+        assert overridden == (wanted[row] > 0.5)
+        expected = recovery[row] if overridden else action[row]
+        np.testing.assert_allclose(executed, expected, atol=1e-5)
+
+
+def test_the_file_checks_its_own_folder(tmp_path: Path) -> None:
+    folder = make_shield_folder(tmp_path / "shield")
+    command = [sys.executable, str(folder / "safemesa_shield.py"), "check"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "known_answers_differ_by" in result.stdout
+    (folder / "weights.safetensors").write_bytes(b"")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_importing_the_runtime_imports_no_jax() -> None:
+    code = (
+        "import safemesa.shield.runtime, sys; print(sorted({'jax', 'equinox'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100
+    )
+    assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_the_manifest_says_what_a_user_must_know(tmp_path: Path) -> None:
+    manifest = export_shield(
+        make_source(), tmp_path / "s", ShieldOptions(release_limit=0.25, minimum_dwell=0.2)
+    )
+    stored = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert stored == json.loads(json.dumps(manifest))
+    shield = stored["shield"]
+    assert [one["name"] for one in shield["observations"]] == list(SPACES.obs_names)
+    assert [one["unit"] for one in shield["observations"]] == [None, None, "rad"]
+    assert [one["safe"] for one in shield["actions"]] == [0.0, 0.0]
+    assert shield["risk"] == {"limit": 0.5, "release_limit": 0.25, "minimum_dwell": 0.2}
+    assert shield["dt"] == SPACES.dt
+    assert set(stored["files"]) == {"weights.safetensors", "MODEL_CARD.md", "safemesa_shield.py"}
+    assert stored["log"]["violations"] == 20
+    card = (tmp_path / "s" / "MODEL_CARD.md").read_text()
+    for words in ("rad", "20 violations", "0.25", "ASTM F3269", "no assured"):
+        assert words in card
+
+
+@pytest.mark.parametrize("violations", [0, 9, None])
+def test_few_violations_warn_and_forbid_enforcing(tmp_path: Path, violations: int | None) -> None:
+    source = make_source(violations=violations)
+    manifest = export_shield(source, tmp_path / "careful")
+    assert not manifest["shield"]["enforce"]["allowed"]
+    assert "violations" in manifest["warnings"][0]
+    assert "**WARNING**" in (tmp_path / "careful" / "MODEL_CARD.md").read_text()
+    forced = export_shield(source, tmp_path / "forced", ShieldOptions(force=True))
+    assert forced["shield"]["enforce"]["allowed"]
+    assert forced["warnings"][0] == manifest["warnings"][0]
+    assert Shield.load(tmp_path / "forced", mode="enforce").mode == "enforce"
+
+
+def test_ten_violations_do_not_warn(tmp_path: Path) -> None:
+    source = make_source(violations=10)
+    manifest = export_shield(source, tmp_path / "s", ShieldOptions(safe_action=SAFE_ACTION))
+    assert manifest["shield"]["enforce"]["allowed"]
+    assert [text for text in manifest["warnings"] if "violations" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"risk_limit": 1.5}, "release <= limit"),
+        ({"release_limit": 0.7}, "release <= limit"),
+        ({"minimum_dwell": -1.0}, "minimum_dwell"),
+        ({"safe_action": (9.0, 0.5)}, "safe_action"),
+        ({"safe_action": (0.0,)}, "safe_action"),
+        ({"safe_action": (float("nan"), 0.5)}, "safe_action"),
+        ({"fallback": "panic"}, "fallback"),
+    ],
+)
+def test_impossible_options_leave_nothing(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        export_shield(make_source(), tmp_path / "s", ShieldOptions(**options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_artefact_without_a_log_is_exported_for_monitoring(tmp_path: Path) -> None:
+    source = make_source(tuple(make_source().config.risk.hidden))
+    save_artefact(tmp_path / "risk", source.model, source.config, SPACES, {})
+    found = find_source(tmp_path / "risk")
+    assert found.violations is None
+    with pytest.raises(OutputFolderError, match="exists"):
+        export_shield(found, tmp_path / "risk")
+    assert not export_shield(found, tmp_path / "s")["shield"]["enforce"]["allowed"]
+    with pytest.raises(CheckpointError):
+        find_source(tmp_path)
+
+
+def test_a_run_folder_gives_its_newest_model(tmp_path: Path) -> None:
+    adapted, deployed = make_source(seed=1), make_source(seed=2)
+    run = RunFolder(tmp_path / "run")
+    write_json(run.config_file, {"config": "of a run"})
+    with pytest.raises(CheckpointError, match="no newest risk model"):
+        find_source(run.path)
+
+    def first_weights(model: RiskModel) -> np.ndarray:
+        return shield_tensors(model)["recovery.weights.0"]
+
+    notes = {"log": dict(adapted.log or {})}
+    save_artefact(run.risk_model, adapted.model, adapted.config, SPACES, notes)
+    found = find_source(run.path)
+    np.testing.assert_array_equal(first_weights(found.model), first_weights(adapted.model))
+    assert found.violations == 20
+    save_artefact(run.deployed_model, deployed.model, deployed.config, SPACES, {})
+    for which, source in (("newest", deployed), ("deployed", deployed), ("adapted", adapted)):
+        found = find_source(run.path, which)
+        np.testing.assert_array_equal(first_weights(found.model), first_weights(source.model))
+    with pytest.raises(ConfigurationError, match="expected newest, adapted or deployed"):
+        find_source(run.path, "best")
+
+
+def test_export_check_and_bench_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """From an adapted artefact; `docs/shield.md`, which the tests run, begins with the logs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("safemesa.cli.shield.prepare_jax", lambda: None)
+    source = make_source()
+    assert source.log is not None
+    save_artefact(tmp_path / "risk", source.model, source.config, SPACES, {"log": dict(source.log)})
+    Path("calibration.json").write_text('{"auroc": 0.91}')
+    for command in (
+        "shield export risk --out my_shield --calibration calibration.json --risk-limit 0.4",
+        "shield check my_shield",
+        "shield bench my_shield --ticks 50 --out bench.json",
+    ):
+        assert main(shlex.split(command)) == 0, capsys.readouterr().err
+    manifest = json.loads(Path("my_shield/manifest.json").read_text())
+    assert manifest["log"]["violations"] == 20
+    assert manifest["provenance"]["domain"] == "navigation2"
+    assert manifest["shield"]["risk"]["limit"] == 0.4
+    assert "auroc: 0.91" in Path("my_shield/MODEL_CARD.md").read_text()
+    assert "The shield is sound." in capsys.readouterr().out
+    assert json.loads(Path("bench.json").read_text())["ticks"] == 50
+    for wrong in (
+        "export risk --out my_shield",
+        "check risk",
+        "bench my_shield --ticks 0",
+        "fly",
+    ):
+        assert main(["shield", *shlex.split(wrong)]) == 2
+    assert main(["shield", "--help"]) == 0
+
+
+def test_the_bench_measures_decide(tmp_path: Path) -> None:
+    folder = make_shield_folder(tmp_path / "s")
+    result = bench(folder, ticks=200)
+    assert 0.0 < result["decide_p50_ms"] <= result["decide_p99_ms"] <= result["decide_max_ms"]
+    assert result["empty_loop_p50_ms"] < result["decide_p50_ms"]
+    assert 0.0 < result["overridden_share"] < 1.0
+    assert result["records_lost"] == 0
+
+
+@pytest.mark.bench
+def test_latency_bars(tmp_path: Path) -> None:
+    """On one core with OPENBLAS_NUM_THREADS=1; wants the machine to itself."""
+    folder = make_shield_folder(tmp_path / "s", make_source((256, 256)))
+    result = bench(folder, ticks=1_000_000)
+    assert result["decide_p99_ms"] <= 0.25
+    assert result["decide_p99.9_ms"] <= 1.0
+    assert result["memory_growth_mib"] <= 2.0
+
+
+@pytest.mark.parametrize("critics", [1, 2])
+def test_onnx_computes_the_same_risk(tmp_path: Path, critics: int) -> None:
+    pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    source = make_source((256, 256), critics=critics)
+    export_shield(source, tmp_path / "s", onnx=True)
+    assert "shield.onnx" in json.loads((tmp_path / "s" / "manifest.json").read_text())["files"]
+    session = onnxruntime.InferenceSession(
+        tmp_path / "s" / "shield.onnx", providers=["CPUExecutionProvider"]
+    )
+    obs, action = draw_inputs(source.model, SPACES, 100_000, seed=4)
+    wanted, wanted_recovery = reference_answers(source.model, SPACES, obs, action)
+    risk, recovery = session.run(["risk", "recovery"], {"observation": obs, "action": action})
+    assert np.abs(risk - wanted).max() <= 1e-5
+    clear = np.abs(wanted - 0.5) > 1e-4
+    np.testing.assert_array_equal((risk > 0.5)[clear], (wanted > 0.5)[clear])
+    np.testing.assert_allclose(recovery, wanted_recovery, atol=2e-5)
+
+
+def test_onnx_that_is_not_installed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigurationError, match=r"safemesa\[onnx\]"):
+        export_shield(make_source(), tmp_path / "s", onnx=True)
+
+
+def test_check_tells_what_the_folder_is(tmp_path: Path) -> None:
+    found = check_folder(make_shield_folder(tmp_path / "s"))
+    assert found["actions"] == list(SPACES.action_names)
+    assert found["enforce_allowed"] is True

@@ -69,8 +69,10 @@ def fit_scaling(rows: ModelBatch, weight: Float[Array, " rows"]) -> Scaling:
     count = jnp.maximum(jnp.sum(weight), 1.0)
 
     def fit(values: Float[Array, "rows signals"]) -> Normaliser:
-        mean = weight @ values / count
-        std = jnp.sqrt(weight @ jnp.square(values - mean[None]) / count)
+        # Sums, because accelerators round products of matrices.
+        mean = jnp.sum(weight[:, None] * values, axis=0) / count
+        squares = weight[:, None] * jnp.square(values - mean[None])
+        std = jnp.sqrt(jnp.sum(squares, axis=0) / count)
         # A signal that never varies keeps its scale.
         return Normaliser(mean, jnp.where(std < 1e-6, jnp.ones_like(std), std))
 

@@ -69,7 +69,7 @@ def save_artefact(
     save_tensors(tensors, tree_to_tensors(tree))
     manifest = {
         "format": FORMAT,
-        "kind": _kind(tree),
+        "kind": artefact_kind(tree),
         "software": f"safemesa {__version__}",
         "config": config_to_json(config),
         "spaces": asdict(spaces),
@@ -79,7 +79,8 @@ def save_artefact(
     write_json(folder / "manifest.json", manifest)
 
 
-def _kind(tree: Artefact) -> str:
+def artefact_kind(tree: Artefact) -> str:
+    """The word for it in manifests."""
     if isinstance(tree, ModelState):
         return "world_model"
     return "prior" if isinstance(tree, Prior) else "risk_model"

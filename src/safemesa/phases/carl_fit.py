@@ -18,15 +18,13 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
-from safemesa.datasets.task_log import TaskLog
 from safemesa.learners.carl.agent import CARL, ModelState
 from safemesa.learners.carl.ensemble import ModelBatch, fit_scaling
-from safemesa.phases.agent import replay_layout
+from safemesa.phases.agent_base import pack_logs, replay_layout
 from safemesa.phases.build import phase_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.tables import scale_actions
 
 CHUNK = 500
 """Updates between checkpoints and progress reports."""
@@ -53,17 +51,6 @@ def fresh_model(config: RunConfig, spaces: Spaces) -> ModelState:
     """Untrained networks of a run seed: the same in every CARL arm."""
     key = jax.random.fold_in(phase_key(config.seed, "networks"), MODEL_KEY)
     return build_carl(config, spaces).init(key=key)
-
-
-def pack_logs(logs: Sequence[TaskLog], spaces: Spaces) -> Float[np.ndarray, "rows width"]:
-    """Logs in the layout of the replay, one after the other."""
-    layout, parts = replay_layout(spaces), []
-    for log in logs:
-        columns = dict(log.columns)
-        columns["action"] = scale_actions(np.asarray(columns["action"]), spaces)
-        columns["proposed_action"] = columns["action"]
-        parts.append(np.asarray(layout.pack(columns)))
-    return np.concatenate(parts)
 
 
 def bootstrap_rows(

@@ -24,6 +24,9 @@ LARGEST_CLASS_WEIGHT = 100.0
 BOUND_WEIGHT = 0.01
 """Weight of the distance between the learned bounds of the log-variances."""
 
+MODEL_METRICS = ("model_likelihood", "model_squared_error", "catastrophe_loss")
+"""What `model_loss` reports: the Gaussian loss, the error of its means, the weighted BCE."""
+
 
 class ModelBatch(NamedTuple):
     """Rows that the model learns from: raw observations, actions in [-1, 1]."""
@@ -152,12 +155,8 @@ def model_loss(
     logit = said.catastrophe_logit
     catastrophe = jnp.mean(class_weight * (jax.nn.softplus(logit) - batch.cost * logit))
     loss = jnp.sum(likelihood) + BOUND_WEIGHT * bounds + decay + catastrophe
-    metrics = {
-        "model_likelihood": jnp.mean(likelihood),
-        "model_squared_error": jnp.mean(squared),
-        "catastrophe_loss": catastrophe,
-    }
-    return loss, metrics
+    values = jnp.mean(likelihood), jnp.mean(squared), catastrophe
+    return loss, dict(zip(MODEL_METRICS, values, strict=True))
 
 
 def disagreement(

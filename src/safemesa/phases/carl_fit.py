@@ -72,6 +72,23 @@ def bootstrap_rows(
     return first + jax.vmap(jax.vmap(one, in_axes=(None, 0)))(members, position)
 
 
+def batch_rows(
+    shape: tuple[int, int], rows: Rows, *, resample: Key, key: Key
+) -> Int[Array, "members batch"]:
+    """Rows of one update: half source, half target, as far as there are rows of both.
+
+    Below `FULL_SHARE_ROWS` rows of the target its share is proportionally smaller.
+    """
+    key_source, key_target = jax.random.split(key)
+    targets, batch = rows.total - rows.target, shape[1]
+    share = 0.5 * jnp.minimum(targets.astype(jnp.float32) / FULL_SHARE_ROWS, 1.0)
+    wanted = jnp.where(rows.source > 0, jnp.round(share * batch), jnp.float32(batch))
+    first = jnp.zeros((), jnp.int32)
+    old = bootstrap_rows(shape, first, rows.source, resample=resample, key=key_source)
+    new = bootstrap_rows(shape, rows.target, targets, resample=resample, key=key_target)
+    return jnp.where((jnp.arange(batch, dtype=jnp.float32) < wanted)[None], new, old)
+
+
 def model_batch(layout: RowLayout, rows: Float[Array, "... width"]) -> ModelBatch:
     """What the model learns from, of rows of any layout that has its columns."""
     columns = layout.unpack(rows)
@@ -90,24 +107,16 @@ def fit(
 ) -> tuple[ModelState, Metrics]:
     """Updates `start` to `stop`.
 
-    Batches are half source, half target, as far as there are rows of both (`FULL_SHARE_ROWS`).
     Returns the mean of each metric. `root` decides the bootstrap resamples of this fit.
     """
     config = carl.config
     shape = (config.networks, config.batch)
     resample = jax.random.fold_in(root, 2**31 - 1)
-    targets = rows.total - rows.target
-    share = 0.5 * jnp.minimum(targets.astype(jnp.float32) / FULL_SHARE_ROWS, 1.0)
-    wanted = jnp.where(rows.source > 0, jnp.round(share * config.batch), jnp.float32(config.batch))
-    is_target = (jnp.arange(config.batch, dtype=jnp.float32) < wanted)[None]
 
     def update(index: Array, state: ModelState) -> tuple[ModelState, Metrics]:
-        key_source, key_target = jax.random.split(jax.random.fold_in(root, index))
-        first = jnp.zeros((), jnp.int32)
-        old = bootstrap_rows(shape, first, rows.source, resample=resample, key=key_source)
-        new = bootstrap_rows(shape, rows.target, targets, resample=resample, key=key_target)
-        batch = model_batch(layout, table[jnp.where(is_target, new, old)])
-        return carl.update(state, batch)
+        key = jax.random.fold_in(root, index)
+        drawn = batch_rows(shape, rows, resample=resample, key=key)
+        return carl.update(state, model_batch(layout, table[drawn]))
 
     def body(index: Array, carry: tuple) -> tuple:
         state, sums = carry

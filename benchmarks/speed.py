@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = 2 if flags.quick else flags.runs
     steps = 2 if flags.quick else 20
     for section in (online, meta, navigation, robots):
+
+
+    for section in (online, meta, navigation, carl):
         for measurement in section(size, runs, steps):
             print(measurement.line(), flush=True)
 
@@ -166,6 +169,15 @@ def robots(size: "Size", runs: int, steps: int) -> list[Measurement]:
         summary("host_step_ms", [1e3 * one / count for one in parts["loop"]], "ms"),
         summary("host_overhead_ms", overhead, "ms"),
     ]
+
+
+def carl(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """One plan of CARL's smallest planner on Navigation."""
+    from benchmarks import ours
+
+    del size
+    seconds = take_turns({"plans": ours.carl_plans(steps)}, runs)
+    return [summary("carl_plan_ms", [1e3 * s / steps for s in seconds["plans"]], "ms")]
 
 
 if __name__ == "__main__":

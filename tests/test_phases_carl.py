@@ -157,6 +157,42 @@ def test_several_seeds_in_one_process(finished: Path, tmp_path: Path, data_dir: 
     assert together["return"] == pytest.approx(alone["return"], rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["carl", "carl_offline_dtest"])
+def test_simulated_robots(
+    arm: str, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same arms around a simulator, also when they die within Phase 3."""
+    pytest.importorskip("mujoco")
+    config = tiny_carl(arm, "cartpole")
+    config = replace(
+        config,
+        data=replace(config.data, train_tasks=2, train_transitions=450, test_transitions=90),
+        deploy=replace(config.deploy, chunk_steps=10),
+        carl=replace(config.carl, source_episodes=2),
+    )
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    (summary,) = run([config], [straight], RunOptions(data_dir=data_dir))
+    assert summary["episodes"] == 3
+    if arm == "carl":
+        driven = OfflineTasks.load(straight / "artefacts" / "source_log")
+        # No violation ends an episode there.
+        assert sum(log.transitions for log in driven.train) == 2 * driven.spaces.horizon
+    save = Checkpointer.save
+
+    def dying(self, step, state, notes):
+        save(self, step, state, notes)
+        if self.phase == "deploy":
+            raise InterruptError
+
+    monkeypatch.setattr(Checkpointer, "save", dying)
+    with pytest.raises(InterruptError):
+        run([config], [broken], RunOptions(data_dir=data_dir))
+    monkeypatch.setattr(Checkpointer, "save", save)
+    run([config], [broken], RunOptions(data_dir=data_dir))
+    assert lines_without_wall(broken) == lines_without_wall(straight)
+
+
 # What is refused.
 
 

@@ -25,8 +25,8 @@ class RunFlags(Common):
     """Runs one arm on one domain through all phases; run again, it goes on where it stopped."""
 
     arm: Positional[str]
-    """mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, or
-    <meta-learner>+<guard>."""
+    """mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, carl, carl_offline,
+    carl_offline_dtest, or <meta-learner>+<guard>."""
     domain: Positional[str]
     """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
     of your own as module:attribute."""

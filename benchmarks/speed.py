@@ -57,10 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = tiny if flags.quick else Size()
     runs = 2 if flags.quick else flags.runs
     steps = 2 if flags.quick else 20
-    for section in (online, meta, navigation, robots):
-
-
-    for section in (online, meta, navigation, carl):
+    for section in (online, meta, navigation, robots, carl):
         for measurement in section(size, runs, steps):
             print(measurement.line(), flush=True)
 

@@ -1,6 +1,7 @@
 """CARL's arms as whole runs: pretraining, Phase 3, resuming, what is refused."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,29 @@ def tiny_carl(arm: str, domain: str = "navigation2", seed: int = 7) -> RunConfig
 
 class InterruptError(Exception):
     """Stands for a process that dies."""
+
+
+def die_and_go_on(
+    config: RunConfig,
+    folder: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dies: Callable[[str, int], bool],
+) -> None:
+    """Runs, dies after the first checkpoint (phase, number) that `dies` names, and runs again."""
+    save, count = Checkpointer.save, [0]
+
+    def dying(self, step, state, notes):
+        save(self, step, state, notes)
+        count[0] += 1
+        if dies(self.phase, count[0]):
+            raise InterruptError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save", dying)
+        with pytest.raises(InterruptError):
+            run([config], [folder], RunOptions(data_dir=data_dir))
+    run([config], [folder], RunOptions(data_dir=data_dir))
 
 
 def lines_without_wall(folder: Path) -> list[dict]:
@@ -97,20 +121,8 @@ def test_a_run_that_dies_resumes_exactly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Dies after the first checkpoint of Phase 1, of Phase 2, and of Phase 3."""
-    save, count = Checkpointer.save, [0]
-
-    def dying(self, step, state, notes):
-        save(self, step, state, notes)
-        count[0] += 1
-        if count[0] == at:
-            raise InterruptError
-
     folder, config = tmp_path / "run", tiny_carl("carl_offline_dtest")
-    monkeypatch.setattr(Checkpointer, "save", dying)
-    with pytest.raises(InterruptError):
-        run([config], [folder], RunOptions(data_dir=data_dir))
-    monkeypatch.setattr(Checkpointer, "save", save)
-    run([config], [folder], RunOptions(data_dir=data_dir))
+    die_and_go_on(config, folder, data_dir, monkeypatch, lambda _, number: number == at)
     assert lines_without_wall(folder) == lines_without_wall(finished)
     one, two = folder / "replay" / "rows.f32", finished / "replay" / "rows.f32"
     assert one.read_bytes() == two.read_bytes()
@@ -129,17 +141,7 @@ def test_driving_in_the_training_tasks(
     assert all(float(np.abs(log.columns["action"]).max()) <= 1.0 for log in driven.train)
     assert {log.name for log in driven.train} <= {f"train-{task:03d}" for task in range(4)}
 
-    save = Checkpointer.save
-
-    def dying(self, step, state, notes):
-        save(self, step, state, notes)
-        raise InterruptError
-
-    monkeypatch.setattr(Checkpointer, "save", dying)
-    with pytest.raises(InterruptError):
-        run([config], [broken], RunOptions(data_dir=data_dir))
-    monkeypatch.setattr(Checkpointer, "save", save)
-    run([config], [broken], RunOptions(data_dir=data_dir))
+    die_and_go_on(config, broken, data_dir, monkeypatch, lambda _, number: number == 1)
     assert lines_without_wall(broken) == lines_without_wall(straight)
 
 
@@ -178,18 +180,7 @@ def test_simulated_robots(
         driven = OfflineTasks.load(straight / "artefacts" / "source_log")
         # No violation ends an episode there.
         assert sum(log.transitions for log in driven.train) == 2 * driven.spaces.horizon
-    save = Checkpointer.save
-
-    def dying(self, step, state, notes):
-        save(self, step, state, notes)
-        if self.phase == "deploy":
-            raise InterruptError
-
-    monkeypatch.setattr(Checkpointer, "save", dying)
-    with pytest.raises(InterruptError):
-        run([config], [broken], RunOptions(data_dir=data_dir))
-    monkeypatch.setattr(Checkpointer, "save", save)
-    run([config], [broken], RunOptions(data_dir=data_dir))
+    die_and_go_on(config, broken, data_dir, monkeypatch, lambda phase, _: phase == "deploy")
     assert lines_without_wall(broken) == lines_without_wall(straight)
 
 

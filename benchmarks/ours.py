@@ -11,11 +11,13 @@ import numpy as np
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import append, extend, make_replay
-from safemesa.domains.navigation import NAVIGATION2
+from safemesa.domains.navigation import NAVIGATION1, NAVIGATION2
+from safemesa.experiments.arms import configure
 from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
 from safemesa.networks.normaliser import identity_normaliser
 from safemesa.phases.agent import Agent, AgentState, ViolationIndex
 from safemesa.phases.build import build_learners, fresh_risk_networks, task_learner_key
+from safemesa.phases.carl_fit import build_carl, fresh_model
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deploy_state import build_agent
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
@@ -162,6 +164,27 @@ def paper_iterations(steps: int) -> Run:
     """Phase 1 on logs of Navigation's sizes at the paper's network and batch sizes."""
     size = Size(obs=2, action=2)
     return meta_iterations(size, steps)
+
+
+def carl_plans(count: int) -> Run:
+    """Plans of CARL's planner `mini` on Navigation, at the horizon and networks of its presets."""
+    config = configure("carl_offline", "navigation1", "cpu")
+    carl = build_carl(config, NAVIGATION1.spaces)
+    model = fresh_model(config, NAVIGATION1.spaces)
+
+    @jax.jit
+    def many(key: jax.Array) -> jax.Array:
+        def body(index: jax.Array, obs: jax.Array) -> jax.Array:
+            own = jax.random.fold_in(key, index)
+            action, _ = carl.act(model, carl.no_plan(), obs, cautious=True, key=own)
+            return obs + action
+
+        return jax.lax.fori_loop(0, count, body, jnp.asarray([-50.0, 0.0]))
+
+    def run() -> None:
+        jax.block_until_ready(many(jax.random.key(0)))
+
+    return run
 
 
 def navigation_steps(environments: int, steps: int) -> Run:

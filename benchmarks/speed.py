@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = tiny if flags.quick else Size()
     runs = 2 if flags.quick else flags.runs
     steps = 2 if flags.quick else 20
-    for section in (online, meta, guards, navigation, robots):
+    for section in (online, meta, guards, navigation, robots, carl):
         for measurement in section(size, runs, steps):
             print(measurement.line(), flush=True)
 
@@ -185,6 +185,15 @@ def robots(size: "Size", runs: int, steps: int) -> list[Measurement]:
         summary("host_step_ms", [1e3 * one / count for one in parts["loop"]], "ms"),
         summary("host_overhead_ms", overhead, "ms"),
     ]
+
+
+def carl(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """One plan of CARL's smallest planner on Navigation."""
+    from benchmarks import ours
+
+    del size
+    seconds = take_turns({"plans": ours.carl_plans(steps)}, runs)
+    return [summary("carl_plan_ms", [1e3 * s / steps for s in seconds["plans"]], "ms")]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from benchmarks import floor, speed
+from benchmarks import floor, planners, speed
 from benchmarks.measure import ratio, summary, take_turns
 
 
@@ -85,6 +86,37 @@ def test_the_command_prints_a_json_line_per_number(
         "meta_iteration_csc_over_plain",
         "online_step_sqrl_over_plain",
         "navigation_steps_per_second",
+        "carl_plan_ms",
     }
     for peer in ("pytorch_over_online_step", "sb3_over_sac_step", "sbx_over_sac_step"):
         assert peer in err
+
+
+@pytest.mark.slow
+def test_planners_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    planners.main(["--quick", "--states", "2", "--steps", "2"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = {line["name"]: line["value"] for line in lines}
+    assert {name.removeprefix("mini_") for name in names if name.startswith("mini_")} == {
+        name.removeprefix("paper_again_") for name in names if name.startswith("paper_again_")
+    }
+    assert names["mini_first_action_distance"] > 0.0
+
+
+def test_a_planner_is_as_good_as_itself() -> None:
+    given = planners.Outcome(
+        plan_cost=np.asarray([2.0, 4.0]),
+        first_action=np.asarray([[0.0, 1.0], [1.0, 0.0]]),
+        executed_return=np.asarray([-10.0, -30.0]),
+        violated=np.asarray([False, True]),
+    )
+    better = planners.Outcome(
+        plan_cost=np.asarray([1.0, 5.0]),
+        first_action=np.asarray([[0.0, 0.5], [1.0, 0.0]]),
+        executed_return=np.asarray([-5.0, -15.0]),
+        violated=np.asarray([False, False]),
+    )
+    same = [measurement.value for measurement in planners.compared("x", given, given)]
+    assert same == [0.0, 0.0, 1.0, 1.0, 1.0]
+    other = [measurement.value for measurement in planners.compared("x", given, better)]
+    assert other == pytest.approx([0.4, 0.25, 2.0, 1.0, 2.0])

@@ -13,6 +13,7 @@ import tyro
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
+from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
 
@@ -30,6 +31,7 @@ class Settings:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
+    carl: CARLConfig = field(default_factory=CARLConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from safemesa.core.errors import ConfigurationError
 from safemesa.phases.config import RunConfig
 from safemesa.phases.presets import preset_config
+from safemesa.phases.presets.carl import carl_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +23,7 @@ class Arm:
     guard: str
     summary: str
     change: Callable[[RunConfig], RunConfig] = lambda config: config
+    agent: str = "sac"
 
 
 def _as_printed(config: RunConfig) -> RunConfig:
@@ -55,6 +57,16 @@ def _long_test_log(config: RunConfig) -> RunConfig:
         data=replace(config.data, test_transitions=config.data.train_transitions),
         adapt=replace(config.adapt, steps=config.adapt.scratch_steps),
     )
+
+
+def _carl(source: str, use_test_log: bool) -> Callable[[RunConfig], RunConfig]:
+    """What CARL may learn from."""
+
+    def change(config: RunConfig) -> RunConfig:
+        settings = carl_settings(config.domain, config.preset)
+        return replace(config, carl=replace(settings, source=source, use_test_log=use_test_log))
+
+    return change
 
 
 _ARMS = (
@@ -101,6 +113,33 @@ _ARMS = (
         meta_learner="scratch",
         guard="none",
         summary="SAC that ignores constraints",
+    ),
+    Arm(
+        name="carl",
+        title="CARL",
+        agent="carl",
+        meta_learner="scratch",
+        guard="none",
+        summary="plans through a learned model, pretrained by driving in the training tasks",
+        change=_carl("tasks", use_test_log=False),
+    ),
+    Arm(
+        name="carl_offline",
+        title="CARL-Offline",
+        agent="carl",
+        meta_learner="scratch",
+        guard="none",
+        summary="CARL, pretrained on the training logs alone",
+        change=_carl("logs", use_test_log=False),
+    ),
+    Arm(
+        name="carl_offline_dtest",
+        title="CARL-Offline + test log",
+        agent="carl",
+        meta_learner="scratch",
+        guard="none",
+        summary="CARL-Offline whose model has also seen the test log, as MESA's critic has",
+        change=_carl("logs", use_test_log=True),
     ),
     Arm(
         name="reward_penalty",
@@ -164,6 +203,12 @@ def find_arm(name: str) -> Arm:
     if name in ARMS:
         return ARMS[name]
     meta_learner, plus, guard = name.partition("+")
+    carl = [arm for arm, record in ARMS.items() if record.agent == "carl"]
+    if plus and (meta_learner in carl or guard in carl):
+        raise ConfigurationError(
+            f"{name!r} is no arm: CARL plans with a model of its own and has no safety critic, so "
+            f"it takes neither a meta-learner nor a guard. Give {', '.join(carl)} alone."
+        )
     if plus:
         learner_title = _META_LEARNER_TITLES.get(meta_learner, meta_learner)
         guard_title = _GUARD_TITLES.get(guard, guard)
@@ -185,4 +230,10 @@ def configure(arm: str, domain: str, preset: str) -> RunConfig:
     """The configuration of an arm on a domain at a preset; flags may change it further."""
     record = find_arm(arm)
     config = record.change(preset_config(domain, preset))
-    return replace(config, arm=arm, meta_learner=record.meta_learner, guard=record.guard)
+    return replace(
+        config,
+        arm=arm,
+        agent=record.agent,
+        meta_learner=record.meta_learner,
+        guard=record.guard,
+    )

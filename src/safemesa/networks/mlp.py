@@ -1,6 +1,7 @@
 """Fully connected networks: one example in, callers `vmap`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,18 +10,29 @@ from jaxtyping import Array, Float
 
 from safemesa.core.types import Key
 
+_xavier = jax.nn.initializers.glorot_uniform()
+
 
 class MLP(eqx.Module):
-    """A fully connected ReLU network; weights are `[in, out]` so that a batch is a plain product.
+    """A fully connected network; weights are `[in, out]` so that a batch is a plain product.
 
-    Xavier-uniform weights and zero biases, as in Recovery RL's networks.
+    ReLU, Xavier-uniform weights and zero biases, as in Recovery RL's networks, if not told
+    otherwise.
     """
 
     weights: tuple[Float[Array, "in out"], ...]
     biases: tuple[Float[Array, " out"], ...]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
 
-    def __init__(self, sizes: Sequence[int], *, key: Key) -> None:
-        initialise = jax.nn.initializers.glorot_uniform()
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        key: Key,
+        activation: Callable[[Array], Array] = jax.nn.relu,
+        initialise: Callable[..., Any] = _xavier,
+    ) -> None:
+        self.activation = activation
         keys = jax.random.split(key, len(sizes) - 1)
         self.weights = tuple(
             initialise(layer_key, (fan_in, fan_out), jnp.float32)
@@ -34,7 +46,7 @@ class MLP(eqx.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = x @ weight + bias
             if layer < last:
-                x = jax.nn.relu(x)
+                x = self.activation(x)
         return x
 
 

@@ -1,22 +1,30 @@
-"""Phase 3's two functions, `act` and `learn`: the same for compiled and for host environments."""
+"""SAC behind a guard: `act` and `learn`, the same for compiled and for host environments."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
-from safemesa.datasets.replay import Replay, RowLayout, sample_positions, size
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.replay import Replay, sample_positions, size
 from safemesa.guards import AbstractGuard, Situation
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
 from safemesa.networks.policies import TanhGaussianPolicy
-from safemesa.phases.config import DeployConfig
+from safemesa.phases.agent_base import (
+    AbstractAgent as AbstractAgent,
+    Act as Act,
+    ViolationIndex as ViolationIndex,
+    pack_logs,
+    replay_layout as replay_layout,
+)
+from safemesa.phases.artefacts import RiskModel
 
 
 class AgentState(eqx.Module):
@@ -28,55 +36,22 @@ class AgentState(eqx.Module):
     normaliser: Normaliser
 
 
-class Act(NamedTuple):
-    """Actions in [-1, 1]. `risk` belongs to the proposal, `executed_risk` to the action.
-
-    `proposed` is what SAC remembers: see `safemesa.guards.Decision.task_action`.
-    """
-
-    proposed: Float[Array, " act"]
-    action: Float[Array, " act"]
-    risk: Float[Array, ""]
-    executed_risk: Float[Array, ""]
-    intervened: Bool[Array, ""]
-
-
-class ViolationIndex(eqx.Module):
-    """Positions of violating rows of the replay, for balanced batches."""
-
-    positions: Int[Array, " capacity"]
-    count: Int[Array, ""]
-
-
-def replay_layout(spaces: Spaces) -> RowLayout:
-    """One store for both learners: SAC reads `proposed_action`, the safety critic `action`."""
-    return RowLayout(
-        fields=(
-            ("obs", spaces.obs_size),
-            ("proposed_action", spaces.action_size),
-            ("action", spaces.action_size),
-            ("next_obs", spaces.obs_size),
-            ("reward", None),
-            ("cost", None),
-            ("terminated", None),
-        )
-    )
-
-
+@final
 @dataclass(frozen=True, kw_only=True)
-class Agent:
-    """The task learner behind a guard. Hashable, hence jit-static."""
+class Agent(AbstractAgent):
+    """The task learner behind a guard."""
 
-    config: DeployConfig
-    spaces: Spaces
     sac: SAC
     risk: RiskLearner
     guard: AbstractGuard
 
     @property
-    def layout(self) -> RowLayout:
-        """Columns of the replay."""
-        return replay_layout(self.spaces)
+    def gamma_risk(self) -> float:
+        return self.risk.config.gamma_risk
+
+    @property
+    def warmup_steps(self) -> int:
+        return self.sac.config.warmup_steps
 
     @property
     def learning_starts(self) -> int:
@@ -86,6 +61,24 @@ class Agent:
         show the guard's errors as well as any.
         """
         return self.sac.config.batch
+
+    def first_rows(
+        self, model: RiskModel, test_log: OfflineTasks | None
+    ) -> Float[np.ndarray, "rows width"]:
+        """The test log, where the guard asks for risks; its proposed action is the logged one."""
+        del model
+        if test_log is None or not self.guard.uses_risk:
+            return np.zeros((0, self.layout.width), np.float32)
+        return pack_logs((test_log.only_log(),), self.spaces)
+
+    def initial(self, model: RiskModel, *, key: Key) -> AgentState:
+        """Fresh SAC networks and the adapted risk model."""
+        return AgentState(
+            self.sac.init(key=key),
+            self.risk.init(model.critic, model.recovery),
+            self.guard.init(),
+            model.normaliser,
+        )
 
     def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
         """What the task policy sees: raw or normalised, per domain."""
@@ -121,6 +114,13 @@ class Agent:
             executed_risk=critic(risk_obs, decision.action) if asked else jnp.zeros(()),
             intervened=decision.intervened,
         )
+
+    def after(
+        self, state: AgentState, act: Act, length: Int[Array, ""], done: Bool[Array, ""]
+    ) -> AgentState:
+        """Nothing is remembered from step to step."""
+        del act, length, done
+        return state
 
     def learn(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
@@ -159,6 +159,21 @@ class Agent:
             metrics |= risk_metrics
         duals, dual_metrics = guard.update(state.guard, risk.critic, risk_batch)
         return AgentState(sac, risk, duals, state.normaliser), metrics | dual_metrics
+
+    def chunk_metrics(
+        self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
+    ) -> Metrics:
+        """The critic's logits of violations, where the guard uses it."""
+        if not self.guard.uses_risk:
+            return {}
+        logit = self.median_violation_logit(state, replay, violations, key=key)
+        return {"median_violation_logit": logit}
+
+    def deployed(self, state: AgentState) -> RiskModel | None:
+        """The risk model as it is at the end, where the guard used it."""
+        if not self.guard.uses_risk:
+            return None
+        return RiskModel(state.risk.critic, state.risk.recovery.policy, state.normaliser)
 
     def median_violation_logit(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key

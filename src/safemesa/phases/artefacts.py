@@ -1,4 +1,4 @@
-"""What the phases hand on: the prior (Phase 1) and the risk model (Phases 2 and 3).
+"""What the phases hand on: the prior (Phase 1), the risk model (Phases 2 and 3), a world model.
 
 An artefact is a folder with `model.safetensors` and `manifest.json`; the manifest names what made
 it and what it fits, so that a wrong one is refused.
@@ -19,6 +19,7 @@ from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
 from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
+from safemesa.learners.carl.agent import ModelState
 from safemesa.learners.meta.base import constant_step_sizes
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser, identity_normaliser
@@ -50,6 +51,9 @@ class Prior(eqx.Module):
     log_step_sizes: PyTree
 
 
+Artefact = Prior | RiskModel | ModelState
+
+
 def prior_template(config: RunConfig, spaces: Spaces) -> Prior:
     """A prior of fresh networks; also the shape that a file must have."""
     critic, recovery = fresh_risk_networks(config, spaces)
@@ -58,14 +62,14 @@ def prior_template(config: RunConfig, spaces: Spaces) -> Prior:
 
 
 def save_artefact(
-    folder: Path, tree: Prior | RiskModel, config: RunConfig, spaces: Spaces, notes: dict[str, Any]
+    folder: Path, tree: Artefact, config: RunConfig, spaces: Spaces, notes: dict[str, Any]
 ) -> None:
     """Writes `model.safetensors`, then the manifest that vouches for it."""
     tensors = folder / "model.safetensors"
     save_tensors(tensors, tree_to_tensors(tree))
     manifest = {
         "format": FORMAT,
-        "kind": _kind(tree),
+        "kind": artefact_kind(tree),
         "software": f"safemesa {__version__}",
         "config": config_to_json(config),
         "spaces": asdict(spaces),
@@ -75,7 +79,10 @@ def save_artefact(
     write_json(folder / "manifest.json", manifest)
 
 
-def _kind(tree: Prior | RiskModel) -> str:
+def artefact_kind(tree: Artefact) -> str:
+    """The word for it in manifests."""
+    if isinstance(tree, ModelState):
+        return "world_model"
     return "prior" if isinstance(tree, Prior) else "risk_model"
 
 
@@ -90,7 +97,8 @@ def read_manifest(folder: Path, kind: str) -> tuple[RunConfig, Spaces, dict[str,
     if given != (FORMAT, kind):
         raise CheckpointError(
             f"{folder} holds {given[1]!r} of format {given[0]}; expected {kind!r} of format "
-            f"{FORMAT}. A prior comes from `safemesa meta-train`, a risk model from `adapt`."
+            f"{FORMAT}. A prior comes from `safemesa meta-train`, a risk model from `adapt`, a "
+            "world model from a run of CARL."
         )
     try:
         config = config_from_json(RunConfig, manifest["config"])
@@ -120,3 +128,9 @@ def load_risk_model(folder: Path) -> tuple[RiskModel, RunConfig, Spaces]:
     """Reads a risk model with the configuration that made it."""
     config, spaces, _ = read_manifest(folder, "risk_model")
     return _load(folder, prior_template(config, spaces).model), config, spaces
+
+
+def load_world_model(folder: Path, template: ModelState) -> ModelState:
+    """Reads CARL's model; `template` is a fresh one (`CARL.init`)."""
+    read_manifest(folder, "world_model")
+    return _load(folder, template)

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from safemesa.core.files import read_json
-from safemesa.core.spaces import Spaces
 from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
@@ -28,6 +27,7 @@ from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.recorder import Recorder, common_start
 from safemesa.phases.run_folder import RunFolder
 from safemesa.phases.sinks import NoSink
+from safemesa.phases.tables import physical_actions
 from safemesa.phases.tasks import sample_train_tasks
 from safemesa.phases.workers import run_workers
 
@@ -163,7 +163,7 @@ def read_log(folder: Path, domain: AbstractHostDomain, task: PyTree, name: str) 
         field: part if width is not None else part[:, 0]
         for (field, width), part in zip(fields, parts, strict=True)
     }
-    columns["action"] = _physical(columns["action"], domain.spaces)
+    columns["action"] = physical_actions(columns["action"], domain.spaces)
     del columns["proposed_action"]
     lengths = [line["length"] for line in run.metrics.read()]
     left = len(rows) - sum(lengths)
@@ -180,9 +180,3 @@ def read_log(folder: Path, domain: AbstractHostDomain, task: PyTree, name: str) 
     }
     parameters = domain.task_parameters(task)
     return TaskLog(name=name, role="train", parameters=parameters, columns=columns)
-
-
-def _physical(action: np.ndarray, spaces: Spaces) -> np.ndarray:
-    """Actions `[..., act]` in [-1, 1] as physical ones, within their bounds."""
-    low, high = (np.asarray(bound, np.float32) for bound in (spaces.action_low, spaces.action_high))
-    return np.clip(low + 0.5 * (action + 1.0) * (high - low), low, high).astype(np.float32)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import (
     GuardConfig,
     MetaConfig,
@@ -114,6 +115,9 @@ class RunConfig:
     """Decides the test task, the test log, the networks and all noise; paired across arms."""
     data_seed: int = 0
     """Decides the training tasks and logs, which all arms and seeds share."""
+    agent: str = "sac"
+    """Who learns the task in Phase 3: `sac`, behind the guard, or `carl`, which plans and has
+    neither meta-learner nor guard."""
     meta_learner: str = "maml"
     guard: str = "recovery_rl"
     data: DataConfig = field(default_factory=DataConfig)
@@ -123,6 +127,7 @@ class RunConfig:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
+    carl: CARLConfig = field(default_factory=CARLConfig)
 
 
 def config_to_json(config: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Int
 
 from safemesa.core.types import Metrics, PyTree
 from safemesa.domains.base import AbstractJaxDomain
-from safemesa.phases.agent import Agent
+from safemesa.phases.agent_base import AbstractAgent
 from safemesa.phases.deploy_state import (
     Chunk,
     DeployState,
@@ -27,7 +27,7 @@ from safemesa.phases.tables import unscale_actions
 
 
 def environment_step(
-    agent: Agent, domain: AbstractJaxDomain, task: PyTree, roots: Roots, state: DeployState
+    agent: AbstractAgent, domain: AbstractJaxDomain, task: PyTree, roots: Roots, state: DeployState
 ) -> tuple[DeployState, EpisodeRecord]:
     """Acts once, stores the transition, and starts the next episode where one has ended."""
     act = act_at(agent, state, roots)
@@ -47,7 +47,7 @@ def environment_step(
 
 
 def deploy_chunk(
-    agent: Agent,
+    agent: AbstractAgent,
     domain: AbstractJaxDomain,
     chunk: int,
     learning: bool,
@@ -87,17 +87,17 @@ def deploy_chunk(
     metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics_shape)
     start = (jnp.zeros((), jnp.int32), state, records, metrics)
     _, state, records, metrics = jax.lax.while_loop(unfinished, body, start)
-    if learning and agent.guard.uses_risk:
+    if learning:
         key = jax.random.fold_in(roots.learn, state.step)
-        logit = agent.median_violation_logit(state.agent, state.replay, state.violations, key=key)
-        metrics = metrics | {"median_violation_logit": logit}
+        seen = agent.chunk_metrics(state.agent, state.replay, state.violations, key=key)
+        metrics = metrics | seen
     return state, records, metrics
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=7)
 def _run_deploy(
     axis: SeedAxis,
-    agent: Agent,
+    agent: AbstractAgent,
     domain: AbstractJaxDomain,
     chunk: int,
     learning: bool,
@@ -112,7 +112,7 @@ def _run_deploy(
 
 def deploy(
     axis: SeedAxis,
-    agent: Agent,
+    agent: AbstractAgent,
     domain: AbstractJaxDomain,
     tasks: Sequence[PyTree],
     roots: Sequence[Roots],

@@ -19,7 +19,7 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
-from safemesa.phases.agent import Act, Agent
+from safemesa.phases.agent_base import AbstractAgent, Act
 from safemesa.phases.deploy_state import (
     Chunk,
     DeployState,
@@ -98,12 +98,12 @@ def _host_result(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _first_act(axis: SeedAxis, agent: Agent, roots: Roots, state: DeployState) -> Act:
+def _first_act(axis: SeedAxis, agent: AbstractAgent, roots: Roots, state: DeployState) -> Act:
     return axis.map(lambda root, one: act_at(agent, one, root), (0, 0))(roots, state)
 
 
 def host_step(
-    agent: Agent,
+    agent: AbstractAgent,
     learning: bool | None,
     roots: Roots,
     state: DeployState,
@@ -130,7 +130,7 @@ def host_step(
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def _host_step(
     axis: SeedAxis,
-    agent: Agent,
+    agent: AbstractAgent,
     learning: bool | None,
     roots: Roots,
     state: DeployState,
@@ -141,15 +141,17 @@ def _host_step(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _violation_logit(axis: SeedAxis, agent: Agent, roots: Roots, state: DeployState) -> Array:
-    def logit(root: Roots, one: DeployState) -> Array:
+def _chunk_metrics(
+    axis: SeedAxis, agent: AbstractAgent, roots: Roots, state: DeployState
+) -> Metrics:
+    def metrics(root: Roots, one: DeployState) -> Metrics:
         key = jax.random.fold_in(root.learn, one.step)
-        return agent.median_violation_logit(one.agent, one.replay, one.violations, key=key)
+        return agent.chunk_metrics(one.agent, one.replay, one.violations, key=key)
 
-    return axis.map(logit, (0, 0))(roots, state)
+    return axis.map(metrics, (0, 0))(roots, state)
 
 
-def pending_act(agent: Agent, roots: Roots, state: DeployState) -> DeployState:
+def pending_act(agent: AbstractAgent, roots: Roots, state: DeployState) -> DeployState:
     """A state that has only observed its first observation, with the action it takes there."""
     return replace(state, env=_first_act(SeedAxis(1), agent, roots, state))
 
@@ -192,7 +194,7 @@ def _gather(axis: SeedAxis, lanes: Sequence[_Lane]) -> tuple[Step, np.ndarray]:
 
 def deploy_host(
     axis: SeedAxis,
-    agent: Agent,
+    agent: AbstractAgent,
     environments: Sequence[HostEnvironment],
     roots: Sequence[Roots],
     states: Sequence[DeployState],
@@ -255,7 +257,7 @@ def _episode(record: EpisodeRecord) -> dict[str, Any]:
 
 def _numbers(
     axis: SeedAxis,
-    agent: Agent,
+    agent: AbstractAgent,
     roots: Roots,
     state: DeployState,
     metrics: Metrics,
@@ -264,7 +266,5 @@ def _numbers(
     """Metrics of the last update of one seed; none before the first update."""
     if int(axis.unstack(state.step)[seed]) <= agent.learning_starts:
         return {}
-    if agent.guard.uses_risk:
-        logit = _violation_logit(axis, agent, roots, state)
-        metrics = metrics | {"median_violation_logit": logit}
+    metrics = metrics | _chunk_metrics(axis, agent, roots, state)
     return {name: float(axis.unstack(value)[seed]) for name, value in metrics.items()}

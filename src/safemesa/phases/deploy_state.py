@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, append, extend, make_replay
 from safemesa.domains.base import Step
-from safemesa.phases.agent import Act, Agent, AgentState, ViolationIndex
-from safemesa.phases.artefacts import RiskModel
+from safemesa.phases.agent import Agent
+from safemesa.phases.agent_base import AbstractAgent, Act, ViolationIndex
 from safemesa.phases.build import build_learners
 from safemesa.phases.config import RunConfig
-from safemesa.phases.tables import scale_actions
 
 MAXIMUM_ROWS = 1_000_000
 """Capacity of the online replay."""
@@ -60,7 +60,7 @@ class DeployState(eqx.Module):
     that the environment is about to take, so that a resumed run takes that very action.
     """
 
-    agent: AgentState
+    agent: PyTree
     replay: Replay
     violations: ViolationIndex
     env: PyTree
@@ -92,15 +92,15 @@ def empty_tally() -> Tally:
 
 
 def initial_state(
-    agent: Agent,
-    model: RiskModel,
+    agent: AbstractAgent,
+    model: Any,
     test_log: OfflineTasks | None,
     env: PyTree,
     obs: Float[Array, " obs"],
-    sac_key: Key,
+    key: Key,
 ) -> DeployState:
-    """Fresh SAC networks, the adapted risk model, and a replay that begins with the test log."""
-    rows = test_rows(agent, test_log) if test_log else np.zeros((0, agent.layout.width), np.float32)
+    """The state before the first step, with a replay that begins with what the agent brings."""
+    rows = agent.first_rows(model, test_log)
     online = min(agent.config.maximum_steps(agent.spaces.horizon), MAXIMUM_ROWS)
     capacity = len(rows) + online
     replay = make_replay(capacity=capacity, width=agent.layout.width, protected=len(rows))
@@ -114,12 +114,7 @@ def initial_state(
     if not agent.config.keep_test_log:
         violations = ViolationIndex(jnp.zeros(capacity, jnp.int32), jnp.zeros((), jnp.int32))
     return DeployState(
-        agent=AgentState(
-            agent.sac.init(key=sac_key),
-            agent.risk.init(model.critic, model.recovery),
-            agent.guard.init(),
-            model.normaliser,
-        ),
+        agent=agent.initial(model, key=key),
         replay=replay,
         violations=violations,
         env=env,
@@ -130,26 +125,14 @@ def initial_state(
     )
 
 
-def test_rows(agent: Agent, test_log: OfflineTasks) -> Float[np.ndarray, "rows width"]:
-    """The test log in the layout of the replay; its proposed action is the logged one."""
-    columns = dict(test_log.only_log().columns)
-    columns["action"] = scale_actions(np.asarray(columns["action"]), agent.spaces)
-    columns["proposed_action"] = columns["action"]
-    return np.asarray(agent.layout.pack(columns))
-
-
-def act_at(agent: Agent, state: DeployState, roots: Roots) -> Act:
+def act_at(agent: AbstractAgent, state: DeployState, roots: Roots) -> Act:
     """What the agent does at the observation of the state."""
-    return agent.act(
-        state.agent,
-        state.obs,
-        state.step < agent.sac.config.warmup_steps,
-        key=jax.random.fold_in(roots.act, state.step),
-    )
+    key = jax.random.fold_in(roots.act, state.step)
+    return agent.act(state.agent, state.obs, state.step < agent.warmup_steps, key=key)
 
 
 def observe(
-    agent: Agent, state: DeployState, act: Act, result: Step
+    agent: AbstractAgent, state: DeployState, act: Act, result: Step
 ) -> tuple[DeployState, EpisodeRecord]:
     """Stores the transition and closes the books of an episode that it ends.
 
@@ -191,10 +174,11 @@ def observe(
         success=result.success,
         interventions=tally.interventions,
         violation_under_recovery=tally.violations_under_recovery,
-        risk_bias=_risk_bias(tally, violated, agent.risk.config.gamma_risk),
+        risk_bias=_risk_bias(tally, violated, agent.gamma_risk),
     )
     new_state = replace(
         state,
+        agent=agent.after(state.agent, act, tally.length, done),
         replay=append(state.replay, row),
         violations=violations,
         step=state.step + 1,
@@ -245,7 +229,16 @@ def episodes_of(records: EpisodeRecord) -> list[dict[str, Any]]:
 
 
 def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
-    """The agent of a configuration; arms that differ in Phase 1 alone share it, compiled."""
+    """SAC behind a guard; arms that differ in Phase 1 alone share it, compiled.
+
+    Raises:
+        ConfigurationError: the configuration is CARL's (see `make_agent`).
+    """
+    if config.agent != "sac":
+        raise ConfigurationError(
+            f"the agent {config.agent!r} is no SAC behind a guard. Run its arm as a whole: "
+            "`safemesa run`, or `run_arm` in Python."
+        )
     learners = build_learners(config, spaces)
     return Agent(
         config=config.deploy,

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,7 @@ from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.phases.agent import Agent
-from safemesa.phases.artefacts import RiskModel
+from safemesa.phases.agent_base import AbstractAgent
 from safemesa.phases.build import phase_key, task_learner_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deploy import deploy
@@ -34,7 +33,7 @@ from safemesa.phases.tasks import sample_test_task
 class AbstractDeployment(abc.ABC):
     """Phase 3 of runs that differ in their seeds alone, one task each."""
 
-    agent: Agent
+    agent: AbstractAgent
     configs: Sequence[RunConfig]
     tasks: Sequence[PyTree]
     in_step: ClassVar[bool]
@@ -45,8 +44,8 @@ class AbstractDeployment(abc.ABC):
         return deploy_roots(phase_key(self.configs[index].seed, "deploy"))
 
     @abc.abstractmethod
-    def start(self, index: int, model: RiskModel, test_log: OfflineTasks | None) -> DeployState:
-        """The state before the first step of one run."""
+    def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
+        """The state before the first step of one run; `model` is what the agent starts from."""
 
     @abc.abstractmethod
     def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
@@ -59,14 +58,13 @@ class AbstractDeployment(abc.ABC):
     def _initial(
         self,
         index: int,
-        model: RiskModel,
+        model: Any,
         test_log: OfflineTasks | None,
         env: PyTree,
         obs: jax.Array,
     ) -> DeployState:
-        log = test_log if self.agent.guard.uses_risk else None
         key = task_learner_key(self.configs[index])
-        return initial_state(self.agent, model, log, env, obs, key)
+        return initial_state(self.agent, model, test_log, env, obs, key)
 
 
 @final
@@ -77,7 +75,7 @@ class CompiledDeployment(AbstractDeployment):
     domain: AbstractJaxDomain
     in_step: ClassVar[bool] = True
 
-    def start(self, index: int, model: RiskModel, test_log: OfflineTasks | None) -> DeployState:
+    def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
         key = jax.random.fold_in(self.roots(index).reset, 0)
         env, obs = self.domain.reset(self.tasks[index], key=key)
         return self._initial(index, model, test_log, env, obs)
@@ -112,7 +110,7 @@ class HostDeployment(AbstractDeployment):
             for config, task in zip(self.configs, self.tasks, strict=True)
         ]
 
-    def start(self, index: int, model: RiskModel, test_log: OfflineTasks | None) -> DeployState:
+    def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
         obs = jnp.asarray(self.environments[index].reset(0))
         state = self._initial(index, model, test_log, (), obs)
         return pending_act(self.agent, self.roots(index), state)
@@ -128,7 +126,7 @@ class HostDeployment(AbstractDeployment):
 
 
 def make_deployment(
-    domain: AbstractDomain, agent: Agent, configs: Sequence[RunConfig]
+    domain: AbstractDomain, agent: AbstractAgent, configs: Sequence[RunConfig]
 ) -> AbstractDeployment:
     """Phase 3 on the test tasks of the runs.
 

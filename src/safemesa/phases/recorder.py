@@ -12,8 +12,8 @@ import numpy as np
 from safemesa.core.files import write_json
 from safemesa.datasets.replay import extend
 from safemesa.domains.base import AbstractDomain
-from safemesa.phases.agent import Agent
-from safemesa.phases.artefacts import RiskModel, save_artefact
+from safemesa.phases.agent_base import AbstractAgent
+from safemesa.phases.artefacts import artefact_kind, save_artefact
 from safemesa.phases.checkpoint import Checkpointer, ReplayFile
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deploy_state import Chunk, DeployState
@@ -51,7 +51,7 @@ class Recorder:
         folder: RunFolder,
         config: RunConfig,
         domain: AbstractDomain,
-        agent: Agent,
+        agent: AbstractAgent,
         start: DeployState,
         sink: Sink,
         progress: Progress,
@@ -141,15 +141,14 @@ class Recorder:
         write_json(self.folder.replay / "layout.json", {"dtype": "float32", "fields": layout})
 
     def finish(self, state: DeployState, wall: dict[str, float]) -> None:
-        """Saves the deployed risk model and the summary, then drops the checkpoints.
+        """Saves what the agent has become and the summary, then drops the checkpoints.
 
         `wall` has the seconds of the earlier phases.
         """
-        if self.agent.guard.uses_risk:
-            risk = state.agent.risk
-            model = RiskModel(risk.critic, risk.recovery.policy, state.agent.normaliser)
-            spaces = self.domain.spaces
-            save_artefact(self.folder.deployed_model, model, self.config, spaces, {})
+        model = self.agent.deployed(state.agent)
+        if model is not None:
+            place = self.folder.path / "artefacts" / f"deployed_{artefact_kind(model)}"
+            save_artefact(place, model, self.config, self.domain.spaces, {})
         seconds = {**wall, "deploy": self.wall}
         summary = summarise(self.config, self.folder, self.domain, int(state.step), seconds)
         write_json(self.folder.summary_file, summary)

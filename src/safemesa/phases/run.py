@@ -17,6 +17,7 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
+from safemesa.phases.agents import make_agent
 from safemesa.phases.artefacts import (
     Prior,
     RiskModel,
@@ -27,9 +28,10 @@ from safemesa.phases.artefacts import (
     save_artefact,
 )
 from safemesa.phases.build import build_learners
+from safemesa.phases.carl_agent import WorldModel
+from safemesa.phases.carl_run import WorldModels
 from safemesa.phases.checkpoint import Checkpointer
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_state import build_agent
 from safemesa.phases.deployment import make_deployment
 from safemesa.phases.logs import (
     collect_test_log,
@@ -66,7 +68,7 @@ def run(
     anything is written.
     """
     domain = find_domain(configs[0].domain)
-    build_learners(configs[0], domain.spaces)  # refuses unknown names before anything is written
+    make_agent(configs[0], domain.spaces)  # refuses unknown names before anything is written
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):
@@ -130,18 +132,40 @@ class _Pipeline:
         self.config, self.axis = configs[0], SeedAxis(len(configs))
         self.wall: dict[str, float] = {}
         self.sinks = [options.make_sink(run_folder.path) for run_folder in runs]
-        self.agent = build_agent(self.config, domain.spaces)
+        self.agent = make_agent(self.config, domain.spaces)
 
     def run(self) -> None:
         """All phases."""
         test_logs = self.timed("collect", self.test_logs)
-        if self.agent.guard.uses_risk:
-            models = self.risk_models(test_logs)
-        else:
-            models = [prior_template(one, self.domain.spaces).model for one in self.configs]
-        self.deploy(models, test_logs)
+        self.deploy(self.models(test_logs), test_logs)
         for sink in self.sinks:
             sink.close()
+
+    def models(self, test_logs: list[OfflineTasks]) -> Sequence[RiskModel | WorldModel]:
+        """Phases 1 and 2: what the agent is deployed with."""
+        if self.config.agent == "carl":
+            world = WorldModels(
+                configs=self.configs,
+                runs=self.runs,
+                domain=self.domain,
+                load_train=self.train_logs,
+                make_loop=self.loop,
+                wall=self.wall,
+            )
+            return world.make(test_logs)
+        if build_learners(self.config, self.domain.spaces).guard.uses_risk:
+            return self.risk_models(test_logs)
+        return [prior_template(one, self.domain.spaces).model for one in self.configs]
+
+    def train_logs(self) -> OfflineTasks:
+        """The training logs, collected or read."""
+        data_dir, progress = self.options.data_dir, self.options.progress
+        return self.timed(
+            "collect",
+            lambda: load_or_collect_train(
+                self.domain, self.config, data_dir, progress, self.options.jobs
+            ),
+        )
 
     def timed(self, phase: str, function: Callable[[], Any]) -> Any:
         """Calls and adds the time to the phase's wall time."""
@@ -184,16 +208,7 @@ class _Pipeline:
         if all((one.prior / "manifest.json").is_file() for one in self.runs):
             self._recall_wall("meta_train", [one.prior for one in self.runs])
             return [load_prior(one.prior)[0] for one in self.runs]
-        train = self.timed(
-            "collect",
-            lambda: load_or_collect_train(
-                self.domain,
-                self.config,
-                self.options.data_dir,
-                self.options.progress,
-                self.options.jobs,
-            ),
-        )
+        train = self.train_logs()
         loop = self.loop("meta_train")
         priors = meta_train(self.configs, train, test_logs, loop)
         self._save("meta_train", priors, loop, [one.prior for one in self.runs])
@@ -222,7 +237,9 @@ class _Pipeline:
         kind = "prior" if phase == "meta_train" else "risk_model"
         self.wall[phase] = read_manifest(folders[0], kind)[2].get("wall_s", 0.0)
 
-    def deploy(self, models: list[RiskModel], test_logs: list[OfflineTasks]) -> None:
+    def deploy(
+        self, models: Sequence[RiskModel | WorldModel], test_logs: list[OfflineTasks]
+    ) -> None:
         """Phase 3."""
         deployment = make_deployment(self.domain, self.agent, self.configs)
         recorders = [

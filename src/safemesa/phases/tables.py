@@ -34,6 +34,12 @@ def unscale_actions(action: Float[Array, "... act"], spaces: Spaces) -> Float[Ar
     return low + 0.5 * (action + 1.0) * (high - low)
 
 
+def physical_actions(action: np.ndarray, spaces: Spaces) -> np.ndarray:
+    """Actions `[..., act]` in [-1, 1] as physical ones, within their bounds."""
+    low, high = (np.asarray(bound, np.float32) for bound in (spaces.action_low, spaces.action_high))
+    return np.clip(low + 0.5 * (action + 1.0) * (high - low), low, high).astype(np.float32)
+
+
 class LogTable(eqx.Module):
     """All rows of several logs, packed for one gather per batch."""
 

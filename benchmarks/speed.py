@@ -7,9 +7,11 @@ import argparse
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from benchmarks import measure
 from benchmarks.measure import Measurement, ratio, summary, take_turns
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--threads", type=int, default=None, help="cores to use; default: all")
     parser.add_argument("--runs", type=int, default=9, help="repetitions of each measurement")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="time the processor and not the wall: for a busy machine, with --threads 1",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes; numbers mean nothing")
     return parser.parse_args(arguments)
 
@@ -42,13 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     flags = parse(arguments)
     use_cores(flags.threads)
+    if flags.cpu_time:
+        measure.CLOCK = time.process_time
     from benchmarks.ours import Size
 
     tiny = Size(obs=3, action=2, hidden=8, batch=8, replay=400)
     size = tiny if flags.quick else Size()
     runs = 2 if flags.quick else flags.runs
     steps = 2 if flags.quick else 20
-    for section in (online, meta, guards, navigation):
+    for section in (online, meta, guards, navigation, robots):
         for measurement in section(size, runs, steps):
             print(measurement.line(), flush=True)
 
@@ -153,6 +162,29 @@ def navigation(size: "Size", runs: int, steps: int) -> list[Measurement]:
     seconds = take_turns({"navigation": ours.navigation_steps(count, length)}, runs)
     rates = [count * length / s for s in seconds["navigation"]]
     return [summary("navigation_steps_per_second", rates, "steps/s")]
+
+
+def robots(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """HalfCheetah's step over raw MuJoCo; milliseconds that the host loop adds to each step."""
+    if not _peer("mujoco", "halfcheetah_step_over_raw", "host_overhead_ms"):
+        return []
+    from benchmarks.robots import halfcheetah_steps, host_loop
+
+    ours, raw = halfcheetah_steps(50 * steps)
+    seconds = take_turns({"ours": ours, "raw": raw}, runs)
+    count = 10 * steps
+    parts = take_turns(host_loop(size, count), runs)
+    overhead = [
+        1e3 * (loop - updates - environment) / count
+        for loop, updates, environment in zip(
+            parts["loop"], parts["updates"], parts["environment"], strict=True
+        )
+    ]
+    return [
+        ratio("halfcheetah_step_over_raw", seconds["ours"], seconds["raw"]),
+        summary("host_step_ms", [1e3 * one / count for one in parts["loop"]], "ms"),
+        summary("host_overhead_ms", overhead, "ms"),
+    ]
 
 
 if __name__ == "__main__":

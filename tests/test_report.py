@@ -24,6 +24,7 @@ from safemesa.experiments.calibration import CalibrationResult
 from safemesa.experiments.figures import (
     calibration_figure,
     group_styles,
+    mean_curve,
     png,
     reliability,
     smooth,
@@ -256,6 +257,29 @@ def test_numbers_keep_the_digits_that_matter():
 
 
 # What figures show
+
+
+def test_curves_over_steps_hold_the_last_episode_that_ended() -> None:
+    """Two runs whose episodes differ in length, of 100 steps each."""
+
+    def lines(ends: list[int]) -> list[dict]:
+        return [
+            {"env_steps": end, "cumulative_violations": count, "return": 10.0 * count}
+            for count, end in enumerate(ends, start=1)
+        ]
+
+    runs = [lines([50, 100]), lines([10, 20, 100])]
+    curve = mean_curve(runs, "cumulative_violations", 1, steps=100)
+    assert curve is not None
+    found = {step: curve.mean[np.searchsorted(curve.x, step)] for step in (0, 15, 30, 60, 100)}
+    assert found == {0: 0.0, 15: 0.5, 30: 1.0, 60: 1.5, 100: 2.5}
+    returns = mean_curve(runs, "return", 1, steps=100)
+    assert returns is not None
+    assert np.isnan(returns.mean[np.searchsorted(returns.x, 30)])  # one run has ended no episode
+    assert returns.mean[-1] == 25.0
+    by_episode = mean_curve(runs, "return", 1)
+    assert by_episode is not None
+    np.testing.assert_array_equal(by_episode.x, [1, 2])
 
 
 def test_smoothing_looks_back():

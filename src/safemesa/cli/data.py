@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from safemesa.cli.arguments import Positional, parse
 from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.paper_logs import PAPER_LOGS
 
 if TYPE_CHECKING:
     from safemesa.datasets.offline_tasks import OfflineTasks
@@ -50,6 +51,8 @@ def print_info(data: "OfflineTasks") -> None:
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     console.print(table)
+    if data.domain in PAPER_LOGS:
+        console.print(PAPER_LOGS[data.domain].in_words(), highlight=False)
     spaces = data.spaces
     console.print(f"observations: {', '.join(spaces.obs_names)}")
     console.print(f"actions: {', '.join(spaces.action_names)}")

@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "deploy": ("phases", "RISK DOMAIN: Phase 3, learning a task behind the guard"),
     "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
+    "paper": ("paper", "claims: what the paper says, against finished runs"),
     "data": ("data", "info DATA: what a dataset holds"),
     "doctor": ("doctor", "is this installation sound?"),
 }

@@ -106,10 +106,11 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
 
 
 class Curve(NamedTuple):
-    """Mean over runs per episode, and the standard error (zero for one run)."""
+    """Mean over runs and its standard error (zero for one run) at each `x`."""
 
-    mean: Float[np.ndarray, " episodes"]
-    standard_error: Float[np.ndarray, " episodes"]
+    x: Float[np.ndarray, " points"]
+    mean: Float[np.ndarray, " points"]
+    standard_error: Float[np.ndarray, " points"]
 
 
 def smooth(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
@@ -125,30 +126,55 @@ def smoothing_window(episodes: int) -> int:
     return max(1, episodes // 15)
 
 
+STEP_POINTS = 200
+"""Points of a curve over environment steps."""
+
+
 def mean_curve(
-    episodes: Sequence[Sequence[dict[str, Any]]], metric: str, window: int
+    episodes: Sequence[Sequence[dict[str, Any]]], metric: str, window: int, steps: int | None = None
 ) -> Curve | None:
-    """A field of the lines of several runs, smoothed; None where the domain has none."""
+    """A field of the lines of several runs, smoothed; None where the domain has none.
+
+    Over episodes, as far as all runs have them, or over `steps` environment steps: there a run has
+    the value of its last episode that has ended.
+    """
     runs = [[line[metric] for line in lines] for lines in episodes]
     if any(value is None for run in runs for value in run):
         return None
-    shortest = min(len(run) for run in runs)
-    table = np.stack([smooth(np.asarray(run[:shortest], np.float64), window) for run in runs])
-    spread = np.zeros(shortest)
+    values = [smooth(np.asarray(run, np.float64), window) for run in runs]
+    if steps is None:
+        shortest = min(len(run) for run in runs)
+        x = np.arange(1.0, shortest + 1.0)
+        table = np.stack([run[:shortest] for run in values])
+    else:
+        x = np.linspace(0.0, steps, STEP_POINTS)
+        before = 0.0 if metric.startswith("cumulative") else math.nan
+        table = np.stack(
+            [
+                np.concatenate([[before], run])[
+                    np.searchsorted([line["env_steps"] for line in lines], x, side="right")
+                ]
+                for run, lines in zip(values, episodes, strict=True)
+            ]
+        )
+    spread = np.zeros(len(x))
     if len(runs) > 1:
         spread = np.std(table, axis=0, ddof=1) / math.sqrt(len(runs))
-    return Curve(np.mean(table, axis=0), spread)
+    return Curve(x, np.mean(table, axis=0), spread)
 
 
 def learning_curves(groups: Sequence[RunGroup]) -> Figure:
-    """Return, success rate and cumulative violations per episode: one line per group.
+    """Return, success rate and cumulative violations: one line per group.
+
+    Over episodes, or over environment steps where runs end after a number of those.
 
     Raises:
         CheckpointError: a run's `metrics.jsonl` is damaged.
     """
     lines = [[read_episode_lines(run.path) for run in group.runs] for group in groups]
     styles = group_styles(groups)
-    window = smoothing_window(int(groups[0].runs[0].summary["episodes"]))
+    window = smoothing_window(min(len(run) for group in lines for run in group))
+    steps = groups[0].runs[0].settings.get("deploy", {}).get("steps")
     smoothed = f"mean of {window} episodes" if window > 1 else "per episode"
     panels = [
         ("return", window, f"Return ({smoothed})"),
@@ -156,7 +182,8 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
         ("cumulative_violations", 1, "Cumulative violations"),
     ]
     curves = {
-        metric: [mean_curve(runs, metric, width) for runs in lines] for metric, width, _ in panels
+        metric: [mean_curve(runs, metric, width, steps) for runs in lines]
+        for metric, width, _ in panels
     }
     panels = [panel for panel in panels if any(curves[panel[0]])]
     with styled_figure(3.5 * len(panels), 3.1 + 0.22 * ((len(groups) + 2) // 3)) as figure:
@@ -167,7 +194,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             for style, curve in reversed(list(zip(styles, curves[metric], strict=True))):
                 if curve is not None:
                     _draw_curve(axes, curve, style)
-            axes.set(title=title, xlabel="Episode")
+            axes.set(title=title, xlabel="Episode" if steps is None else "Environment steps")
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
             elif metric == "cumulative_violations":
@@ -186,11 +213,10 @@ def _legend(group: RunGroup) -> str:
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
-    episode = np.arange(1, len(curve.mean) + 1)
-    axes.plot(episode, curve.mean, color=style.colour, linestyle=style.line)
+    axes.plot(curve.x, curve.mean, color=style.colour, linestyle=style.line)
     if np.any(curve.standard_error > 0.0):
         low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error
-        axes.fill_between(episode, low, high, color=style.colour, alpha=0.18, linewidth=0.0)
+        axes.fill_between(curve.x, low, high, color=style.colour, alpha=0.18, linewidth=0.0)
 
 
 def calibration_figure(results: Sequence[CalibrationResult]) -> Figure:

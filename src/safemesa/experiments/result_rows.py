@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError
@@ -133,7 +134,7 @@ def results_table(records: Sequence[RunRecord]) -> list[ResultRow]:
                 variant=group.variant,
                 title=group.title,
                 seeds=group.seeds,
-                episodes=int(group.runs[0].summary["episodes"]),
+                episodes=round(mean(run.summary["episodes"] for run in group.runs)),
                 metrics={
                     metric: None if numbers is None else summarise_metric(numbers)
                     for metric, numbers in values.items()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safemesa.core.errors import DatasetError
+from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.files import read_json
 from safemesa.experiments.arms import ARMS
-from safemesa.phases.config import RunConfig, config_from_json
+from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.run_folder import RunFolder
 
 METRICS = (
@@ -181,7 +181,7 @@ def _read_run(path: Path, name: str) -> RunRecord:
     return RunRecord(
         path=path,
         name=name,
-        settings=settings,
+        settings=_of_this_version(settings),
         summary=_read_summary(folder.summary_file),
         command=str(record.get("command") or ""),
         versions={str(key): str(value) for key, value in versions.items()}
@@ -189,6 +189,14 @@ def _read_run(path: Path, name: str) -> RunRecord:
         else {},
         git_commit=commit if isinstance(commit, str) else None,
     )
+
+
+def _of_this_version(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of fields that are newer than the run; others as they are."""
+    try:
+        return config_to_json(config_from_json(RunConfig, settings))
+    except ConfigurationError:
+        return settings
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

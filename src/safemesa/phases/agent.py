@@ -80,8 +80,12 @@ class Agent:
 
     @property
     def learning_starts(self) -> int:
-        """Online steps before the first update: a full batch, and the warm-up."""
-        return max(self.sac.config.batch, self.sac.config.warmup_steps)
+        """Online steps before the first update: a full batch.
+
+        Learning goes on through a longer warm-up, as in the published code: its random actions
+        show the guard's errors as well as any.
+        """
+        return self.sac.config.batch
 
     def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
         """What the task policy sees: raw or normalised, per domain."""

@@ -1,7 +1,7 @@
 """Named settings per domain.
 
 `paper`: the sizes of Tables 1 to 5. `cpu`: the same protocol for two cores (128x128 networks,
-batches of 128, 100 episodes). `quick`: a minute, for demos and tests.
+batches of 128, about 100 episodes). `quick`: a minute, for demos and tests.
 """
 
 import difflib

@@ -1,0 +1,1 @@
+"""The paper as data: its claims, and what they are measured by."""

@@ -1,0 +1,166 @@
+"""Verdicts on the paper's claims, from runs whose numbers are chosen."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from safemesa.cli.main import main
+from safemesa.experiments.arms import configure
+from safemesa.experiments.paper.claims import CLAIMS
+from safemesa.experiments.paper.verdicts import Finding, findings
+from safemesa.experiments.run_records import find_runs
+from safemesa.phases.config import config_to_json
+
+WALL = {"collect": 0.0, "meta_train": 0.0, "adapt": 0.0, "deploy": 0.0}
+
+
+def write_run(
+    root: Path,
+    arm: str,
+    domain: str,
+    seed: int,
+    *,
+    violations: int = 0,
+    successes: int | None = None,
+    value: float = 0.0,
+    test_transitions: int | None = None,
+    bias: tuple[float, ...] = (),
+) -> None:
+    """A finished run folder of 100 episodes with these totals."""
+    settings = config_to_json(configure(arm, domain, "cpu")) | {"seed": seed}
+    if test_transitions is not None:
+        settings["data"]["test_transitions"] = test_transitions
+    folder = root / f"{domain}-{arm}-{seed}-{test_transitions}"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"config": settings}))
+    summary = {
+        "arm": arm,
+        "domain": domain,
+        "preset": "cpu",
+        "seed": seed,
+        "episodes": 100,
+        "env_steps": 10_000,
+        "violations": violations,
+        "violations_under_recovery": 0,
+        "successes": successes,
+        "return_mean": value,
+        "return_last_100": value,
+        "interventions": 0,
+        "wall_s": WALL,
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    fields = dict.fromkeys(
+        ("episode", "env_steps", "return", "length", "violation", "success", "interventions"), 0
+    ) | {"violation_under_recovery": 0, "cumulative_violations": 0, "wall_s": 0.0}
+    lines = [json.dumps(fields | {"risk_bias": one}) for one in bias]
+    (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+
+
+def found(root: Path, **options) -> dict[str, Finding]:
+    return {one.claim.id: one for one in findings(find_runs([root]), "cpu", **options)}
+
+
+def test_identifiers_are_unique_and_name_known_domains() -> None:
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    for claim in CLAIMS:
+        for arm in claim.arms:
+            if not arm.startswith("carl"):
+                configure(arm, claim.domain, "paper")
+
+
+def test_violations_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    for seed in range(6):
+        write_run(tmp_path, "mesa", "halfcheetah", seed, violations=10 + seed, value=900.0)
+        write_run(tmp_path, "multitask", "halfcheetah", seed, violations=40 + seed, value=1000.0)
+        write_run(tmp_path, "rrl", "halfcheetah", seed, violations=60 + seed, value=500.0)
+        write_run(tmp_path, "unconstrained", "halfcheetah", seed, violations=99, value=1200.0)
+    one = found(tmp_path)["halfcheetah_violations_halved"]
+    assert (one.verdict, one.comparison, one.n) == ("holds", "multitask", 6)
+    assert (one.effect, one.low, one.high) == (-30.0, -30.0, -30.0)
+    assert one.resolved
+    fewer = found(tmp_path)["halfcheetah_fewer"]
+    assert (fewer.verdict, fewer.resolved) == ("holds", True)
+    # 900 is less than four fifths of 1200.
+    value = found(tmp_path)["halfcheetah_return"]
+    assert (value.verdict, value.comparison, value.resolved) == (
+        "does not hold",
+        "unconstrained",
+        True,
+    )
+
+
+def test_a_share_of_a_negative_return_is_asked_for_on_the_safe_side(tmp_path: Path) -> None:
+    """Four fifths of -100 would be -80: more than the best arm has."""
+    for seed in range(3):
+        for arm in ("mesa", "multitask", "rrl", "unconstrained"):
+            write_run(tmp_path, arm, "cartpole", seed, value=-110.0 if arm == "mesa" else -100.0)
+    assert found(tmp_path)["cartpole_comparable"].verdict == "holds"
+
+
+def test_shares_of_episodes(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(
+            tmp_path, "unconstrained", "navigation1", seed, violations=90 + seed, successes=30
+        )
+    results = found(tmp_path)
+    violates, fails = (
+        results[f"navigation1_unconstrained_{kind}"] for kind in ("violates", "fails")
+    )
+    assert (violates.verdict, violates.effect) == ("holds", pytest.approx(0.91))
+    assert (fails.verdict, fails.effect) == ("does not hold", pytest.approx(0.3))
+    assert results["navigation2_unconstrained_fails"].verdict == "not measured"
+
+
+def test_the_ablation_of_the_test_log(tmp_path: Path) -> None:
+    for seed in range(3):
+        for size, violations in ((10_000, 40), (2_500, 44), (1_250, 41), (625, 80)):
+            write_run(
+                tmp_path,
+                "mesa",
+                "halfcheetah",
+                seed,
+                violations=violations,
+                test_transitions=size,
+            )
+    results = found(tmp_path)
+    assert results["test_size_quarter"].verdict == "holds"
+    assert results["test_size_eighth"].verdict == "does not hold"
+    assert results["test_size_sixteenth"].verdict == "holds"
+    assert results["halfcheetah_fewer"].verdict == "not measured"
+
+
+def test_pessimism_falls_or_not(tmp_path: Path) -> None:
+    write_run(tmp_path, "mesa", "navigation1", 0, bias=(0.3, 0.2, 0.1))
+    write_run(tmp_path, "mesa", "halfcheetah", 0, bias=(-0.1, -0.2, -0.3))
+    results = found(tmp_path)
+    assert results["navigation1_pessimism_falls"].verdict == "holds"
+    assert results["navigation1_pessimism_falls"].effect == pytest.approx(-0.2)
+    assert results["halfcheetah_pessimism_falls"].verdict == "does not hold"
+
+
+def test_speed_of_adaptation(tmp_path: Path) -> None:
+    write_run(tmp_path, "mesa", "maze", 0)
+    rows = [
+        {"domain": "maze", "preset": "cpu", "arm": arm, "step": step, "brier": brier}
+        for arm, scores in (("mesa", (0.3, 0.1, 0.1)), ("multitask", (0.3, 0.2, 0.1)))
+        for step, brier in zip((0, 1, 10), scores, strict=True)
+    ]
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({"rows": rows}))
+    one = found(tmp_path, calibration=file)["maze_adapts_faster"]
+    assert one.verdict == "holds"
+    assert one.means == {"mesa": 1.0, "multitask": 10.0}
+
+
+def test_the_command_exits_0_and_writes_every_claim(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_run(tmp_path, "mesa", "navigation1", 0, violations=3, successes=90)
+    assert main(["paper", "claims", "--out", str(tmp_path), "--preset", "cpu"]) == 0
+    record = json.loads((tmp_path / "claims.json").read_text())
+    assert [one["id"] for one in record["findings"]] == [claim.id for claim in CLAIMS]
+    table = (tmp_path / "claims.md").read_text()
+    assert all(f"`{claim.id}`" in table for claim in CLAIMS)
+    assert main(["paper", "nothing"]) == 2
+    capsys.readouterr()

@@ -49,7 +49,7 @@ def lines_of(folder: Path, file: str) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
 
 
-@pytest.mark.parametrize("guard", sorted(set(guards.names()) - {"recovery_rl"}))
+@pytest.mark.parametrize("guard", sorted(set(guards.names()) - {"recovery_rl", "none"}))
 def test_every_guard_leaves_a_complete_run_folder(
     guard: str, adapted: Path, tmp_path: Path, data_dir: Path
 ) -> None:

@@ -5,10 +5,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safemesa.cli.arguments import command_line, parse
+from safemesa.cli.arguments import command_line, parse, prepare_jax
+from safemesa.cli.grid import parse_seeds
 from safemesa.core.errors import ConfigurationError
 
-PARTS = {"claims": "each claim of the paper, with the measured effect and a verdict"}
+PARTS = {
+    "figure2": "risk over the maze while the prior adapts",
+    "figure3": "the domains",
+    "figure4": "navigation: learning curves and cumulative violations",
+    "figure5": "cartpole, halfcheetah, ant: the same",
+    "figure6a": "halfcheetah: the size of the test log",
+    "figure6b": "halfcheetah under partial failures",
+    "table": "the settings in use beside Tables 1 to 5",
+    "claims": "each claim of the paper, with the measured effect and a verdict",
+    "all": "everything above, one HTML report and a page of results",
+}
+"""Part to what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureFlags:
+    """Runs what is missing for a figure of the paper, and draws it."""
+
+    out: Path = Path("runs/paper")
+    """Folder of the runs; figures go to <out>/figures."""
+    preset: str = "paper"
+    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
+    seeds: str = "0-4"
+    """Seeds, such as `0-4` or `0,1,7`; with the preset `quick` the first alone."""
+    data_dir: Path = Path("data")
+    """Where the training logs are kept."""
+    jobs: int | None = None
+    """Processes at a time; default: one per core."""
+    draw_only: bool = False
+    """Draw from the runs that are there; run nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFlags:
+    """Prints the settings of a preset beside the paper's Tables 1 to 5."""
+
+    preset: str = "paper"
+    """Whose settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,35 +63,59 @@ class ClaimsFlags:
 
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Dispatches."""
-    parts = {"claims": claims}
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, PARTS))
         print("usage: safemesa paper PART ...\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in PARTS.items()))
         return
-    if arguments[0] not in parts:
+    part = arguments[0]
+    if part not in PARTS:
         raise ConfigurationError(
-            f"`safemesa paper` got {arguments[0]!r}; expected one of {', '.join(parts)}."
+            f"`safemesa paper` got {part!r}; expected one of {', '.join(PARTS)}."
         )
-    parts[arguments[0]](verb, arguments)
+    if part == "table":
+        table(verb, arguments)
+    elif part == "claims":
+        claims(verb, arguments)
+    else:
+        figures(verb, arguments)
+
+
+def figures(verb: str, arguments: Sequence[str]) -> None:
+    """One figure, or all of them with the claims and a report."""
+    part = arguments[0]
+    flags = parse(FigureFlags, f"{verb} {part}", arguments[1:])
+    prepare_jax()
+    from safemesa.experiments.paper.produce import Production
+
+    seeds = parse_seeds(flags.seeds)
+    production = Production(
+        out=flags.out,
+        preset=flags.preset,
+        seeds=tuple(seeds[:1] if flags.preset == "quick" else seeds),
+        data_dir=flags.data_dir,
+        jobs=flags.jobs,
+        draw_only=flags.draw_only,
+        command=command_line(verb, arguments),
+    )
+    paths = production.everything() if part == "all" else [production.figure(part)]
+    for path in paths:
+        print(path)
+
+
+def table(verb: str, arguments: Sequence[str]) -> None:
+    """Markdown on standard output."""
+    flags = parse(TableFlags, f"{verb} table", arguments[1:])
+    from safemesa.experiments.paper.tables import tables_markdown
+
+    print(tables_markdown(flags.preset))
 
 
 def claims(verb: str, arguments: Sequence[str]) -> None:
     """Exits 0 whatever the verdicts."""
     flags = parse(ClaimsFlags, f"{verb} claims", arguments[1:])
-    from safemesa.core.files import write_atomic, write_json
-    from safemesa.experiments.paper.claims_table import claims_markdown, claims_summary
-    from safemesa.experiments.paper.verdicts import findings
-    from safemesa.experiments.run_records import find_runs
+    from safemesa.experiments.paper.claims_table import write_claims
 
-    calibration = flags.calibration or flags.out / "calibration.json"
-    found = findings(find_runs([flags.out]), flags.preset, calibration)
-    command = command_line(verb, arguments)
-    table = claims_markdown(found)
-    record = {"command": command, "findings": [one.row() for one in found]}
-    write_json(flags.out / "claims.json", record)
-    text = f"{claims_summary(found)}\n\n{table}\nMade by `{command}`.\n"
-    write_atomic(flags.out / "claims.md", text.encode())
-    print(table)
-    print(claims_summary(found))
+    text = write_claims(flags.out, flags.preset, flags.calibration, command_line(verb, arguments))
+    print(text)
     print(f"Written: {flags.out / 'claims.md'}, {flags.out / 'claims.json'}", file=sys.stderr)

@@ -193,7 +193,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             # The first arm is drawn last, so that it is seen where curves coincide.
             for style, curve in reversed(list(zip(styles, curves[metric], strict=True))):
                 if curve is not None:
-                    _draw_curve(axes, curve, style)
+                    draw_curve(axes, curve, style)
             axes.set(title=title, xlabel="Episode" if steps is None else "Environment steps")
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
@@ -212,7 +212,8 @@ def _legend(group: RunGroup) -> str:
     return f"{group.title}, n = {len(group.runs)}"
 
 
-def _draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
+def draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
+    """A line, and a band of one standard error where there is any."""
     axes.plot(curve.x, curve.mean, color=style.colour, linestyle=style.line)
     if np.any(curve.standard_error > 0.0):
         low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+from safemesa.core.files import write_atomic, write_json
 from safemesa.experiments.arms import ARMS
-from safemesa.experiments.paper.verdicts import Finding
+from safemesa.experiments.paper.verdicts import Finding, findings
 from safemesa.experiments.result_rows import arm_title
+from safemesa.experiments.run_records import find_runs
 
 
 def claims_markdown(found: Sequence[Finding]) -> str:
@@ -26,6 +29,22 @@ def claims_summary(found: Sequence[Finding]) -> str:
         f"{len(found)} claims: {counts['holds']} hold, {counts['does not hold']} do not, "
         f"{counts['not measured']} are not measured. The intervals settle {settled}."
     )
+
+
+def write_claims(out: Path, preset: str, calibration: Path | None, command: str) -> str:
+    """Holds all claims against the runs below `out`; writes claims.md and claims.json there.
+
+    Returns the Markdown.
+
+    Raises:
+        DatasetError: there is no finished run.
+    """
+    found = findings(find_runs([out]), preset, calibration or out / "calibration.json")
+    record = {"command": command, "findings": [one.row() for one in found]}
+    write_json(out / "claims.json", record)
+    text = f"{claims_summary(found)}\n\n{claims_markdown(found)}\nMade by `{command}`.\n"
+    write_atomic(out / "claims.md", text.encode())
+    return text
 
 
 def _line(one: Finding) -> str:

@@ -1,0 +1,145 @@
+"""The paper's figures, from finished runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from safemesa.core.errors import DatasetError
+from safemesa.experiments.analysis import read_episode_lines, risk_maps
+from safemesa.experiments.figures import (
+    Style,
+    draw_curve,
+    group_styles,
+    mean_curve,
+    smoothing_window,
+    styled_figure,
+)
+from safemesa.experiments.plane_figures import risk_figure
+from safemesa.experiments.planes import plane
+from safemesa.experiments.result_rows import RunGroup, group_runs
+from safemesa.experiments.run_records import RunRecord
+from safemesa.experiments.statistics import summarise_metric
+
+ROWS = (
+    ("return", "Return"),
+    ("success", "Success rate"),
+    ("cumulative_violations", "Cumulative violations"),
+)
+
+
+def curves_figure(runs: Sequence[RunRecord], domains: Sequence[str]) -> Figure:
+    """Figures 4, 5 and 6b: a column per domain; returns, successes, cumulative violations.
+
+    Raises:
+        DatasetError: there is no run of a domain.
+    """
+    columns = [_groups(runs, domain) for domain in domains]
+    arms = list(dict.fromkeys(group.arm for groups in columns for group in groups))
+    by_arm = {group.arm: group for groups in columns for group in groups}
+    styles = dict(zip(arms, group_styles([by_arm[arm] for arm in arms]), strict=True))
+    rows = [row for row in ROWS if row[0] != "success" or _any_success(columns)]
+    with styled_figure(3.4 * len(domains), 2.4 * len(rows) + 0.5) as figure:
+        axes = figure.subplots(len(rows), len(domains), squeeze=False)
+        for column, (domain, groups) in enumerate(zip(domains, columns, strict=True)):
+            _draw_column(list(axes[:, column]), domain, groups, styles, rows)
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=styles[arm].colour,
+                linestyle=styles[arm].line,
+                label=_label(arm, columns),
+            )
+            for arm in arms
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
+    return figure
+
+
+def _label(arm: str, columns: Sequence[Sequence[RunGroup]]) -> str:
+    counts = {len(group.runs) for groups in columns for group in groups if group.arm == arm}
+    title = next(group.title for groups in columns for group in groups if group.arm == arm)
+    fewest, most = min(counts), max(counts)
+    return f"{title}, n = {fewest}" + (f" to {most}" if most > fewest else "")
+
+
+def _groups(runs: Sequence[RunRecord], domain: str) -> list[RunGroup]:
+    found = group_runs([run for run in runs if run.domain == domain])
+    if not found:
+        raise DatasetError(f"there is no finished run on {domain} to draw.")
+    return found
+
+
+def _any_success(columns: Sequence[Sequence[RunGroup]]) -> bool:
+    return any(group.values("successes") for groups in columns for group in groups)
+
+
+def _draw_column(
+    axes: list[Axes],
+    domain: str,
+    groups: Sequence[RunGroup],
+    styles: dict[str, Style],
+    rows: Sequence[tuple[str, str]],
+) -> None:
+    lines = [[read_episode_lines(run.path) for run in group.runs] for group in groups]
+    window = smoothing_window(min(len(one) for group in lines for one in group))
+    steps = groups[0].runs[0].settings.get("deploy", {}).get("steps")
+    for panel, (metric, title) in zip(axes, rows, strict=True):
+        width = 1 if metric.startswith("cumulative") else window
+        drawn = False
+        for group, episodes in reversed(list(zip(groups, lines, strict=True))):
+            curve = mean_curve(episodes, metric, width, steps)
+            if curve is not None:
+                draw_curve(panel, curve, styles[group.arm])
+                drawn = True
+        panel.set(title=f"{domain}: {title}" if drawn else f"{domain}: no {title.lower()}")
+        panel.set_xlabel("Episode" if steps is None else "Environment steps")
+
+
+def sizes_figure(runs: Sequence[RunRecord]) -> Figure:
+    """Figure 6a: violations and late return of MESA by the size of its test log."""
+    sizes: dict[int, list[RunRecord]] = {}
+    for run in runs:
+        sizes.setdefault(int(run.settings["data"]["test_transitions"]), []).append(run)
+    if not sizes:
+        raise DatasetError("there is no finished run to draw.")
+    order = sorted(sizes, reverse=True)
+    with styled_figure(7.0, 3.2) as figure:
+        for axes, metric, title in zip(
+            np.atleast_1d(figure.subplots(1, 2)),
+            ("violations", "return_last_100"),
+            ("Violations", "Return of the last 100 episodes"),
+            strict=True,
+        ):
+            summaries = [
+                summarise_metric([float(run.summary[metric]) for run in sizes[size]])
+                for size in order
+            ]
+            axes.errorbar(
+                range(len(order)),
+                [one.mean for one in summaries],
+                yerr=[one.standard_error or 0.0 for one in summaries],
+                marker="o",
+                color="#0072B2",
+                capsize=3,
+            )
+            axes.set_xticks(range(len(order)), [str(size) for size in order])
+            axes.set(title=title, xlabel="Transitions of the test log")
+    return figure
+
+
+def maps_figure(runs: Sequence[RunRecord]) -> Figure:
+    """Figure 2: risk over the plane after some numbers of adaptation steps, per arm."""
+    seed = min(run.seed for run in runs)
+    maps = []
+    for group in group_runs([run for run in runs if run.seed == seed]):
+        where = plane(group.domain, seed)
+        if where is not None:
+            found = risk_maps(group.runs[0].path, group.title.split(" (")[0], where)
+            maps += [found] if found is not None else []
+    if not maps:
+        raise DatasetError("there is no run with a safety critic on a plane to draw.")
+    return risk_figure(maps)

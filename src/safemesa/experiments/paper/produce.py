@@ -1,0 +1,129 @@
+"""Figures of the paper from nothing: runs what is missing, draws, collects into a report."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from safemesa.core.errors import SafemesaError
+from safemesa.core.files import write_atomic, write_json
+from safemesa.experiments.calibrate_runs import calibrate_runs, table_rows
+from safemesa.experiments.executors.local import LocalExecutor
+from safemesa.experiments.figures import png
+from safemesa.experiments.grid import Grid, GridFolder, GridRun
+from safemesa.experiments.paper.claims_table import write_claims
+from safemesa.experiments.paper.drawing import curves_figure, maps_figure, sizes_figure
+from safemesa.experiments.paper.montage import montage
+from safemesa.experiments.paper.plans import PLANS, FigurePlan, find_plan
+from safemesa.experiments.paper.tables import tables_markdown
+from safemesa.experiments.report import write_report
+from safemesa.experiments.run_records import RunRecord, scan_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Production:
+    """Where and how.
+
+    Attributes:
+        out: Folder of the runs (a grid's) and of `figures/`.
+        preset: Sizes of the runs.
+        seeds: Paired over all arms.
+        data_dir: Training logs.
+        jobs: Processes at a time; None is one per core.
+        draw_only: Draw from what is there.
+        command: What made it.
+    """
+
+    out: Path
+    preset: str
+    seeds: tuple[int, ...]
+    data_dir: Path
+    jobs: int | None
+    draw_only: bool
+    command: str
+
+    def figure(self, name: str) -> Path:
+        """Runs what a figure lacks, draws it, and returns its PNG.
+
+        Raises:
+            GridError: some runs failed; the others are finished.
+            DatasetError: with `draw_only`, there is nothing to draw.
+        """
+        plan = find_plan(name)
+        if plan.conditions and not self.draw_only:
+            self._carry_out(plan.runs(self.preset, self.seeds))
+        return self._draw(name, plan)
+
+    def everything(self) -> list[Path]:
+        """All figures, the claims, the tables and one HTML report; what cannot be drawn is said."""
+        if not self.draw_only:
+            runs = {
+                run.name: run
+                for plan in PLANS.values()
+                for run in plan.runs(self.preset, self.seeds)
+            }
+            self._carry_out(tuple(runs.values()))
+        made = []
+        for name, plan in PLANS.items():
+            try:
+                made.append(self._draw(name, plan))
+            except SafemesaError as error:
+                print(f"{name} is not drawn: {error}", file=sys.stderr)
+        calibration = self._calibration()
+        claims = write_claims(self.out, self.preset, calibration, self.command)
+        report = write_report([self.out], self.out / "report", self.command)
+        page = "\n".join(
+            [
+                f"# The paper at the preset `{self.preset}`\n",
+                *(
+                    f"## {PLANS[path.stem].title}\n\n![{path.stem}](figures/{path.name})\n"
+                    for path in made
+                ),
+                "## Claims\n",
+                claims,
+                "## Settings\n",
+                tables_markdown(self.preset),
+            ]
+        )
+        write_atomic(self.out / "results.md", page.encode())
+        return [*made, self.out / "claims.md", self.out / "results.md", report]
+
+    def _calibration(self) -> Path | None:
+        """Calibration over adaptation steps on the maze, for the claim of Figure 2."""
+        folders = [one.path for one in self._records(PLANS["figure2"])]
+        if not folders:
+            return None
+        rows = table_rows(calibrate_runs(folders))
+        path = self.out / "calibration.json"
+        write_json(path, {"command": self.command, "rows": rows})
+        return path
+
+    def _carry_out(self, runs: tuple[GridRun, ...]) -> None:
+        executor = LocalExecutor(data_dir=self.data_dir, command=self.command, jobs=self.jobs)
+        executor.carry_out(Grid(runs=runs), GridFolder(self.out))
+
+    def _records(self, plan: FigurePlan) -> list[RunRecord]:
+        """The plan's finished runs."""
+        wanted = {GridFolder(self.out).run(run).path for run in plan.runs(self.preset, self.seeds)}
+        there = [path for path in wanted if (path / "summary.json").is_file()]
+        return list(scan_runs(there).runs) if there else []
+
+    def _draw(self, name: str, plan: FigurePlan) -> Path:
+        path = self.out / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, png(self._drawn(name, plan)))
+        return path
+
+    def _drawn(self, name: str, plan: FigurePlan) -> Figure:
+        if name == "figure3":
+            figure, problems = montage()
+            for problem in problems:
+                print(problem, file=sys.stderr)
+            return figure
+        records = self._records(plan)
+        if name == "figure2":
+            return maps_figure(records)
+        if name == "figure6a":
+            return sizes_figure(records)
+        return curves_figure(records, plan.domains)

@@ -67,7 +67,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         width = max(map(len, PARTS))
         print("usage: safemesa paper PART ...\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in PARTS.items()))
-        return
+        raise SystemExit(0)
     part = arguments[0]
     if part not in PARTS:
         raise ConfigurationError(

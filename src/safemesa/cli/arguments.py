@@ -6,8 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -15,6 +14,7 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
 from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
+from safemesa.phases.compilation import use_compilation_cache
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
 
 T = TypeVar("T")
@@ -74,15 +74,18 @@ def parse_with_preset(
     """
     first = parse(kind, verb, arguments)
     config = configure(getattr(first, "arm", arm), getattr(first, "domain", domain), first.preset)
-    settings = {name: getattr(config, name) for name in Settings.__dataclass_fields__}
-    second = parse(kind, verb, arguments, replace(first, **settings))
+    second = parse(kind, verb, arguments, replace(first, **settings_of(config)))
     return second, apply(config, second)
 
 
 def apply(config: RunConfig, flags: Common) -> RunConfig:
     """A configuration with the values of the flags."""
-    settings = {name: getattr(flags, name) for name in Settings.__dataclass_fields__}
-    return replace(config, seed=flags.seed, data_seed=flags.data_seed, **settings)
+    return replace(config, seed=flags.seed, data_seed=flags.data_seed, **settings_of(flags))
+
+
+def settings_of(source: Settings | RunConfig) -> dict[str, Any]:
+    """The values that `Settings` names, of flags or of a configuration."""
+    return {name: getattr(source, name) for name in Settings.__dataclass_fields__}
 
 
 def file_name(domain: str) -> str:
@@ -114,20 +117,8 @@ def command_line(verb: str, arguments: Sequence[str]) -> str:
 
 def prepare_jax() -> None:
     """Turns on the persistent compilation cache; call before the first compilation."""
-    import jax
-
-    if compilation_cache() is None:
-        default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(default / "safemesa" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    use_compilation_cache()
     warnings.showwarning = _show_warning
-
-
-def compilation_cache() -> str | None:
-    """Folder of JAX's persistent compilation cache."""
-    import jax
-
-    return jax.config.values["jax_compilation_cache_dir"]
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

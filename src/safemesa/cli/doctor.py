@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from safemesa.cli.arguments import compilation_cache, parse, prepare_jax
+from safemesa.cli.arguments import parse, prepare_jax
 from safemesa.core.errors import SafemesaError
+from safemesa.phases.compilation import compilation_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ def _extras() -> str:
         "mujoco": "mujoco",
         "minari": "minari",
         "onnx": "onnx",
+        "slurm": "submitit",
     }
     return ", ".join(
         f"{extra} {'yes' if util.find_spec(module) else 'no'}" for extra, module in modules.items()

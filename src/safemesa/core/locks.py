@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from safemesa.core.errors import OutputFolderError
 
@@ -34,4 +35,21 @@ def folder_lock(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
                     break
                 except OSError:
                     on_busy()
+        yield
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Holds `folder` against other processes, without waiting for them.
+
+    Raises:
+        OutputFolderError: another process holds it, or it cannot be made.
+    """
+
+    def refuse() -> NoReturn:
+        raise OutputFolderError(
+            f"another process is working on {folder}. Wait for it, or choose another --out."
+        )
+
+    with folder_lock(folder, refuse):
         yield

@@ -12,7 +12,7 @@ from typing import Any
 
 from safemesa.core.errors import CheckpointError, OutputFolderError
 from safemesa.core.files import read_json, write_json
-from safemesa.core.locks import folder_lock
+from safemesa.core.locks import sole_owner
 from safemesa.phases.config import RunConfig, config_to_json
 
 METRIC_FIELDS = (
@@ -101,7 +101,7 @@ class RunFolder:
             if given != wanted:
                 raise OutputFolderError(
                     f"{self.path} holds a run of another configuration "
-                    f"({_first_difference(given, wanted)}). Choose another --out, or remove it."
+                    f"({first_difference(given, wanted)}). Choose another --out, or remove it."
                 )
         elif self.path.is_dir() and any(name for name in os.listdir(self.path) if name != ".lock"):
             raise OutputFolderError(
@@ -124,23 +124,17 @@ class RunFolder:
         Raises:
             OutputFolderError: another process is working on this run.
         """
-
-        def refuse() -> None:
-            raise OutputFolderError(
-                f"another process is working on {self.path}. Wait for it, or choose another --out."
-            )
-
-        with folder_lock(self.path, refuse):
+        with sole_owner(self.path):
             yield
 
 
-def _first_difference(given: Any, wanted: Any, place: str = "") -> str:
+def first_difference(given: Any, wanted: Any, place: str = "") -> str:
     """Where two configurations differ first, in words."""
     if isinstance(given, dict) and isinstance(wanted, dict):
         for name in [*wanted, *given]:
             if given.get(name) != wanted.get(name):
                 inner = f"{place}.{name}".lstrip(".")
-                return _first_difference(given.get(name), wanted.get(name), inner)
+                return first_difference(given.get(name), wanted.get(name), inner)
     return f"{place or 'config'} is {given!r} there and {wanted!r} here"
 
 

@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import SafemesaError
@@ -18,6 +21,10 @@ SINGLE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 POLL_SECONDS = 0.2
+
+
+Tell = Callable[[Any], None]
+"""Sends a message to the process that started this one."""
 
 
 class WorkerError(SafemesaError):
@@ -41,6 +48,81 @@ def single_threaded() -> Iterator[None]:
                 os.environ[name] = old
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """The last message of a worker that raised a typed error."""
+
+    error: SafemesaError
+
+
+class Worker:
+    """A spawned process with one compute thread; it can tell its parent things and dies with it.
+
+    It calls `function(tell, *arguments)`. Modules that are needed to find `function` are imported
+    before the process looks after itself, so that they should import no JAX.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., None],
+        arguments: tuple,
+        *,
+        log: Path | None = None,
+        has_children: bool = False,
+    ) -> None:
+        """Starts the process.
+
+        Args:
+            function: A function of a module (it is looked up by name in the new process).
+            arguments: What it is given after `tell`; must pickle.
+            log: File to which its output is appended; None: the parent's own.
+            has_children: Whether it may start workers itself.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._open = True
+        self._process = context.Process(
+            target=_work, args=(sender, function, arguments, log), daemon=not has_children
+        )
+        with single_threaded():
+            self._process.start()
+        sender.close()
+        self.error: SafemesaError | None = None
+        """What it raised, once `messages` has met it."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it lives; 0 also after a typed error. Read it before the last `messages`."""
+        return self._process.exitcode
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process."""
+        return self._process.pid
+
+    def messages(self) -> list[Any]:
+        """What it told since the last call."""
+        found = []
+        while self._open and self._receiver.poll():
+            try:
+                message = self._receiver.recv()
+            except (EOFError, OSError):  # it ended, or was killed within a message
+                self._open = False
+            else:
+                if isinstance(message, _Failure):
+                    self.error = message.error
+                else:
+                    found.append(message)
+        return found
+
+    def stop(self) -> None:
+        """Ends it if it lives, and waits for the end."""
+        self._process.terminate()
+        self._process.join()
+        self._receiver.close()
+        self._open = False
+
+
 def run_workers(
     function: Callable[..., None], arguments: Sequence[tuple], poll: Callable[[], None]
 ) -> None:
@@ -54,56 +136,66 @@ def run_workers(
     Raises:
         SafemesaError: what a worker raised, or a WorkerError if it died. The others are stopped.
     """
-    context = multiprocessing.get_context("spawn")
-    workers = []
+    workers: list[Worker] = []
     try:
-        with single_threaded():
-            for each in arguments:
-                receiver, sender = context.Pipe(duplex=False)
-                worker = context.Process(target=_work, args=(sender, function, each), daemon=True)
-                worker.start()
-                sender.close()
-                workers.append((worker, receiver))
-        while any(worker.is_alive() for worker, _ in workers):
-            for worker, receiver in workers:
-                _raise_of(worker, receiver)
+        workers += [Worker(_without_tell, (function, *each)) for each in arguments]
+        while any(worker.exitcode is None for worker in workers):
+            for worker in workers:
+                _raise_of(worker)
             poll()
             time.sleep(POLL_SECONDS)
-        for worker, receiver in workers:
-            _raise_of(worker, receiver)
+        for worker in workers:
+            _raise_of(worker)
         poll()
     finally:
-        for worker, _ in workers:
-            worker.terminate()
-            worker.join()
+        for worker in workers:
+            worker.stop()
 
 
-def _raise_of(worker: Any, receiver: Connection) -> None:
+def _without_tell(tell: Tell, function: Callable[..., None], *arguments: Any) -> None:
+    """Calls a function that has nothing to tell."""
+    del tell
+    function(*arguments)
+
+
+def _raise_of(worker: Worker) -> None:
     """Raises what a worker reported, or that it died."""
-    if receiver.poll():
-        try:
-            error = receiver.recv()
-        except EOFError:
-            error = None
-        if error is not None:
-            raise error
-    if worker.exitcode not in (None, 0):
+    exitcode = worker.exitcode
+    worker.messages()
+    if worker.error is not None:
+        raise worker.error
+    if exitcode not in (None, 0):
         raise WorkerError(
-            f"a worker process ended with exit code {worker.exitcode} (killed, or out of memory?). "
+            f"a worker process ended with exit code {exitcode} (killed, or out of memory?). "
             "Run the same command again to go on; fewer --jobs need less memory."
         )
 
 
-def _work(sender: Connection, function: Callable[..., None], arguments: tuple) -> None:
+def _work(
+    sender: Connection, function: Callable[..., None], arguments: tuple, log: Path | None
+) -> None:
     """The life of a worker."""
     # Ctrl-C reaches all processes of a terminal; the parent alone decides what becomes of them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    if log is not None:
+        _redirect_output(log)
     try:
-        function(*arguments)
+        function(sender.send, *arguments)
     except SafemesaError as error:
-        sender.send(error)
+        sender.send(_Failure(error))
     sender.close()
+
+
+def _redirect_output(log: Path) -> None:
+    """Standard output and error go to a file, also those of libraries in other languages."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,128 @@
+"""`safemesa grid`: arms x domains x seeds, on this machine or on a cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from safemesa.cli.arguments import Settings, command_line, parse, settings_of
+from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.arms import configure
+from safemesa.experiments.executors.local import LocalExecutor
+from safemesa.experiments.grid import Grid, GridFolder, paired_runs
+from safemesa.phases.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridFlags(Settings):
+    """Runs every arm on every domain with every seed; run again, it goes on where it stopped."""
+
+    arms: str = "mesa,multitask,rrl,unconstrained"
+    """Arms, with commas between them; see `safemesa run --help`."""
+    domains: str = "navigation1,navigation2"
+    """Domains, with commas between them."""
+    seeds: str = "0-4"
+    """Seeds, such as `0-4` or `0,1,7`. Seeds that are added later join the grid."""
+    preset: str = "paper"
+    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
+    data_seed: int = 0
+    """Training tasks and logs."""
+    out: Path | None = None
+    """Folder of the grid; default runs/grid-<preset>. A run is <out>/<domain>/<arm>-<seed>."""
+    data_dir: Path = Path("data")
+    """Where the training logs are kept, shared by all runs."""
+    jobs: int | None = None
+    """Processes at a time; default: one per core, and one on an accelerator."""
+    seeds_per_process: int = 1
+    """Seeds of an arm that run side by side in one process (seeds 0 to N-1, N to 2N-1, ...); for
+    accelerators."""
+    dry_run: bool = False
+    """Only list the runs and what has become of them."""
+    collect_only: bool = False
+    """Stop when the training logs are there."""
+
+
+def main(verb: str, arguments: Sequence[str]) -> None:
+    """Runs what is unfinished and says where the results are."""
+    flags = parse(GridFlags, verb, arguments)
+    grid = make_grid(flags, verb, arguments)
+    folder = GridFolder(flags.out or Path("runs") / f"grid-{flags.preset}")
+    if flags.dry_run:
+        folder.check(grid)
+        describe(grid, folder)
+        return
+    LocalExecutor(
+        data_dir=flags.data_dir,
+        command=command_line(verb, arguments),
+        jobs=flags.jobs,
+        collect_only=flags.collect_only,
+    ).carry_out(grid, folder)
+    if flags.collect_only:
+        print(f"Training logs: {flags.data_dir}")
+        return
+    print(f"{len(grid.runs)} of {len(grid.runs)} runs are finished: {folder.path}")
+    print(f"Tables and curves: safemesa report {folder.path}")
+
+
+def make_grid(flags: GridFlags, verb: str, arguments: Sequence[str]) -> Grid:
+    """The grid of the flags: each arm's and domain's preset, changed by the flags that were given.
+
+    Raises:
+        ConfigurationError: an unknown name, or an impossible value.
+    """
+    arms, domains = names("arms", flags.arms), names("domains", flags.domains)
+    presets = [configure(arm, domain, flags.preset) for domain in domains for arm in arms]
+    configs = [replace(one, data_seed=flags.data_seed) for one in presets]
+    parsed: dict[Settings, Settings] = {}
+
+    def with_flags(config: RunConfig) -> RunConfig:
+        default = Settings(**settings_of(config))
+        # Parsing takes a while, and most arms of a domain have equal presets.
+        if default not in parsed:
+            parsed[default] = parse(
+                GridFlags, verb, arguments, replace(flags, **settings_of(default))
+            )
+        return replace(config, **settings_of(parsed[default]))
+
+    runs = paired_runs([with_flags(one) for one in configs], parse_seeds(flags.seeds))
+    return Grid(runs=runs, seeds_per_process=flags.seeds_per_process)
+
+
+def names(flag: str, text: str) -> list[str]:
+    """The names in `a,b,c`.
+
+    Raises:
+        ConfigurationError: there is none, or an empty one.
+    """
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ConfigurationError(f"--{flag} is {text!r}; expected names with commas between them.")
+    return found
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The numbers in `0-4` or `0,1,7` or both.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigurationError(f"--seeds is {text!r}; expected, say, 0-4 or 0,1,7.")
+        found += range(int(first), int(last or first) + 1)
+    if not found:
+        raise ConfigurationError(f"--seeds is {text!r}, which is empty; expected, say, 0-4.")
+    return found
+
+
+def describe(grid: Grid, folder: GridFolder) -> None:
+    """A line per run."""
+    states = []
+    for run in grid.runs:
+        there = folder.run(run)
+        begun = "unfinished" if there.config_file.is_file() else "missing"
+        states.append("finished" if there.finished else begun)
+        print(f"{states[-1]:<10}  {there.path}")
+    parts = [f"{states.count(one)} {one}" for one in dict.fromkeys(states)]
+    print(f"{len(states)} runs: {', '.join(parts)}.")

@@ -1,0 +1,155 @@
+"""The default executor: processes of this machine."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safemesa.core.errors import ConfigurationError, SafemesaError
+from safemesa.experiments.executors.base import AbstractExecutor, failure, make_task, unfinished
+from safemesa.experiments.executors.board import Board, Row
+from safemesa.experiments.executors.supervise import Job, Watcher, supervise
+from safemesa.experiments.executors.work import Ready, Task, prepare, run_task
+from safemesa.experiments.grid import Grid, GridFolder
+
+PREPARATION = "preparation"
+"""Name of the job that checks names and collects training logs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalExecutor(AbstractExecutor):
+    """Carries grids out in worker processes with one compute thread each.
+
+    Results do not depend on `jobs`: also one job's runs are in such processes.
+
+    Attributes:
+        data_dir: Where training logs are kept.
+        command: What is recorded as the command of each run.
+        jobs: Processes at a time; None: one per core, and one on an accelerator.
+        collect_only: Whether to stop when the training logs are there.
+    """
+
+    data_dir: Path
+    command: str
+    jobs: int | None = None
+    collect_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses fewer than one process."""
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigurationError(f"--jobs is {self.jobs}; expected at least 1.")
+
+    def carry_out(self, grid: Grid, folder: GridFolder) -> None:
+        """Trains, adapts and deploys whatever is not finished."""
+        folder.check(grid)
+        tasks = [make_task(group, folder) for group in unfinished(grid, folder)]
+        if not tasks and not self.collect_only:
+            return
+        with ExitStack() as stack:
+
+            def ready() -> None:
+                stack.enter_context(folder.lock())
+                folder.open(grid, self.command)
+
+            backend = prepare_grid(grid, self.data_dir, self.jobs or _cores(), ready)
+            if self.collect_only:
+                return
+            jobs = self.jobs or (_cores() if backend == "cpu" else 1)
+            if backend != "cpu" and grid.seeds_per_process == 1 and len(grid.runs) > 1:
+                print(
+                    f"JAX computes on {backend}: --seeds-per-process 5 runs five seeds of an arm "
+                    "together in hardly more time than one (for a grid that begins).",
+                    file=sys.stderr,
+                )
+            finished = len(grid.groups()) - len(tasks)
+            failures = run_tasks(tasks, self.data_dir, self.command, jobs, finished)
+        if failures:
+            raise failure(failures, len(tasks))
+
+
+def run_tasks(
+    tasks: list[Task], data_dir: Path, command: str, jobs: int, finished: int = 0
+) -> dict[str, SafemesaError]:
+    """Carries tasks out in worker processes; returns errors by name."""
+    work = [
+        Job(
+            name=task.name,
+            function=run_task,
+            arguments=(task, data_dir.absolute(), command),
+            log=task.log,
+            mark=task.mark,
+        )
+        for task in tasks
+    ]
+    rows = [
+        Row(
+            name=task.name,
+            arm=task.configs[0].arm,
+            domain=task.configs[0].domain,
+            seeds=",".join(str(config.seed) for config in task.configs),
+        )
+        for task in tasks
+    ]
+    with Board(rows, min(jobs, len(tasks)), finished) as board:
+        return supervise(work, jobs, board)
+
+
+def prepare_grid(grid: Grid, data_dir: Path, jobs: int, ready: Callable[[], None]) -> str:
+    """Checks names, calls `ready`, then collects missing training logs; returns JAX's backend.
+
+    All in another process: one that holds an accelerator's memory would leave none for the runs.
+
+    Raises:
+        ConfigurationError: an unknown name; `ready` was not called.
+        SafemesaError: training logs cannot be collected, or are of other sizes.
+    """
+    configs = list({run.condition: run.config for run in grid.runs}.values())
+    job = Job(
+        name=PREPARATION,
+        function=prepare,
+        arguments=(configs, data_dir.absolute(), jobs),
+        mark=lambda: frozenset(data_dir.glob(".*.unfinished/task-*/checkpoints/*.json")),
+        has_children=True,
+    )
+    row = Row(name=PREPARATION, arm="", domain="", seeds="")
+    with Board([row], 1) as board:
+        watcher = _Preparing(board, ready)
+        failures = supervise([job], 1, watcher)
+    if failures:
+        raise failures[PREPARATION]
+    return watcher.backend
+
+
+class _Preparing(Watcher):
+    """Shows the preparation and waits for its first word."""
+
+    def __init__(self, board: Board, ready: Callable[[], None]) -> None:
+        self.board, self.ready, self.backend = board, ready, ""
+
+    def started(self, name: str) -> None:
+        self.board.started(name)
+
+    def told(self, name: str, message: Any) -> None:
+        if isinstance(message, Ready):
+            # Told again where the process was started again.
+            if not self.backend:
+                self.ready()
+            self.backend = message.backend
+        self.board.told(name, message)
+
+    def died(self, name: str, exitcode: int) -> None:
+        self.board.died(name, exitcode)
+
+    def ended(self, name: str, error: SafemesaError | None) -> None:
+        if error is None:
+            self.board.rows[name].state = "done"
+
+    def tick(self) -> None:
+        self.board.tick()
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,152 @@
+"""What worker processes do for a grid. Imports JAX inside functions (see `Worker`)."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safemesa.phases.config import RunConfig
+from safemesa.phases.progress import Progress
+from safemesa.phases.workers import Tell
+
+TELL_SECONDS = 0.2
+"""Progress within a phase is told at most this often."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What one process does: runs that differ in their seeds alone.
+
+    Attributes:
+        name: For people; also names the log.
+        configs: The runs.
+        folders: Their folders, in the same order.
+        log: File for the process' output.
+    """
+
+    name: str
+    configs: tuple[RunConfig, ...]
+    folders: tuple[Path, ...]
+    log: Path
+
+    def mark(self) -> frozenset[str]:
+        """Changes whenever a run gets further: what is vouched for in its folder."""
+        patterns = ("checkpoints/*.json", "artefacts/*/manifest.json", "summary.json")
+        return frozenset(
+            str(file) for folder in self.folders for one in patterns for file in folder.glob(one)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All names of the grid are known, and JAX computes on this kind of device."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted:
+    """A phase of `total` steps begins, of which `done` are done already."""
+
+    phase: str
+    total: int
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """So many steps of the phase are done."""
+
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A warning for the user."""
+
+    text: str
+
+
+def run_task(tell: Tell, task: Task, data_dir: Path, command: str) -> None:
+    """Carries a task out, or goes on with it."""
+    _prepare_process(tell)
+    from safemesa.phases.run import RunOptions, run
+
+    progress = TellingProgress(tell)
+    options = RunOptions(data_dir=data_dir, command=command, progress=progress)
+    run(task.configs, task.folders, options)
+
+
+def prepare(tell: Tell, configs: Sequence[RunConfig], data_dir: Path, jobs: int) -> None:
+    """Checks all names, then sees that the training logs of all configurations are there.
+
+    `jobs` processes collect logs of simulators.
+
+    Raises:
+        ConfigurationError: an unknown domain, meta-learner or guard; nothing was written.
+    """
+    _prepare_process(tell)
+    import jax
+
+    from safemesa.domains.registry import domain as find_domain
+    from safemesa.phases.adapt import uses_training_logs
+    from safemesa.phases.build import build_learners
+    from safemesa.phases.logs import load_or_collect_train
+
+    for config in configs:
+        build_learners(config, find_domain(config.domain).spaces)
+    backend = jax.default_backend()
+    tell(Ready(backend))
+    seen = set()
+    for config in configs:
+        key = (config.domain, config.preset, config.data_seed, config.data)
+        if key in seen or not uses_training_logs(config):
+            continue
+        seen.add(key)
+        load_or_collect_train(
+            find_domain(config.domain),
+            config,
+            data_dir,
+            TellingProgress(tell),
+            jobs if backend == "cpu" else None,
+        )
+
+
+def _prepare_process(tell: Tell) -> None:
+    from safemesa.phases.compilation import use_compilation_cache
+
+    use_compilation_cache()
+    warnings.showwarning = _telling_warnings(tell)
+
+
+def _telling_warnings(tell: Tell) -> Callable[..., None]:
+    """Warnings become messages, so that a person sees each once for all runs."""
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        del filename, lineno, file, line
+        tell(Warned(f"{category.__name__}: {message}"))
+
+    return show
+
+
+class TellingProgress(Progress):
+    """Tells another process."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell, self._last = tell, 0.0
+
+    def start(self, phase: str, total: int, done: int) -> None:
+        """Tells at once."""
+        self._tell(PhaseStarted(phase, total, done))
+        self._last = time.monotonic()
+
+    def update(self, done: int, note: tuple[str, float] | None = None) -> None:
+        """Tells if the last message is a while ago."""
+        del note
+        if time.monotonic() - self._last > TELL_SECONDS:
+            self._tell(Advanced(done))
+            self._last = time.monotonic()
+
+    def finish(self) -> None:
+        """Nothing: another phase or the end of the process follows."""

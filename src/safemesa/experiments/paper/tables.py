@@ -28,7 +28,7 @@ class Setting:
     name: str
     arm: str
     domain: str
-    paper: float
+    paper: float | int
     read: Read
     why: str = ""
 

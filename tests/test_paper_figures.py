@@ -1,0 +1,142 @@
+"""The paper's figures: which runs they need, and that they are drawn from what is there."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_paper_claims import write_run
+
+from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.experiments.grid import Grid
+from safemesa.experiments.paper.drawing import curves_figure, sizes_figure
+from safemesa.experiments.paper.plans import PAPER_ARMS, PLANS, find_plan
+from safemesa.experiments.paper.produce import Production
+from safemesa.experiments.run_records import find_runs
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_runs_of_a_figure_have_folders_of_their_own(name: str) -> None:
+    plan = find_plan(name)
+    if plan.conditions:
+        grid = Grid(runs=plan.runs("quick", (0, 1)))
+        assert len(grid.runs) == 2 * len(plan.conditions)
+        assert [run.config.seed for run in grid.runs[: len(plan.conditions)]] == [0] * len(
+            plan.conditions
+        )
+
+
+def test_figures_share_the_runs_that_they_have_in_common() -> None:
+    """The whole test log of Figure 6a is Figure 5's run."""
+    five = {run.name: run.config for run in PLANS["figure5"].runs("cpu", (0,))}
+    six = {run.name: run.config for run in PLANS["figure6a"].runs("cpu", (0,))}
+    assert set(five) & set(six) == {"halfcheetah/mesa-0"}
+    assert five["halfcheetah/mesa-0"] == six["halfcheetah/mesa-0"]
+    sizes = [config.data.test_transitions for config in six.values()]
+    assert sizes == [10_000, 5_000, 2_500, 1_250, 625]
+
+
+def test_figure_4_compares_the_arms_of_the_paper() -> None:
+    arms = {run.config.arm for run in PLANS["figure4"].runs("paper", (0,))}
+    assert arms == set(PAPER_ARMS)
+
+
+def test_unknown_figures_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="figure7"):
+        find_plan("figure7")
+
+
+def add_lines(folder: Path, steps: int = 100) -> None:
+    """Ten episodes for the runs below."""
+    for path in folder.glob("*/metrics.jsonl"):
+        lines = [
+            {
+                "episode": number,
+                "env_steps": steps * (number + 1),
+                "return": float(number),
+                "length": steps,
+                "violation": number % 2,
+                "success": 1 if "navigation" in path.parent.name else None,
+                "interventions": 0,
+                "violation_under_recovery": 0,
+                "cumulative_violations": (number + 1) // 2,
+                "risk_bias": 0.0,
+                "wall_s": 0.0,
+            }
+            for number in range(10)
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_curves_have_a_column_per_domain_and_no_empty_row(tmp_path: Path) -> None:
+    for seed in range(2):
+        for arm in ("mesa", "multitask"):
+            write_run(tmp_path / "a", arm, "navigation1", seed, successes=10)
+            write_run(tmp_path / "a", arm, "navigation2", seed, successes=10)
+            write_run(tmp_path / "b", arm, "halfcheetah", seed)
+    add_lines(tmp_path / "a")
+    add_lines(tmp_path / "b")
+    navigation = curves_figure(find_runs([tmp_path / "a"]), ("navigation1", "navigation2"))
+    assert len(navigation.axes) == 3 * 2
+    robot = curves_figure(find_runs([tmp_path / "b"]), ("halfcheetah",))
+    assert [axes.get_title() for axes in robot.axes] == [
+        "halfcheetah: Return",
+        "halfcheetah: Cumulative violations",
+    ]
+    assert {axes.get_xlabel() for axes in robot.axes} == {"Environment steps"}
+    assert {axes.get_xlabel() for axes in navigation.axes} == {"Episode"}
+    with pytest.raises(DatasetError, match="ant"):
+        curves_figure(find_runs([tmp_path / "b"]), ("ant",))
+
+
+def test_sizes_are_drawn_from_large_to_small(tmp_path: Path) -> None:
+    for seed in range(3):
+        for size, violations in ((625, 80 + seed), (10_000, 40 + seed)):
+            write_run(
+                tmp_path, "mesa", "halfcheetah", seed, violations=violations, test_transitions=size
+            )
+    figure = sizes_figure(find_runs([tmp_path]))
+    violations = figure.axes[0]
+    assert [label.get_text() for label in violations.get_xticklabels()] == ["10000", "625"]
+    (line,) = [line for line in violations.lines if len(line.get_xdata()) == 2][:1]
+    assert list(line.get_ydata()) == [41.0, 81.0]
+
+
+def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
+    production = Production(
+        out=tmp_path,
+        preset="cpu",
+        seeds=(0,),
+        data_dir=tmp_path / "data",
+        jobs=1,
+        draw_only=True,
+        command="test",
+    )
+    with pytest.raises(DatasetError, match="navigation1"):
+        production.figure("figure4")
+    plan = replace(PLANS["figure4"], conditions=PLANS["figure4"].conditions[:1])
+    (run,) = plan.runs("cpu", (0,))
+    write_run(tmp_path, "mesa", "navigation1", 0, successes=3)
+    folder = tmp_path / "navigation1-mesa-0-None"
+    add_lines(tmp_path)
+    folder.rename(tmp_path / "moved")
+    (tmp_path / run.name).parent.mkdir()
+    (tmp_path / "moved").rename(tmp_path / run.name)
+    with pytest.raises(DatasetError, match="navigation2"):
+        production.figure("figure4")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_figure_2_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safemesa.cli.main import main
+
+    monkeypatch.setattr("safemesa.cli.paper.prepare_jax", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(
+            ["paper", "figure2", "--preset", "quick", "--seeds", "0", "--jobs", "2", "--out", "out"]
+        )
+        == 0
+    )
+    assert (tmp_path / "out" / "figures" / "figure2.png").stat().st_size > 10_000

@@ -15,11 +15,11 @@ from safemesa.domains.navigation import NAVIGATION1, NAVIGATION2
 from safemesa.experiments.arms import configure
 from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.agent import Agent, AgentState, ViolationIndex
+from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.build import build_learners, fresh_risk_networks, task_learner_key
-from safemesa.phases.carl_fit import build_carl, fresh_model
+from safemesa.phases.carl.fit import build_carl, fresh_model
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_state import build_agent
+from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
 from safemesa.phases.tables import build_train_tables
 

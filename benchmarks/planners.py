@@ -29,11 +29,11 @@ from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import configure
 from safemesa.learners.carl.agent import CARL, ModelState, PlanState
 from safemesa.learners.carl.planner import imagined_costs
-from safemesa.phases.carl_fit import build_carl, fit_to_logs
-from safemesa.phases.collect import collect_train
+from safemesa.phases.carl.fit import build_carl, fit_to_logs
+from safemesa.phases.collection.compiled import collect_train
+from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
 from safemesa.phases.tables import unscale_actions
-from safemesa.phases.tasks import sample_train_tasks
 
 
 @dataclass(frozen=True)

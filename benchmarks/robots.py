@@ -12,13 +12,13 @@ import numpy as np
 from benchmarks.ours import Size
 from safemesa.domains.half_cheetah import DISABLED
 from safemesa.learners.config import RiskConfig, SACConfig
-from safemesa.phases.artefacts import prior_template
+from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import DeployConfig, RunConfig
-from safemesa.phases.deploy_host import deploy_host, host_step
-from safemesa.phases.deploy_state import build_agent
-from safemesa.phases.deployment import HostDeployment
+from safemesa.phases.deployment.anywhere import HostDeployment
+from safemesa.phases.deployment.host import deploy_host, host_step
+from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.tasks import sample_test_task
+from safemesa.phases.storage.artefacts import prior_template
 
 Run = Callable[[], None]
 

@@ -23,15 +23,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.datasets.task_log import TaskLog
-from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import configure
-from safemesa.phases import api, collect
-from safemesa.phases.artefacts import save_artefact
+from safemesa.phases import api
+from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
-from safemesa.phases.run import jax_domain
+from safemesa.phases.storage.artefacts import save_artefact
 from safemesa.shield.export import ShieldOptions, export_shield, find_source
 from safemesa.shield.gym import ShieldWrapper
 from safemesa.shield.online import OnlineRisk
@@ -61,67 +58,16 @@ def configuration(domain: str, preset: str, seed: int) -> RunConfig:
     )
 
 
-def random_log(
-    domain: AbstractHostDomain, task: Any, name: str, role: str, rows: int, seed: int
-) -> TaskLog:
-    """Uniformly random actions in rollouts of `log_length`; no violation ends them."""
-    env = domain.make_env(task, terminate_on_violation=False)
-    rng = np.random.default_rng(seed)
-    names = ("obs", "action", "reward", "cost", "next_obs", "terminated", "truncated")
-    columns: dict[str, list[Any]] = {name: [] for name in (*names, "episode", "step")}
-    episode = 0
-    while len(columns["cost"]) < rows:
-        obs, _ = env.reset(seed=int(rng.integers(2**31)))
-        length = min(domain.log_length, rows - len(columns["cost"]))
-        for step in range(length):
-            action = rng.uniform(env.action_space.low, env.action_space.high)
-            next_obs, reward, terminated, _, info = env.step(action)
-            last = step == length - 1
-            values = (obs, action, reward, info["cost"], next_obs, terminated)
-            for column, value in zip(names, (*values, last and not terminated), strict=True):
-                columns[column].append(value)
-            columns["episode"].append(episode)
-            columns["step"].append(step)
-            obs = next_obs
-        episode += 1
-    kinds = {"terminated": bool, "truncated": bool, "episode": np.int32, "step": np.int32}
-    arrays = {
-        name: np.asarray(values, kinds.get(name, np.float32)) for name, values in columns.items()
-    }
-    return TaskLog(name=name, role=role, columns=arrays, parameters=domain.task_parameters(task))
-
-
-def logs_of(config: RunConfig) -> tuple[OfflineTasks, OfflineTasks]:
-    """Logs of the training robots, and of the new one."""
-    if config.domain != "cartpole":
-        return api.collect_train(config), api.collect_test(config)
-    domain = find_domain(config.domain)
-    assert isinstance(domain, AbstractHostDomain)
-    rng, data = np.random.default_rng(config.data_seed), config.data
-    tasks = domain.train_tasks(data.train_tasks, rng)
-    train = tuple(
-        random_log(domain, task, f"train-{i}", "train", data.train_transitions, 1_000 + i)
-        for i, task in enumerate(tasks)
-    )
-    new = random_log(
-        domain, test_task(config), "test", "test", data.test_transitions, 10_000 + config.seed
-    )
-    kept: dict[str, Any] = {"domain": domain.name, "spaces": domain.spaces}
-    return OfflineTasks(train=train, **kept), OfflineTasks(train=(), test=new, **kept)
-
-
 def test_task(config: RunConfig) -> Any:
     """The new robot of a seed."""
-    if config.domain != "cartpole":
-        return collect.sample_test_task(jax_domain(config.domain), config.seed)
-    return find_domain("cartpole").sample_task(np.random.default_rng(config.seed), "test")
+    return sample_test_task(find_domain(config.domain), config.seed)
 
 
 def prepare(flags: argparse.Namespace) -> None:
     """Phases 1 and 2, and the export."""
     config = configuration(flags.domain, flags.preset, flags.seed)
     folder = flags.out / f"{flags.domain}-{flags.seed}"
-    train, new = logs_of(config)
+    train, new = api.collect_train(config), api.collect_test(config)
     model = api.adapt(config, api.meta_train(config, train, new), new)
     save_artefact(folder / "risk", model, config, new.spaces, {"log": new.log_facts()})
     new.save(folder / "log")

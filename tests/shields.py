@@ -14,7 +14,7 @@ from safemesa.core.spaces import Spaces
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser
 from safemesa.networks.policies import DeterministicPolicy
-from safemesa.phases.artefacts import RiskModel
+from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.shield.export import ShieldOptions, Source, export_shield
 
 SPACES = Spaces(

@@ -25,7 +25,7 @@ from safemesa.domains.maze import (
 )
 from safemesa.domains.raster import BLUE, GREEN, RED
 from safemesa.domains.sweep import time_to_box, time_to_disc
-from safemesa.phases.collect import log_rollouts
+from safemesa.phases.collection.compiled import log_rollouts
 
 CENTRED = WallShifts(jnp.float32(0.0), jnp.float32(0.0))
 REACH = ARENA - MAZE.radius

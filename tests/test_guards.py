@@ -23,7 +23,7 @@ from safemesa.learners.risk import RiskLearner
 from safemesa.learners.sac import SAC
 from safemesa.networks.critics import ValueCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.agent import Agent, AgentState
+from safemesa.phases.agents.guarded import Agent, AgentState
 from safemesa.phases.config import DeployConfig
 
 CERTAIN, NEVER = constant_critic(200.0), constant_critic(-200.0)

@@ -35,7 +35,7 @@ from safemesa.learners.risk import RiskLearner, no_risk_term
 from safemesa.learners.sac import SAC
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.agent import Agent, AgentState, ViolationIndex
+from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.config import DeployConfig
 
 NEVER = constant_critic(-200.0)

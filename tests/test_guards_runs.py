@@ -13,11 +13,11 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import ARMS, configure, find_arm
 from safemesa.guards import guards
-from safemesa.phases.artefacts import RiskModel, load_prior, load_risk_model, prior_template
-from safemesa.phases.checkpoint import Checkpointer
 from safemesa.phases.config import RunConfig
 from safemesa.phases.run import RunOptions, adopt, run
-from safemesa.phases.run_folder import METRIC_FIELDS
+from safemesa.phases.storage.artefacts import RiskModel, load_prior, load_risk_model, prior_template
+from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
 PRICED = {"lagrangian", "sqrl", "csc", "rcpo"}
 

@@ -14,12 +14,12 @@ from tiny import tiny_config
 from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.experiments.arms import configure, find_arm
-from safemesa.phases.artefacts import load_world_model
-from safemesa.phases.carl_fit import Rows, batch_rows, bootstrap_rows, fresh_model
-from safemesa.phases.checkpoint import Checkpointer
+from safemesa.phases.carl.fit import Rows, batch_rows, bootstrap_rows, fresh_model
 from safemesa.phases.config import RunConfig
 from safemesa.phases.run import RunOptions, run
-from safemesa.phases.run_folder import METRIC_FIELDS
+from safemesa.phases.storage.artefacts import load_world_model
+from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
 ARMS = ("carl", "carl_offline", "carl_offline_dtest")
 

@@ -15,17 +15,17 @@ from tiny import tiny_config
 from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.registry import domain as find_domain
-from safemesa.phases import collect_sac
-from safemesa.phases.artefacts import load_risk_model
 from safemesa.phases.build import phase_key, task_learner_key
-from safemesa.phases.checkpoint import Checkpointer
+from safemesa.phases.collection import sac as collect_sac
+from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_host import HostEnvironment, deploy_host, episode_seed, pending_act
-from safemesa.phases.deploy_state import build_agent, deploy_roots, initial_state
-from safemesa.phases.logs import collect_test_log, collect_train_logs
+from safemesa.phases.deployment.host import HostEnvironment, deploy_host, episode_seed, pending_act
+from safemesa.phases.deployment.state import build_agent, deploy_roots, initial_state
 from safemesa.phases.run import RunOptions, run
-from safemesa.phases.run_folder import METRIC_FIELDS
 from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.artefacts import load_risk_model
+from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
 pytest.importorskip("mujoco")
 

@@ -17,12 +17,12 @@ from safemesa.core.errors import (
     OutputFolderError,
     SafemesaError,
 )
-from safemesa.phases.artefacts import load_prior, load_risk_model
-from safemesa.phases.checkpoint import Checkpointer
+from safemesa.phases.collection.logs import FewViolationsWarning
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.logs import FewViolationsWarning
 from safemesa.phases.run import RunOptions, run
-from safemesa.phases.run_folder import METRIC_FIELDS
+from safemesa.phases.storage.artefacts import load_prior, load_risk_model
+from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
 SUMMARY_FIELDS = {
     "arm",
@@ -264,7 +264,7 @@ def test_arms_are_paired_by_seed(finished: Path, tmp_path: Path, data_dir: Path)
     two = json.loads((tmp_path / "mt/artefacts/test_log/manifest.json").read_text())["tasks"]
     assert one == two
     from safemesa.domains.registry import domain
-    from safemesa.phases.artefacts import prior_template
+    from safemesa.phases.storage.artefacts import prior_template
 
     spaces = domain("navigation2").spaces
     mesa = prior_template(tiny_config("mesa"), spaces)

@@ -18,11 +18,11 @@ from safemesa.domains.probes import ACTION, CERTAIN, DELAYED, NEVER, TASK, WALK
 from safemesa.learners.config import MetaConfig, RiskConfig
 from safemesa.networks.normaliser import fit_normaliser
 from safemesa.phases.adapt import adapt, scratch_prior
-from safemesa.phases.artefacts import Prior, RiskModel
 from safemesa.phases.build import build_learners, fresh_risk_networks
-from safemesa.phases.collect import collect_log
+from safemesa.phases.collection.compiled import collect_log
 from safemesa.phases.config import AdaptConfig, DataConfig, RunConfig
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
+from safemesa.phases.storage.artefacts import Prior, RiskModel
 from safemesa.phases.tables import TrainTables, build_train_tables
 
 GAMMA = 0.8

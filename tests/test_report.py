@@ -46,9 +46,9 @@ from safemesa.experiments.results import (
     write_results,
 )
 from safemesa.experiments.statistics import paired_difference, summarise_metric
-from safemesa.phases.artefacts import load_risk_model
-from safemesa.phases.logs import FewViolationsWarning
+from safemesa.phases.collection.logs import FewViolationsWarning
 from safemesa.phases.run import RunOptions, run
+from safemesa.phases.storage.artefacts import load_risk_model
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

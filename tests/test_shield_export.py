@@ -13,8 +13,8 @@ from shields import SAFE_ACTION, SPACES, make_shield_folder, make_source
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
 from safemesa.core.files import write_json
-from safemesa.phases.artefacts import RiskModel, save_artefact
-from safemesa.phases.run_folder import RunFolder
+from safemesa.phases.storage.artefacts import RiskModel, save_artefact
+from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.shield.export import (
     ShieldOptions,
     draw_inputs,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from safemesa.datasets.offline_tasks import OfflineTasks
     from safemesa.experiments.arms import configure
     from safemesa.phases.api import adapt, collect_test, collect_train, deploy, meta_train, run_arm
-    from safemesa.phases.artefacts import Prior, RiskModel, load_prior, load_risk_model
     from safemesa.phases.config import RunConfig
+    from safemesa.phases.storage.artefacts import Prior, RiskModel, load_prior, load_risk_model
 
 __all__ = [
     "OfflineTasks",
@@ -40,8 +40,8 @@ __all__ = [
 
 _HOME_OF = {
     "OfflineTasks": "safemesa.datasets.offline_tasks",
-    "Prior": "safemesa.phases.artefacts",
-    "RiskModel": "safemesa.phases.artefacts",
+    "Prior": "safemesa.phases.storage.artefacts",
+    "RiskModel": "safemesa.phases.storage.artefacts",
     "RunConfig": "safemesa.phases.config",
     "SafemesaError": "safemesa.core.errors",
     "Transition": "safemesa.core.types",
@@ -50,8 +50,8 @@ _HOME_OF = {
     "collect_train": "safemesa.phases.api",
     "configure": "safemesa.experiments.arms",
     "deploy": "safemesa.phases.api",
-    "load_prior": "safemesa.phases.artefacts",
-    "load_risk_model": "safemesa.phases.artefacts",
+    "load_prior": "safemesa.phases.storage.artefacts",
+    "load_risk_model": "safemesa.phases.storage.artefacts",
     "meta_train": "safemesa.phases.api",
     "run_arm": "safemesa.phases.api",
 }

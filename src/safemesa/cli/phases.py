@@ -105,7 +105,11 @@ def collect(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.cli.data import print_info
     from safemesa.core.locks import folder_lock
     from safemesa.domains.registry import domain as find_domain
-    from safemesa.phases.logs import collect_test_log, collect_train_logs, warn_of_few_violations
+    from safemesa.phases.collection.logs import (
+        collect_test_log,
+        collect_train_logs,
+        warn_of_few_violations,
+    )
     from safemesa.phases.progress import BarProgress
 
     domain, working = find_domain(config.domain), out.with_name(f".{out.name}.unfinished")
@@ -141,12 +145,12 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     config = replace(config, domain=data.domain)
     _refuse_existing(flags.out)
     prepare_jax()
-    from safemesa.phases.artefacts import save_artefact
-    from safemesa.phases.checkpoint import Checkpointer
     from safemesa.phases.loop import ChunkLoop
     from safemesa.phases.meta_train import meta_train as run_meta_train
     from safemesa.phases.progress import BarProgress
-    from safemesa.phases.run_folder import RunFolder
+    from safemesa.phases.storage.artefacts import save_artefact
+    from safemesa.phases.storage.checkpoint import Checkpointer
+    from safemesa.phases.storage.run_folder import RunFolder
 
     working = RunFolder(flags.out.with_name(f".{flags.out.name}.unfinished"))
     working.check(config)
@@ -170,10 +174,10 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     prepare_jax()
     from safemesa.datasets.offline_tasks import OfflineTasks
     from safemesa.phases.adapt import adapt as run_adapt
-    from safemesa.phases.artefacts import load_prior, save_artefact
-    from safemesa.phases.logs import warn_of_few_violations
+    from safemesa.phases.collection.logs import warn_of_few_violations
     from safemesa.phases.loop import ChunkLoop
     from safemesa.phases.progress import BarProgress
+    from safemesa.phases.storage.artefacts import load_prior, save_artefact
 
     prior, config, spaces = load_prior(flags.prior)
     data = OfflineTasks.load(flags.log)
@@ -201,8 +205,8 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
     prepare_jax()
     from safemesa.cli.run import print_runs, run_options
     from safemesa.domains.registry import domain as find_domain
-    from safemesa.phases.artefacts import load_risk_model
     from safemesa.phases.run import adopt, run
+    from safemesa.phases.storage.artefacts import load_risk_model
 
     model, config, spaces = load_risk_model(flags.risk)
     domain = find_domain(flags.domain)

@@ -77,7 +77,7 @@ def run_options(
     """Progress bar, sinks and the command, for a run from the command line."""
     from safemesa.phases.progress import BarProgress
     from safemesa.phases.run import RunOptions
-    from safemesa.phases.sinks import NoSink, TensorBoardSink, require_tensorboard
+    from safemesa.phases.storage.sinks import NoSink, TensorBoardSink, require_tensorboard
 
     if tensorboard:
         require_tensorboard()

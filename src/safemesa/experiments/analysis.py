@@ -22,10 +22,10 @@ from safemesa.phases.adapt import (
     scratch_prior,
     uses_training_logs,
 )
-from safemesa.phases.artefacts import RiskModel, load_prior, load_risk_model
-from safemesa.phases.checkpoint import ReplayFile
 from safemesa.phases.config import RunConfig, config_from_json
-from safemesa.phases.run_folder import METRIC_FIELDS, RunFolder
+from safemesa.phases.storage.artefacts import RiskModel, load_prior, load_risk_model
+from safemesa.phases.storage.checkpoint import ReplayFile
+from safemesa.phases.storage.run_folder import METRIC_FIELDS, RunFolder
 
 ACTIONS = 25
 """Uniform actions over which the risk of a position is averaged."""

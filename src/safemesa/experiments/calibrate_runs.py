@@ -18,10 +18,10 @@ from safemesa.experiments.calibration import (
     held_out_tasks,
 )
 from safemesa.experiments.run_records import scan_runs
-from safemesa.phases.artefacts import Prior, load_prior
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
-from safemesa.phases.run_folder import RunFolder
+from safemesa.phases.storage.artefacts import Prior, load_prior
+from safemesa.phases.storage.run_folder import RunFolder
 
 
 def calibrate_runs(

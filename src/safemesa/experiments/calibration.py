@@ -18,11 +18,11 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import Key, PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.phases.adapt import adapt_with_snapshots, scratch_prior, uses_training_logs
-from safemesa.phases.artefacts import Prior
-from safemesa.phases.collect import collect_log, collect_test
+from safemesa.phases.collection.compiled import collect_log, collect_test
+from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
+from safemesa.phases.storage.artefacts import Prior
 from safemesa.phases.tables import scale_actions
-from safemesa.phases.tasks import sample_test_task
 
 STEPS = (0, 1, 5, 10, 20, 50, 100)
 """Adaptation steps at which Figure 2 and the tables look."""

@@ -17,7 +17,7 @@ from safemesa.core.errors import ConfigurationError, OutputFolderError
 from safemesa.core.files import read_json, write_json
 from safemesa.core.locks import sole_owner
 from safemesa.phases.config import RunConfig, config_to_json
-from safemesa.phases.run_folder import RunFolder, first_difference
+from safemesa.phases.storage.run_folder import RunFolder, first_difference
 
 FORMAT = 1
 """Version of `grid.json`."""

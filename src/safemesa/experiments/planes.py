@@ -14,7 +14,7 @@ from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.raster import Box
 from safemesa.domains.registry import domain as find_domain
-from safemesa.phases.tasks import sample_test_task
+from safemesa.phases.collection.tasks import sample_test_task
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.files import read_json
 from safemesa.experiments.arms import ARMS
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.run_folder import RunFolder
+from safemesa.phases.storage.run_folder import RunFolder
 
 METRICS = (
     "violations",

@@ -12,8 +12,8 @@ from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.analysis import last_episode, run_config
-from safemesa.phases.deploy_host import HostEnvironment
-from safemesa.phases.tasks import sample_test_task
+from safemesa.phases.collection.tasks import sample_test_task
+from safemesa.phases.deployment.host import HostEnvironment
 
 MAXIMUM_FRAMES = 500
 """Of longer episodes every second, third, ... state is shown."""

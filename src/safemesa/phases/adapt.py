@@ -19,11 +19,11 @@ from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows
 from safemesa.learners.meta import inner_loop, meta_learners
 from safemesa.learners.risk import RiskState, soft_update
 from safemesa.networks.normaliser import fit_normaliser
-from safemesa.phases.artefacts import Prior, RiskModel, prior_template
 from safemesa.phases.build import Learners, build_learners, phase_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.artefacts import Prior, RiskModel, prior_template
 from safemesa.phases.tables import LogTable, build_log_table
 
 CHUNK = 500

@@ -10,12 +10,12 @@ from typing import Any
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases import adapt as adapt_phase, meta_train as meta_train_phase
-from safemesa.phases.artefacts import Prior, RiskModel
+from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_state import build_agent
-from safemesa.phases.deployment import make_deployment
-from safemesa.phases.logs import collect_test_log, collect_train_logs
+from safemesa.phases.deployment.anywhere import make_deployment
+from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.run import RunOptions, run
+from safemesa.phases.storage.artefacts import Prior, RiskModel
 
 
 def collect_train(config: RunConfig) -> OfflineTasks:

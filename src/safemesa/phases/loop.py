@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from safemesa.core.types import Metrics, PyTree
-from safemesa.phases.checkpoint import Checkpointer
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.checkpoint import Checkpointer
 
 Advance = Callable[[PyTree, int, int], tuple[PyTree, Metrics]]
 """`(state, start, stop) -> (state, metrics)`, with a leading seed axis where there are several."""

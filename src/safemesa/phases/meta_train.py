@@ -14,11 +14,11 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.learners.meta import MetaState
 from safemesa.learners.risk import RecoveryState
 from safemesa.networks.normaliser import Normaliser, fit_normaliser
-from safemesa.phases.artefacts import Prior, RiskModel
 from safemesa.phases.build import Learners, build_learners, fresh_risk_networks, phase_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.artefacts import Prior, RiskModel
 from safemesa.phases.tables import (
     LogTable,
     MetaBatch,

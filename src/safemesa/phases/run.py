@@ -17,8 +17,23 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
-from safemesa.phases.agents import make_agent
-from safemesa.phases.artefacts import (
+from safemesa.phases.agents.choose import make_agent
+from safemesa.phases.build import build_learners
+from safemesa.phases.carl.agent import WorldModel
+from safemesa.phases.carl.run import WorldModels
+from safemesa.phases.collection.logs import (
+    collect_test_log,
+    load_or_collect_train,
+    warn_of_few_violations,
+)
+from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.anywhere import make_deployment
+from safemesa.phases.deployment.recorder import Recorder, common_start
+from safemesa.phases.loop import ChunkLoop
+from safemesa.phases.meta_train import meta_train
+from safemesa.phases.progress import NoProgress, Progress
+from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.artefacts import (
     Prior,
     RiskModel,
     load_prior,
@@ -27,24 +42,9 @@ from safemesa.phases.artefacts import (
     read_manifest,
     save_artefact,
 )
-from safemesa.phases.build import build_learners
-from safemesa.phases.carl_agent import WorldModel
-from safemesa.phases.carl_run import WorldModels
-from safemesa.phases.checkpoint import Checkpointer
-from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment import make_deployment
-from safemesa.phases.logs import (
-    collect_test_log,
-    load_or_collect_train,
-    warn_of_few_violations,
-)
-from safemesa.phases.loop import ChunkLoop
-from safemesa.phases.meta_train import meta_train
-from safemesa.phases.progress import NoProgress, Progress
-from safemesa.phases.recorder import Recorder, common_start
-from safemesa.phases.run_folder import RunFolder
-from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.sinks import NoSink, Sink
+from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.sinks import NoSink, Sink
 
 
 @dataclass(kw_only=True)

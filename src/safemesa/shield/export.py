@@ -16,9 +16,9 @@ from safemesa.core.files import atomic_folder, read_json, sha256, write_atomic, 
 from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import save_tensors
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.phases.artefacts import RiskModel, load_risk_model, read_manifest
 from safemesa.phases.config import RunConfig
-from safemesa.phases.run_folder import RunFolder, provenance
+from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
+from safemesa.phases.storage.run_folder import RunFolder, provenance
 from safemesa.phases.tables import scale_actions, unscale_actions
 from safemesa.shield import runtime
 from safemesa.shield.model_card import model_card

@@ -16,9 +16,9 @@ from safemesa.core.types import Key, Metrics
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.learners.risk import RiskLearner, RiskState
-from safemesa.phases.artefacts import RiskModel, load_risk_model
 from safemesa.phases.build import build_learners
 from safemesa.phases.config import RunConfig
+from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
 from safemesa.phases.tables import LogTable, build_log_table, log_layout, scale_actions
 from safemesa.shield.export import shield_tensors
 

@@ -14,7 +14,7 @@ import numpy as np
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.networks.mlp import MLP
-from safemesa.phases.artefacts import RiskModel
+from safemesa.phases.storage.artefacts import RiskModel
 
 OPSET, IR_VERSION = 17, 8
 """Old enough for every onnxruntime of the last years."""

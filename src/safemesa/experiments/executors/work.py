@@ -92,7 +92,7 @@ def prepare(tell: Tell, configs: Sequence[RunConfig], data_dir: Path, jobs: int)
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.adapt import uses_training_logs
     from safemesa.phases.build import build_learners
-    from safemesa.phases.logs import load_or_collect_train
+    from safemesa.phases.collection.logs import load_or_collect_train
 
     for config in configs:
         build_learners(config, find_domain(config.domain).spaces)

@@ -13,12 +13,13 @@ from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.phases.agent_base import AbstractAgent
+from safemesa.phases.agents.base import AbstractAgent
 from safemesa.phases.build import phase_key, task_learner_key
+from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy import deploy
-from safemesa.phases.deploy_host import HostEnvironment, deploy_host, pending_act
-from safemesa.phases.deploy_state import (
+from safemesa.phases.deployment.compiled import deploy
+from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
+from safemesa.phases.deployment.state import (
     DeployState,
     OnChunk,
     Roots,
@@ -26,7 +27,6 @@ from safemesa.phases.deploy_state import (
     initial_state,
 )
 from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.tasks import sample_test_task
 
 
 @dataclass(kw_only=True)

@@ -12,8 +12,8 @@ from safemesa.core.types import Key, PyTree
 from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.domains.base import AbstractJaxDomain
+from safemesa.phases.collection.tasks import sample_test_task, sample_train_tasks
 from safemesa.phases.config import DataConfig
-from safemesa.phases.tasks import sample_test_task, sample_train_tasks
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""

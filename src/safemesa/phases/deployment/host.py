@@ -19,8 +19,8 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
-from safemesa.phases.agent_base import AbstractAgent, Act
-from safemesa.phases.deploy_state import (
+from safemesa.phases.agents.base import AbstractAgent, Act
+from safemesa.phases.deployment.state import (
     Chunk,
     DeployState,
     EpisodeRecord,

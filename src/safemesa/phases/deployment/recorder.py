@@ -12,14 +12,14 @@ import numpy as np
 from safemesa.core.files import write_json
 from safemesa.datasets.replay import extend
 from safemesa.domains.base import AbstractDomain
-from safemesa.phases.agent_base import AbstractAgent
-from safemesa.phases.artefacts import artefact_kind, save_artefact
-from safemesa.phases.checkpoint import Checkpointer, ReplayFile
+from safemesa.phases.agents.base import AbstractAgent
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_state import Chunk, DeployState
+from safemesa.phases.deployment.state import Chunk, DeployState
 from safemesa.phases.progress import Progress
-from safemesa.phases.run_folder import RunFolder
-from safemesa.phases.sinks import Sink
+from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
+from safemesa.phases.storage.checkpoint import Checkpointer, ReplayFile
+from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.sinks import Sink
 
 GATHERED_ROWS = 512
 """Replay rows are copied to the host in multiples of this."""

@@ -17,18 +17,18 @@ from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
-from safemesa.phases.artefacts import prior_template
-from safemesa.phases.checkpoint import ReplayFile
-from safemesa.phases.collect_host import TRAIN_SEEDS
+from safemesa.phases.collection.host import TRAIN_SEEDS
+from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import DeployConfig, RunConfig
-from safemesa.phases.deploy_state import build_agent
-from safemesa.phases.deployment import HostDeployment
+from safemesa.phases.deployment.anywhere import HostDeployment
+from safemesa.phases.deployment.recorder import Recorder, common_start
+from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.progress import NoProgress, Progress
-from safemesa.phases.recorder import Recorder, common_start
-from safemesa.phases.run_folder import RunFolder
-from safemesa.phases.sinks import NoSink
+from safemesa.phases.storage.artefacts import prior_template
+from safemesa.phases.storage.checkpoint import ReplayFile
+from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.sinks import NoSink
 from safemesa.phases.tables import physical_actions
-from safemesa.phases.tasks import sample_train_tasks
 from safemesa.phases.workers import run_workers
 
 CHUNK_STEPS = 5_000

@@ -14,8 +14,8 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, size
 from safemesa.learners.carl.agent import CARL, ModelState, PlanState
 from safemesa.learners.carl.ensemble import MODEL_METRICS, disagreement, model_input
-from safemesa.phases.agent_base import AbstractAgent, Act, ViolationIndex, pack_logs
-from safemesa.phases.carl_fit import Rows, fit, joined, model_batch
+from safemesa.phases.agents.base import AbstractAgent, Act, ViolationIndex, pack_logs
+from safemesa.phases.carl.fit import Rows, fit, joined, model_batch
 
 
 class WorldModel(NamedTuple):

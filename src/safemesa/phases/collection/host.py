@@ -6,10 +6,10 @@ from safemesa.core.types import PyTree
 from safemesa.datasets.format import COLUMNS, make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.domains.host import AbstractHostDomain
+from safemesa.phases.collection.tasks import sample_test_task, sample_train_tasks
 from safemesa.phases.config import DataConfig
-from safemesa.phases.deploy_host import HostEnvironment
+from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.progress import Progress
-from safemesa.phases.tasks import sample_test_task, sample_train_tasks
 
 ACTION_STREAM = 4
 """Keeps the random actions of a seed apart from its other random numbers."""

@@ -16,8 +16,8 @@ from safemesa.core.types import Key, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, append, extend, make_replay
 from safemesa.domains.base import Step
-from safemesa.phases.agent import Agent
-from safemesa.phases.agent_base import AbstractAgent, Act, ViolationIndex
+from safemesa.phases.agents.base import AbstractAgent, Act, ViolationIndex
+from safemesa.phases.agents.guarded import Agent
 from safemesa.phases.build import build_learners
 from safemesa.phases.config import RunConfig
 

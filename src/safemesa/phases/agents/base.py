@@ -14,8 +14,8 @@ from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, RowLayout
 from safemesa.datasets.task_log import TaskLog
-from safemesa.phases.artefacts import Artefact
 from safemesa.phases.config import DeployConfig
+from safemesa.phases.storage.artefacts import Artefact
 from safemesa.phases.tables import scale_actions
 
 

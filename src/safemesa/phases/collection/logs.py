@@ -12,9 +12,9 @@ from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.phases.collect import collect_test, collect_train
-from safemesa.phases.collect_host import collect_random_train, collect_test_host
-from safemesa.phases.collect_sac import collect_sac
+from safemesa.phases.collection.compiled import collect_test, collect_train
+from safemesa.phases.collection.host import collect_random_train, collect_test_host
+from safemesa.phases.collection.sac import collect_sac
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
 

@@ -9,14 +9,14 @@ from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.learners.carl.agent import ModelState
-from safemesa.phases.agent_base import pack_logs
-from safemesa.phases.artefacts import load_world_model, read_manifest, save_artefact
-from safemesa.phases.carl_agent import CARLAgent, WorldModel
-from safemesa.phases.carl_fit import build_carl, fit_to_logs, fit_to_test_logs, fresh_model
-from safemesa.phases.carl_sources import pretrain_in_tasks
+from safemesa.phases.agents.base import pack_logs
+from safemesa.phases.carl.agent import CARLAgent, WorldModel
+from safemesa.phases.carl.fit import build_carl, fit_to_logs, fit_to_test_logs, fresh_model
+from safemesa.phases.carl.sources import pretrain_in_tasks
 from safemesa.phases.config import RunConfig
 from safemesa.phases.loop import ChunkLoop
-from safemesa.phases.run_folder import RunFolder
+from safemesa.phases.storage.artefacts import load_world_model, read_manifest, save_artefact
+from safemesa.phases.storage.run_folder import RunFolder
 
 
 def build_carl_agent(config: RunConfig, spaces: Spaces) -> CARLAgent:

@@ -17,14 +17,14 @@ from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
 from safemesa.networks.policies import TanhGaussianPolicy
-from safemesa.phases.agent_base import (
+from safemesa.phases.agents.base import (
     AbstractAgent as AbstractAgent,
     Act as Act,
     ViolationIndex as ViolationIndex,
     pack_logs,
     replay_layout as replay_layout,
 )
-from safemesa.phases.artefacts import RiskModel
+from safemesa.phases.storage.artefacts import RiskModel
 
 
 class AgentState(eqx.Module):

@@ -24,15 +24,15 @@ from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, Step
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.learners.carl.agent import CARL, ModelState, PlanState
 from safemesa.learners.carl.ensemble import fit_scaling
-from safemesa.phases.agent_base import replay_layout
+from safemesa.phases.agents.base import replay_layout
 from safemesa.phases.build import phase_key
-from safemesa.phases.carl_fit import Rows, build_carl, fit, fresh_model, model_batch
+from safemesa.phases.carl.fit import Rows, build_carl, fit, fresh_model, model_batch
+from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_host import HostEnvironment
+from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.tables import physical_actions, unscale_actions
-from safemesa.phases.tasks import sample_train_tasks
 
 EPISODES_PER_CHUNK = 5
 """Episodes between checkpoints and progress reports."""

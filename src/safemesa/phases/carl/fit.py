@@ -20,7 +20,7 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.learners.carl.agent import CARL, ModelState
 from safemesa.learners.carl.ensemble import ModelBatch, fit_scaling
-from safemesa.phases.agent_base import pack_logs, replay_layout
+from safemesa.phases.agents.base import pack_logs, replay_layout
 from safemesa.phases.build import phase_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.loop import ChunkLoop

@@ -2,10 +2,10 @@
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
-from safemesa.phases.agent_base import AbstractAgent
-from safemesa.phases.carl_run import build_carl_agent
+from safemesa.phases.agents.base import AbstractAgent
+from safemesa.phases.carl.run import build_carl_agent
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deploy_state import build_agent
+from safemesa.phases.deployment.state import build_agent
 
 
 def make_agent(config: RunConfig, spaces: Spaces) -> AbstractAgent:

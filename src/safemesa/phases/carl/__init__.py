@@ -1,0 +1,1 @@
+"""CARL: pretraining, and its agent of Phase 3."""

@@ -1,0 +1,1 @@
+"""Logs: of the training tasks and of the new robot, on any domain."""

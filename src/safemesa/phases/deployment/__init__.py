@@ -1,0 +1,1 @@
+"""Phase 3, compiled or around a simulator, and what it writes."""

@@ -23,6 +23,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import configure
 from safemesa.phases import api
@@ -40,22 +41,8 @@ ARMS = ("none", "fixed", "online")
 
 
 def configuration(domain: str, preset: str, seed: int) -> RunConfig:
-    """MESA's; Cartpole has no preset of its own and gets the paper's Table 1 sizes."""
-    if domain != "cartpole":
-        return replace(configure("mesa", domain, preset), seed=seed)
-    config = configure("mesa", "navigation1", preset)
-    tasks, rows = (20, 20_000) if preset == "paper" else (12, 2_000)
-    return replace(
-        config,
-        domain=domain,
-        seed=seed,
-        data=replace(
-            config.data, train_tasks=tasks, train_transitions=rows, test_transitions=1_000
-        ),
-        risk=replace(config.risk, gamma_risk=0.8, risk_limit=0.1),
-        adapt=replace(config.adapt, steps=500, batch=256),
-        deploy=replace(config.deploy, target_rate=5e-3),
-    )
+    """MESA's."""
+    return replace(configure("mesa", domain, preset), seed=seed)
 
 
 def test_task(config: RunConfig) -> Any:

@@ -7,6 +7,8 @@ error, the doctor goes on and lists everything.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from safemesa.core.errors import DatasetError
+
 ERROR, WARNING = "error", "warning"
 
 
@@ -169,6 +171,14 @@ DEFECTS: dict[str, Defect] = {
     ),
 }
 """Every kind of defect that is looked for, by its name."""
+
+
+class LogError(DatasetError):
+    """A file that cannot be read on; `code` is the kind of defect."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

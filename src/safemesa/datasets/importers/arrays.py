@@ -10,6 +10,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
+from safemesa.datasets.findings import LogError
 from safemesa.datasets.importers.import_map import STEPS, ColumnNames, ImportMap, SignalMap
 from safemesa.datasets.importers.source import (
     BLOCK_ROWS,
@@ -80,10 +81,11 @@ def array_blocks(
     wanted = list(dict.fromkeys([*numbers, *texts]))
     lengths = {name: columns[name].shape[0] for name in wanted}
     if len(set(lengths.values())) > 1:
-        raise DatasetError(
+        raise LogError(
+            "lengths-differ",
             f"{where}: columns differ in their number of rows: "
             f"{', '.join(f'{name} {count}' for name, count in lengths.items())}. The recording "
-            "was cut off, or arrays of T + 1 observations are stored flat; record it again."
+            "was cut off, or arrays of T + 1 observations are stored flat; record it again.",
         )
     total = next(iter(lengths.values()), 0)
     for start in range(0, total, BLOCK_ROWS):

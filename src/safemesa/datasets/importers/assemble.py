@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from safemesa.datasets.findings import Finding
 from safemesa.datasets.importers.plan import Plan, is_steps
-from safemesa.datasets.importers.rows import RawRows, join_rows
+from safemesa.datasets.importers.rows import RawRows, join_rows, take_rows
 
 LARGEST_JITTER = 0.5
 """Part of dt by which a row may come early or late."""
@@ -73,14 +73,14 @@ class TaskAssembler:
 
     def _advance(self, new: RawRows | None, final: bool) -> Iterator[Steps]:
         parts = [one for one in (self._waiting, new) if one is not None]
-        rows = parts[0] if len(parts) == 1 else join_rows(parts)
+        rows = join_rows(parts)
         known = len(self._waiting_starts)
         starts = self._starts(rows, known)
         count = len(rows) if final else max(len(rows) - 2, 0)
         if count:
             yield from self._transitions(rows, starts, count)
         keep = slice(count, None)
-        self._waiting, self._waiting_starts = rows.take(keep), starts[keep]
+        self._waiting, self._waiting_starts = take_rows(rows, keep), starts[keep]
 
     def _starts(self, rows: RawRows, known: int) -> Bool[np.ndarray, " n"]:
         """Whether each row begins an episode; the first `known` are decided already."""

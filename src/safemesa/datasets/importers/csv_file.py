@@ -120,19 +120,23 @@ class CSVSource(AbstractSource):
         findings: list[Finding] = []
         parsed: dict[str, list] = {name: [] for name in (*numbers, *texts)}
         places = {name: self.header.index(name) for name in parsed}
-        for row, fields in zip(rows.tolist(), self._split_each(lines), strict=True):
-            ragged = len(fields) != len(self.header)
-            if ragged:
+        kept = np.ones(len(lines), np.bool_)
+        for index, fields in enumerate(self._split_each(lines)):
+            row = int(rows[index])
+            if len(fields) != len(self.header):
+                # Nobody knows which of its fields is which.
+                kept[index] = False
                 detail = f"{len(fields)} fields, the header has {len(self.header)}"
                 findings.append(self._finding("ragged-row", row, "", detail))
+                continue
             for name in numbers:
-                cell = "" if ragged else fields[places[name]].strip()
+                cell = fields[places[name]].strip()
                 value = _number(cell)
                 if value is None:
                     findings.append(self._finding("not-a-number", row, name, repr(cell[:40])))
                 parsed[name].append(np.nan if value is None else value)
             for name in texts:
-                cell = "" if ragged else fields[places[name]].strip()
+                cell = fields[places[name]].strip()
                 if len(cell) >= LONGEST_TEXT:
                     raise DatasetError(
                         f"{self.path}, line {row}: the identifier in column {name!r} is longer "
@@ -141,7 +145,7 @@ class CSVSource(AbstractSource):
                 parsed[name].append(cell)
         columns = {name: np.asarray(parsed[name], np.float64) for name in numbers}
         columns |= {name: np.asarray(parsed[name], np.str_) for name in texts}
-        return Block(columns=columns, rows=rows, findings=tuple(findings))
+        return Block(columns=columns, rows=rows[kept], findings=tuple(findings))
 
     def _split(self, lines: list[str]) -> Iterator[list[str]]:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.files import read_json
+from safemesa.datasets.findings import LogError
 from safemesa.datasets.importers.arrays import DECLARATION, array_layout, declared_by_us
 from safemesa.datasets.importers.extras import import_extra
 from safemesa.datasets.importers.hdf5_file import hard_child, is_group, open_hdf5, plain_datasets
@@ -171,10 +172,11 @@ class MinariSource(AbstractSource):
                 values = values[:, 0]
             expected = (total + 1,) if is_obs else (total, total + 1) if is_info else (total,)
             if len(values) not in expected:
-                raise DatasetError(
+                raise LogError(
+                    "lengths-differ",
                     f"{where}: {name!r} has {len(values)} rows, expected "
                     f"{' or '.join(map(str, expected))} for {total} steps. The recording is cut "
-                    "off or shifted; record it again."
+                    "off or shifted; record it again.",
                 )
             if is_obs:
                 columns[name] = values[:-1]

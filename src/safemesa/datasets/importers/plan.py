@@ -8,6 +8,7 @@ import numpy as np
 
 from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.spaces import Spaces
+from safemesa.datasets.findings import LogError
 from safemesa.datasets.format import check_sound
 from safemesa.datasets.importers.import_map import STEPS, ColumnNames, ImportMap, SignalMap
 from safemesa.datasets.importers.limit import Limit
@@ -246,9 +247,10 @@ def _resolve(
 
 
 def _no_column(name: str, widths: Mapping[str, int | None], where: str) -> DatasetError:
-    return DatasetError(
+    return LogError(
+        "missing-column",
         f"{where}: there is no column {name!r}. It has: "
-        f"{', '.join(map(repr, list(widths)[:60]))}. Correct the map."
+        f"{', '.join(map(repr, list(widths)[:60]))}. Correct the map.",
     )
 
 

@@ -1,7 +1,8 @@
 """Raw rows of one task: what a plan reads from a block, before steps are made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,22 +37,29 @@ class RawRows:
         """Number of rows."""
         return len(self.row)
 
-    def take(self, index: np.ndarray | slice) -> "RawRows":
-        """Some of the rows."""
-        taken = {
-            one.name: None if getattr(self, one.name) is None else getattr(self, one.name)[index]
-            for one in fields(self)
+
+Columns = TypeVar("Columns")
+
+
+def take_rows(record: Columns, index: np.ndarray | slice) -> Columns:
+    """Some rows of a dataclass of arrays; its other fields stay."""
+    return _rebuilt([record], lambda values: values[0][index])
+
+
+def join_rows(parts: Sequence[Columns]) -> Columns:
+    """Dataclasses of arrays, one after the other; other fields are the first's."""
+    return parts[0] if len(parts) == 1 else _rebuilt(parts, np.concatenate)
+
+
+def _rebuilt(parts: Sequence[Columns], combine: Callable[[list], np.ndarray]) -> Columns:
+    first: Any = parts[0]
+    columns = {one.name: [getattr(part, one.name) for part in parts] for one in fields(first)}
+    return type(first)(
+        **{
+            name: combine(values) if isinstance(values[0], np.ndarray) else values[0]
+            for name, values in columns.items()
         }
-        return RawRows(**taken)
-
-
-def join_rows(parts: Sequence[RawRows]) -> RawRows:
-    """One after the other."""
-    joined = {}
-    for one in fields(RawRows):
-        values = [getattr(part, one.name) for part in parts]
-        joined[one.name] = None if values[0] is None else np.concatenate(values)
-    return RawRows(**joined)
+    )
 
 
 def read_rows(plan: Plan, block: Block, file: int) -> RawRows:
@@ -91,7 +99,7 @@ def split_tasks(plan: Plan, block: Block, rows: RawRows, default: str) -> list[t
     if len(tasks) == 1:
         return [(str(tasks[0]), rows)]
     order = np.argsort(first)
-    return [(str(tasks[one]), rows.take(np.flatnonzero(number == one))) for one in order]
+    return [(str(tasks[one]), take_rows(rows, np.flatnonzero(number == one))) for one in order]
 
 
 def _stack(values: Sequence[np.ndarray], count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
-from safemesa.datasets.findings import Finding
+from safemesa.datasets.findings import Finding, LogError
 from safemesa.datasets.importers.import_map import ImportMap
 
 BLOCK_ROWS = 65_536
@@ -81,9 +81,10 @@ def require_columns(given: Mapping[str, Any], wanted: Sequence[str], where: Path
     """Raises a `DatasetError` that lists what there is, where a wanted column is not."""
     missing = [name for name in wanted if name not in given]
     if missing:
-        raise DatasetError(
+        raise LogError(
+            "missing-column",
             f"{where}: there is no column {', '.join(map(repr, missing))}. It has: "
-            f"{', '.join(map(repr, list(given)[:60]))}. Correct the map."
+            f"{', '.join(map(repr, list(given)[:60]))}. Correct the map.",
         )
 
 

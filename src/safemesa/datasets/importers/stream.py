@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
-from safemesa.datasets.findings import Finding
+from safemesa.datasets.findings import Finding, LogError
 from safemesa.datasets.importers.assemble import Report, Steps, TaskAssembler
 from safemesa.datasets.importers.find import open_source
 from safemesa.datasets.importers.import_map import ImportMap
@@ -96,9 +96,10 @@ class LogStream:
         for name in ("obs_names", "action_names", "action_low", "action_high", "dt"):
             expected, given = getattr(first, name), getattr(other, name)
             if expected != given:
-                raise DatasetError(
+                raise LogError(
+                    "wrong-width",
                     f"{source.path}: {name} is {given}, in {self.files[0]} it is {expected}. All "
-                    "tasks of a dataset share their signals, bounds and dt."
+                    "tasks of a dataset share their signals, bounds and dt.",
                 )
         return plan
 

@@ -152,6 +152,7 @@ def text(name: str, content: str | bytes) -> Callable[[Path], Path]:
 
 
 NESTED = "[" * 100_000
+CODE = b"__import__('os').mkdir('executed')"
 
 HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a pickle": pickle_file,
@@ -169,7 +170,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "an overflowing shape in npz": lambda p: npz_with(p, "costs.npy", npy_header((2**40, 2**40))),
     "a negative shape in npz": lambda p: npz_with(p, "costs.npy", npy_header((-9,))),
     "code in the npy header": lambda p: npz_with(
-        p, "costs.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"__import__('os').mkdir('executed')".ljust(64)
+        p, "costs.npy", b"\x93NUMPY\x01\x00\x40\x00" + CODE.ljust(64)
     ),
     "a huge npy header": lambda p: npz_with(
         p, "costs.npy", b"\x93NUMPY\x02\x00\x00\x00\x10\x00" + b"(" * 2**20
@@ -192,7 +193,9 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "an absurd shape in hdf5": lambda p: hdf5(
         p, replaced("costs", lambda f, n: f.create_dataset(n, (2**50,), "f4", chunks=(2**10,)))
     ),
-    "a named type": lambda p: hdf5(p, replaced("costs", lambda f, n: f.__setitem__(n, np.dtype("f4")))),
+    "a named type": lambda p: hdf5(
+        p, replaced("costs", lambda f, n: f.__setitem__(n, np.dtype("f4")))
+    ),
     "half an hdf5": truncated(lambda p: hdf5(p, lambda f: None)),
     "no hdf5 at all": text("a.hdf5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100),
     "deep declaration in hdf5": lambda p: hdf5(

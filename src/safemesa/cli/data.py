@@ -105,7 +105,7 @@ def import_data(verb: str, arguments: Sequence[str]) -> None:
     mapping = with_test(ImportMap() if flags.map is None else read_map(flags.map), flags.test)
     paths = find_sources(flags.sources)
     with _progress("import", total_bytes(paths)) as on_rows:
-        command = command_line(verb, arguments)
+        command = command_line("data", ["import", *arguments])
         result = import_logs(paths, mapping, flags.out, command=command, on_rows=on_rows)
     print_info(OfflineTasks.load(result.folder, verify=False))
     print_findings(result.findings)

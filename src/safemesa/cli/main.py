@@ -15,7 +15,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "deploy": ("phases", "RISK DOMAIN: Phase 3, learning a task behind the guard"),
     "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
-    "data": ("data", "info DATA: what a dataset holds"),
+    "evaluate": ("evaluate", "PRIOR LOG: is the risk right on logs that it was not fitted to?"),
+    "data": ("data", "import|export|info|doctor: logs become datasets, defects get names"),
     "doctor": ("doctor", "is this installation sound?"),
 }
 """Verb to (module of this package, one line of help)."""

@@ -28,7 +28,7 @@ def test_the_docs_show_the_example_itself(page, example):
 def test_the_map_of_voraus_ad_fits_its_columns(tmp_path):
     """Random numbers under the names that the data set's own loader lists."""
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
+    parquet = pytest.importorskip("pyarrow.parquet")
 
     rng, rows = np.random.default_rng(0), 600
     columns: dict[str, np.ndarray] = {
@@ -45,7 +45,7 @@ def test_the_map_of_voraus_ad_fits_its_columns(tmp_path):
         columns[f"target_velocity_{joint}"] = rng.uniform(-1, 1, rows)
     columns["torque_sensor_a_3"][[150, 350]] = 40.0
     path = tmp_path / "voraus.parquet"
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    parquet.write_table(pyarrow.table(columns), path)
     mapping = read_map(ROOT / "examples" / "maps" / "voraus_ad.toml")
     import_logs([path], mapping, tmp_path / "out")
     data = OfflineTasks.load(tmp_path / "out")

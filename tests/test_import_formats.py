@@ -14,8 +14,11 @@ from safemesa.datasets.importers.write import import_logs
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.recorder import RecordLog
 
-h5py = pytest.importorskip("h5py")
-pyarrow = pytest.importorskip("pyarrow")
+try:
+    import h5py
+except ImportError:
+    h5py = None
+NEEDS_HDF5 = pytest.mark.skipif(h5py is None, reason="needs the extra `data`")
 
 
 def imported(paths, mapping: ImportMap, out: Path) -> OfflineTasks:
@@ -37,12 +40,14 @@ def test_the_other_tables_too(tmp_path, form):
     log = logs.cart_log("a", 0)
     path, columns = tmp_path / f"a.{form}", logs.table(log)
     if form == "parquet":
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table(columns), path)
     elif form == "npz":
         np.savez(path, **columns)
     else:
+        if h5py is None:
+            pytest.skip("needs the extra `data`")
         with h5py.File(path, "w") as file:
             for name, values in columns.items():
                 file[name] = values
@@ -169,6 +174,7 @@ def test_units_delimiter_and_indexed_columns(tmp_path):
     np.testing.assert_array_equal(data.train[0].columns["obs"], [[2, 0], [5, 3], [8, 6]])
 
 
+@NEEDS_HDF5
 @pytest.mark.parametrize("form", list(exporters))
 def test_exports_come_back_bit_for_bit(tmp_path, form):
     data = logs.cart_fleet(tasks=3, episodes=4)
@@ -189,6 +195,7 @@ def test_exports_come_back_bit_for_bit(tmp_path, form):
         exporters[form](data, tmp_path / form)
 
 
+@NEEDS_HDF5
 def test_minari_refuses_what_it_cannot_hold(tmp_path):
     data = logs.cart_fleet(tasks=1, episodes=2)
     data.train[0].columns["next_obs"][3] += 1.0
@@ -197,6 +204,7 @@ def test_minari_refuses_what_it_cannot_hold(tmp_path):
     exporters["dsrl"](data, tmp_path / "dsrl")
 
 
+@NEEDS_HDF5
 @pytest.mark.filterwarnings("ignore")
 def test_minari_itself_reads_our_export(tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
@@ -213,6 +221,7 @@ def test_minari_itself_reads_our_export(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.infos["cost"][1:], columns["cost"][rows])
 
 
+@NEEDS_HDF5
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("storage", ["hdf5", "arrow", "parquet"])
 @pytest.mark.parametrize("extra", [0, 1])
@@ -259,6 +268,7 @@ def test_minari_writes_and_we_read(tmp_path, monkeypatch, storage, extra, enviro
         np.testing.assert_array_equal(given.columns[name], log.columns[name], err_msg=name)
 
 
+@NEEDS_HDF5
 def test_dsrl_and_d4rl_layouts_without_our_marks(tmp_path):
     log = logs.cart_log("a", 0, 6)
     keys = {

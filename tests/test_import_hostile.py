@@ -17,7 +17,10 @@ from safemesa.datasets.importers.import_map import ImportMap, map_from_record, r
 from safemesa.datasets.importers.limit import parse_limit
 from safemesa.datasets.importers.write import import_logs
 
-h5py = pytest.importorskip("h5py")
+try:
+    import h5py
+except ImportError:
+    h5py = None
 
 SECONDS = 2.0
 FLAT = {
@@ -66,6 +69,7 @@ def npy_header(shape: tuple[int, ...], descr: str = "<f4") -> bytes:
 
 
 def hdf5(path: Path, change: Callable) -> Path:
+    pytest.importorskip("h5py")
     with h5py.File(path / "a.hdf5", "w") as file:
         for key, values in FLAT.items():
             file[key] = values
@@ -105,11 +109,13 @@ def external_storage(file, name: str) -> None:
 
 
 def hdf5_objects(path: Path) -> Path:
+    pytest.importorskip("h5py")
     kind = h5py.string_dtype()
     return hdf5(path, replaced("costs", lambda file, name: file.create_dataset(name, (9,), kind)))
 
 
 def minari(path: Path, metadata: dict | str, change: Callable = lambda file: None) -> Path:
+    pytest.importorskip("h5py")
     (path / "set" / "data").mkdir(parents=True)
     text = metadata if isinstance(metadata, str) else json.dumps(metadata)
     (path / "set" / "data" / "metadata.json").write_text(text)
@@ -135,10 +141,9 @@ def truncated(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
 
 
 def parquet(path: Path) -> Path:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"actions": np.zeros(9)}), path / "a.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet_module = pytest.importorskip("pyarrow.parquet")
+    parquet_module.write_table(pyarrow.table({"actions": np.zeros(9)}), path / "a.parquet")
     return path / "a.parquet"
 
 
@@ -220,6 +225,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
 
 def test_the_files_are_sound_without_the_attack(tmp_path):
     import_logs([npz(tmp_path)], BOUNDS, tmp_path / "npz")
+    pytest.importorskip("h5py")
     import_logs([hdf5(tmp_path, lambda file: None)], BOUNDS, tmp_path / "hdf5")
     bounded = {"action_space": json.dumps({"low": [-1.0], "high": [1.0]})}
     import_logs([minari(tmp_path, bounded)], ImportMap(), tmp_path / "minari")

@@ -120,7 +120,8 @@ class RecordLog(gymnasium.Wrapper):
         provenance = make_provenance(command="RecordLog", seed=None, policy="as recorded")
         text = json.dumps({**self._declaration, "provenance": provenance}, allow_nan=False)
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays, **{DECLARATION: np.array(text)})
+            members: dict[str, Any] = {**arrays, DECLARATION: np.array(text)}
+            np.savez(file, **members)
         self._saved = True
 
     def close(self) -> None:

@@ -36,6 +36,8 @@ from safemesa.phases.tables import scale_actions
 
 NULL_TOLERANCE = 0.05
 """Half width of [0.45, 0.55], in which the AUROC of shuffled labels must lie."""
+NULL_ERRORS = 3.0
+"""Standard errors that small logs are allowed beyond that."""
 ROWS_PER_CALL = 65_536
 
 Tell = Callable[[str], None]
@@ -234,7 +236,7 @@ def null_test(splits: Sequence[Split], risks: Sequence[np.ndarray]) -> dict[str,
     if not positive or not negative:
         return {"auroc": None, "standard_error": None, "sound": None}
     error = float(np.sqrt((positive + negative + 1) / (12.0 * positive * negative)))
-    sound = abs(value - 0.5) <= max(NULL_TOLERANCE, 1.96 * error)
+    sound = abs(value - 0.5) <= max(NULL_TOLERANCE, NULL_ERRORS * error)
     return {"auroc": value, "standard_error": error, "sound": bool(sound)}
 
 

@@ -21,7 +21,8 @@ class Fingerprints:
     episodes: int = 0
     violating: int = 0
     """Episodes with a violation."""
-    seen: dict[int, Finding] = field(default_factory=dict)
+    seen: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    """Hash to (file, episode, row): there can be millions."""
     _hash: int = 0
     _rows: int = 0
     _violated: bool = False
@@ -62,7 +63,8 @@ class Fingerprints:
         self.episodes += 1
         self.violating += self._violated
         if self._rows >= SHORTEST:
-            known = self.seen.setdefault(self._hash, place)
-            if known is not place:
-                report(replace(place, detail=f"equals episode {known.episode}"))
+            here = (place.file, place.episode, place.row or 0)
+            known = self.seen.setdefault(self._hash, here)
+            if known is not here:
+                report(replace(place, detail=f"equals episode {known[1]}"))
         self._hash, self._rows, self._violated, self._place = 0, 0, False, None

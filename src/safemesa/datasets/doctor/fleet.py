@@ -96,17 +96,24 @@ def _check_equal(scans: Sequence[TaskScan], report: Report) -> None:
 
 def _check_leaks(scans: Sequence[TaskScan], report: Report) -> None:
     """Episodes of the test log that a training log holds too, and copies between tasks."""
-    owners: dict[int, tuple[TaskScan, Finding]] = {}
+    owners: dict[int, TaskScan] = {}
     for scan in sorted(scans, key=lambda one: one.role != "train"):
-        for number, place in scan.episodes.seen.items():
-            if number not in owners:
-                owners[number] = (scan, place)
+        for number, (file, episode, row) in scan.episodes.seen.items():
+            other = owners.setdefault(number, scan)
+            if other is scan:
                 continue
-            other, known = owners[number]
             leak = scan.role == "test" and other.role == "train"
-            detail = f"equals episode {known.episode} of task {other.task!r}"
-            code = "leaked-episode" if leak else "duplicate-episode"
-            report(replace(place, code=code, detail=detail))
+            known = other.episodes.seen[number][1]
+            report(
+                Finding(
+                    code="leaked-episode" if leak else "duplicate-episode",
+                    file=file,
+                    task=scan.task,
+                    episode=episode,
+                    row=row,
+                    detail=f"equals episode {known} of task {other.task!r}",
+                )
+            )
 
 
 def _check_units(scans: Sequence[TaskScan], sizes: np.ndarray, report: Report) -> None:

@@ -52,21 +52,22 @@ class NativeStream:
             done += path.stat().st_size
 
     def _columns(self, path: Path, entry: TaskEntry) -> dict[str, np.ndarray] | None:
-        where = {"file": str(path), "task": entry.name}
+        def tell(code: str, detail: str) -> None:
+            self.report(Finding(code=code, file=str(path), task=entry.name, detail=detail))
+
         try:
             columns = map_tensors(path, error=DatasetError)
             check_columns(columns, self.spaces, str(path))
         except DatasetError as error:
-            self.report(Finding(code="unreadable-file", **where, detail=str(error)))
+            tell("unreadable-file", str(error))
             return None
         if sha256(path) != entry.sha256:
-            self.report(Finding(code="changed-file", **where, detail="its SHA-256 differs"))
+            tell("changed-file", "its SHA-256 differs")
         return columns
 
     def _steps(self, entry: TaskEntry, columns: dict[str, np.ndarray], chunk: slice) -> Steps:
-        episode = np.asarray(columns["episode"], np.int64)
-        inner = slice(chunk.start, min(chunk.stop + 1, len(episode)))
-        here = episode[inner]
+        # One row more, which shows whether the last one ends its episode.
+        here = np.asarray(columns["episode"][chunk.start : chunk.stop + 1], np.int64)
         last = np.append(here[1:] != here[:-1], True)[: chunk.stop - chunk.start]
         values = {name: np.asarray(columns[name][chunk]) for name in columns}
         # A file may hold any byte where a bool belongs.
@@ -80,25 +81,23 @@ class NativeStream:
             reward=values["reward"].astype(np.float64),
             cost=values["cost"].astype(np.float64),
             **flags,
-            episode=episode[chunk],
+            episode=here[: chunk.stop - chunk.start],
             step=values["step"].astype(np.int64),
             last=last,
-            label=episode[chunk],
+            label=here[: chunk.stop - chunk.start],
             row=np.arange(chunk.start, chunk.stop, dtype=np.int64),
             file=np.full(chunk.stop - chunk.start, len(self.files) - 1, np.int64),
         )
-        self._check_order(steps, episode, columns["step"], chunk)
+        self._check_order(steps, columns, chunk)
         return steps
 
-    def _check_order(
-        self, steps: Steps, episode: np.ndarray, step: np.ndarray, chunk: slice
-    ) -> None:
+    def _check_order(self, steps: Steps, columns: dict[str, np.ndarray], chunk: slice) -> None:
         """Episodes ascend, steps follow each other, and nothing follows an end."""
         places = Places(steps, self.files, self.report)
         start = max(chunk.start - 1, 0)
         pairs = slice(start, chunk.stop)
-        jump = np.diff(episode[pairs])
-        advance = np.diff(np.asarray(step[pairs], np.int64))
+        jump = np.diff(np.asarray(columns["episode"][pairs], np.int64))
+        advance = np.diff(np.asarray(columns["step"][pairs], np.int64))
         lead = np.zeros(1 if start == chunk.start else 0, np.bool_)
         places.tell("episode-in-pieces", np.concatenate([lead, jump < 0]))
         places.tell("step-jump", np.concatenate([lead, (jump == 0) & (advance != 1)]), "step")

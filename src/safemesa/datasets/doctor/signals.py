@@ -85,7 +85,9 @@ class SignalScan:
         typical = _typical(self._jumps[0])
         size = np.median(jump / typical, axis=1)
         for index in np.argsort(size)[-3:]:
-            self._candidates.append((jump[index], places.finding("state-jump", int(index))))
+            # A copy: a view would keep the whole block.
+            place = places.finding("state-jump", int(index))
+            self._candidates.append((jump[index].copy(), place))
 
     def add_pairs(self, still: np.ndarray, same: np.ndarray, places: Places, offset: int) -> None:
         """Runs in which a signal stands still.

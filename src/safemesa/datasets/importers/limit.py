@@ -172,7 +172,7 @@ class _Walker:
             number = float("inf")
         if not np.isfinite(number):
             raise ConfigurationError(f"the limit {self.text[:80]!r} holds a number without end.")
-        constant = np.float64(number)
+        constant = np.asarray(number)
         return lambda values: constant
 
     def _fold(self, combine: Callable, nodes: list[ast.expr], expected: str, depth: int) -> Compute:

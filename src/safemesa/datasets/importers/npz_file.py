@@ -8,8 +8,8 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class NPZSource(AbstractSource):
         return ArrayColumn(shape=shape, read=read)
 
 
-def read_npy_header(file: BufferedIOBase, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_npy_header(file: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The header of an `.npy` stream: shape, Fortran order, dtype.
 
     Raises:

@@ -25,7 +25,7 @@ def test_the_page_runs_as_written(
 ) -> None:
     """Blocks run in their order and in one folder; Python blocks share their names."""
     monkeypatch.chdir(tmp_path)
-    for module in ("run", "phases", "report", "calibration", "demo", "shield"):
+    for module in ("run", "phases", "report", "calibration", "demo", "shield", "evaluate"):
         monkeypatch.setattr(f"safemesa.cli.{module}.prepare_jax", lambda: None)
     names: dict = {"__name__": "docs"}
     for language, block in BLOCK.findall(page.read_text()):

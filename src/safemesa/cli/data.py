@@ -1,16 +1,19 @@
-"""`safemesa data info`: what a dataset holds."""
+"""`safemesa data`: import, export, describe and examine datasets."""
 
+import contextlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safemesa.cli.arguments import Positional, parse
-from safemesa.core.errors import ConfigurationError
+from safemesa.cli.arguments import Positional, command_line, parse
+from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.experiments.paper_logs import PAPER_LOGS
 
 if TYPE_CHECKING:
+    from safemesa.datasets.findings import Findings
     from safemesa.datasets.offline_tasks import OfflineTasks
 
 
@@ -22,18 +25,151 @@ class InfoFlags:
     """Dataset folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportFlags:
+    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari) into one dataset of tasks."""
+
+    sources: Positional[tuple[Path, ...]]
+    """Files, or folders that contain some. Every file is a task unless the map names a column."""
+    map: Path | None = None
+    """TOML or JSON: which columns are observations, actions and cost (docs/import_csv.md)."""
+    out: Path = Path("dataset")
+    """Dataset folder to write."""
+    test: str | None = None
+    """The task that is the new robot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """Writes a dataset as Minari folders or DSRL files, one per task."""
+
+    folder: Positional[Path]
+    """Dataset folder."""
+    format: str = "minari"
+    """`minari` or `dsrl`."""
+    out: Path = Path("exported")
+    """Folder to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorFlags:
+    """Names every defect of a dataset or of logs, and says whether the data suffice."""
+
+    paths: Positional[tuple[Path, ...]]
+    """A dataset folder, or the files that `data import` would read."""
+    map: Path | None = None
+    """The import map, where the paths are logs."""
+    test: str | None = None
+    """The task that is the new robot, where the paths are logs."""
+    json: Path | None = None
+    """Also write everything to this JSON file."""
+
+
 def main(verb: str, arguments: Sequence[str]) -> None:
-    """`data info FOLDER`."""
+    """Dispatches `data import|export|info|doctor`."""
+    verbs: dict[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
+        "import": (import_data, "SOURCE... --map MAP --out DIR: logs become a dataset"),
+        "export": (export_data, "DATA --format minari|dsrl --out DIR: for other programs"),
+        "info": (info, "DATA: what a dataset holds"),
+        "doctor": (doctor, "DATA or SOURCE... --map MAP: what is wrong, and does it suffice?"),
+    }
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: safemesa data info FOLDER")
+        print("usage: safemesa data VERB ...\n")
+        for name, (_, text) in verbs.items():
+            print(f"  {name:<8}{text}")
         return
-    if not arguments or arguments[0] != "info":
-        given = arguments[0] if arguments else "nothing"
-        raise ConfigurationError(f"`safemesa data` got {given!r}; expected: data info FOLDER.")
-    flags = parse(InfoFlags, f"{verb} info", arguments[1:])
+    given = arguments[0] if arguments else "nothing"
+    if given not in verbs:
+        raise ConfigurationError(
+            f"`safemesa data` got {given!r}; expected one of {', '.join(verbs)}."
+        )
+    verbs[given][0](f"{verb} {given}", arguments[1:])
+
+
+def info(verb: str, arguments: Sequence[str]) -> None:
+    """`data info`."""
+    flags = parse(InfoFlags, verb, arguments)
     from safemesa.datasets.offline_tasks import OfflineTasks
 
     print_info(OfflineTasks.load(flags.folder))
+
+
+def import_data(verb: str, arguments: Sequence[str]) -> None:
+    """`data import`."""
+    flags = parse(ImportFlags, verb, arguments)
+    from safemesa.datasets.importers.find import find_sources
+    from safemesa.datasets.importers.import_map import ImportMap, read_map
+    from safemesa.datasets.importers.stream import total_bytes
+    from safemesa.datasets.importers.write import import_logs, with_test
+    from safemesa.datasets.offline_tasks import OfflineTasks
+
+    mapping = with_test(ImportMap() if flags.map is None else read_map(flags.map), flags.test)
+    paths = find_sources(flags.sources)
+    with _progress("import", total_bytes(paths)) as on_rows:
+        command = command_line("data", ["import", *arguments])
+        result = import_logs(paths, mapping, flags.out, command=command, on_rows=on_rows)
+    print_info(OfflineTasks.load(result.folder, verify=False))
+    print_findings(result.findings)
+    print(f"Dataset: {result.folder} ({result.transitions} transitions, {result.tasks} tasks)")
+
+
+def export_data(verb: str, arguments: Sequence[str]) -> None:
+    """`data export`."""
+    flags = parse(ExportFlags, verb, arguments)
+    from safemesa.datasets.exporters import exporters
+    from safemesa.datasets.offline_tasks import OfflineTasks
+
+    export = exporters[flags.format]
+    for path in export(OfflineTasks.load(flags.folder), flags.out):
+        print(path)
+
+
+def doctor(verb: str, arguments: Sequence[str]) -> None:
+    """`data doctor`: exits with an error where there is one in the data."""
+    flags = parse(DoctorFlags, verb, arguments)
+    from safemesa.datasets.doctor.examine import examine
+    from safemesa.datasets.importers.import_map import ImportMap, read_map
+    from safemesa.datasets.importers.stream import total_bytes
+    from safemesa.datasets.importers.write import with_test
+
+    mapping = with_test(ImportMap() if flags.map is None else read_map(flags.map), flags.test)
+    present = [path for path in flags.paths if path.exists()]
+    with _progress("doctor", total_bytes(present)) as on_rows:
+        result = examine(flags.paths, mapping, on_rows)
+    print_findings(result.findings)
+    for line in result.sufficiency.lines():
+        print(line)
+    print(f"{result.transitions} transitions examined in {result.seconds:.1f} s.")
+    if flags.json is not None:
+        from safemesa.core.files import write_json
+
+        write_json(flags.json, result.to_json())
+        print(f"Report: {flags.json}")
+    errors = result.findings.errors()
+    if errors:
+        raise DatasetError(f"{len(errors)} defects must be mended before these data are used.")
+
+
+@contextlib.contextmanager
+def _progress(phase: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar over megabytes that also shows rows."""
+    from safemesa.phases.progress import BarProgress
+
+    megabyte = 2**20
+    progress = BarProgress()
+    progress.start(phase, max(total // megabyte, 1), 0)
+    try:
+        yield lambda done, rows: progress.update(done // megabyte, ("rows", rows))
+    finally:
+        progress.finish()
+
+
+def print_findings(findings: "Findings") -> None:
+    """A line per finding, errors first."""
+    for one in findings:
+        print(f"{one.defect.level.upper()} {one.sentence()}")
+    if not len(findings):
+        print("No defects found.")
 
 
 def print_info(data: "OfflineTasks") -> None:
@@ -54,7 +190,8 @@ def print_info(data: "OfflineTasks") -> None:
     if data.domain in PAPER_LOGS:
         console.print(PAPER_LOGS[data.domain].in_words(), highlight=False)
     spaces = data.spaces
-    console.print(f"observations: {', '.join(spaces.obs_names)}")
-    console.print(f"actions: {', '.join(spaces.action_names)}")
+    console.print(f"observations: {', '.join(spaces.obs_names)}", markup=False)
+    console.print(f"actions: {', '.join(spaces.action_names)}", markup=False)
     for name, value in data.provenance.items():
-        console.print(f"{name}: {value}", markup=False)
+        shown = value if isinstance(value, str) else json.dumps(value)
+        console.print(f"{name}: {shown}", markup=False)

@@ -61,6 +61,9 @@ class AdaptFlags:
     """Order of the batches; default: the prior's seed."""
     steps: int | None = None
     """Gradient steps; default: the prior's configuration."""
+    risk_limit: float | None = None
+    """Risk above which the guard steps in, as `safemesa evaluate` chose it; default: the prior's
+    configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,11 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
         loop = ChunkLoop("meta_train", [saver], BarProgress())
         test_logs = [data] if data.test is not None else None
         (prior,) = run_meta_train([config], data, test_logs, loop)
-        notes = {"command": command_line(verb, arguments), "wall_s": loop.wall_seconds}
+        notes = {
+            "command": command_line(verb, arguments),
+            "wall_s": loop.wall_seconds,
+            "tasks": [log.name for log in data.train],
+        }
         save_artefact(flags.out, prior, config, data.spaces, notes)
     shutil.rmtree(working.path)
     print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
@@ -186,6 +193,8 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     only = replace(data, train=(), test=replace(log, role="test"))
     warn_of_few_violations(only)
     config = config if flags.seed is None else replace(config, seed=flags.seed)
+    if flags.risk_limit is not None:
+        config = replace(config, risk=replace(config.risk, risk_limit=flags.risk_limit))
     loop = ChunkLoop("adapt", progress=BarProgress())
     (model,) = run_adapt([config], [prior], [only], loop, steps=flags.steps)
     notes = {

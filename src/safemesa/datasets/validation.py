@@ -67,7 +67,7 @@ def check_values(columns: Columns, spaces: Spaces, where: str) -> None:
     Raises:
         DatasetError: naming the column, the signal and the first row that is wrong.
     """
-    low, high = _tolerated_bounds(spaces)
+    low, high = tolerated_bounds(spaces)
     for chunk in row_chunks(columns["obs"].shape[0]):
         for name in ("obs", "action", "reward", "cost", "next_obs"):
             _check_finite(name, columns[name][chunk], spaces, chunk.start, where)
@@ -111,7 +111,8 @@ def _check_binary(columns: Columns, chunk: slice, where: str) -> None:
             )
 
 
-def _tolerated_bounds(spaces: Spaces) -> tuple[np.ndarray, np.ndarray]:
+def tolerated_bounds(spaces: Spaces) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds `[a]` that an action may not leave: the declared ones, widened by rounding."""
     low, high = np.asarray(spaces.action_low), np.asarray(spaces.action_high)
     return (
         low - ACTION_TOLERANCE * np.maximum(1.0, np.abs(low)),

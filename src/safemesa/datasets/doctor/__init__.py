@@ -1,0 +1,1 @@
+"""Finds defects of logs, says where they are, and whether the data suffice."""

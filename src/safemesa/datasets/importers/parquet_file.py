@@ -1,0 +1,99 @@
+"""Parquet files, through pyarrow (extra `data`)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safemesa.core.errors import DatasetError
+from safemesa.datasets.importers.extras import import_extra
+from safemesa.datasets.importers.import_map import ImportMap
+from safemesa.datasets.importers.source import (
+    BLOCK_ROWS,
+    MAXIMUM_WIDTH,
+    AbstractSource,
+    Block,
+    Declaration,
+    as_text,
+    check_numeric,
+    require_columns,
+)
+
+
+class ParquetSource(AbstractSource):
+    """A table; columns of fixed-size lists are arrays. Rows count from 0."""
+
+    def __init__(self, path: Path, mapping: ImportMap) -> None:
+        del mapping
+        self.path = path
+        self._arrow = import_extra("pyarrow", "data")
+        parquet = import_extra("pyarrow.parquet", "data")
+        try:
+            self._file = parquet.ParquetFile(path)
+        except (OSError, self._arrow.ArrowException) as error:
+            raise DatasetError(f"{path} is no sound Parquet file: {error}.") from error
+
+    def widths(self) -> Mapping[str, int | None]:
+        is_list = self._arrow.types.is_fixed_size_list
+        schema = self._file.schema_arrow
+        return {one.name: one.type.list_size if is_list(one.type) else None for one in schema}
+
+    def rows(self) -> int | None:
+        return self._file.metadata.num_rows
+
+    def declaration(self) -> Declaration:
+        return Declaration()
+
+    def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
+        require_columns(self.widths(), [*numbers, *texts], self.path)
+        first = 0
+        wanted = list(dict.fromkeys([*numbers, *texts]))
+        try:
+            for batch in self._file.iter_batches(batch_size=BLOCK_ROWS, columns=wanted):
+                columns = {name: self._numbers(batch.column(name), name) for name in numbers}
+                columns |= {name: self._texts(batch.column(name)) for name in texts}
+                rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
+                first += batch.num_rows
+                yield Block(columns=columns, rows=rows)
+        except (OSError, self._arrow.ArrowException) as error:
+            raise DatasetError(f"{self.path} is damaged: {error}.") from error
+
+    def _numbers(self, column: Any, name: str) -> np.ndarray:
+        return arrow_numbers(self._arrow, column, name, self.path)
+
+    def _texts(self, column: Any) -> np.ndarray:
+        values = column.to_numpy(zero_copy_only=False)
+        if values.dtype.hasobject:
+            return np.asarray(["" if one is None else str(one) for one in values], np.str_)
+        return as_text(values)
+
+
+def arrow_numbers(arrow: Any, column: Any, name: str, path: Path) -> np.ndarray:
+    """An arrow array as numbers `[n]`, or `[n, k]` for lists of fixed size; nulls are NaN.
+
+    Raises:
+        DatasetError: text, dates or lists of varying size.
+    """
+    kind = column.type
+    if arrow.types.is_fixed_size_list(kind):
+        if not 1 <= kind.list_size <= MAXIMUM_WIDTH or column.null_count:
+            raise DatasetError(f"{path}: column {name!r} has missing or oversized lists.")
+        flat = arrow_numbers(arrow, column.flatten(), name, path)
+        return flat.reshape(len(column), kind.list_size)
+    if arrow.types.is_boolean(kind) or arrow.types.is_decimal(kind):
+        column = column.cast(arrow.float64())
+        kind = column.type
+    if arrow.types.is_timestamp(kind):
+        # Seconds, as other time columns have them.
+        return column.cast(arrow.timestamp("us")).cast(arrow.int64()).to_numpy(
+            zero_copy_only=False
+        ) * np.float64(1e-6)
+    if not (arrow.types.is_integer(kind) or arrow.types.is_floating(kind)):
+        raise DatasetError(
+            f"{path}: column {name!r} holds {kind}, expected numbers. Correct the map, or convert "
+            "the column (lists to a fixed size)."
+        )
+    values = column.to_numpy(zero_copy_only=False)
+    check_numeric(values.dtype, name, path)
+    return values

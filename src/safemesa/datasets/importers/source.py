@@ -1,0 +1,112 @@
+"""What a reader of one file format offers: named columns, in blocks of consecutive rows."""
+
+import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safemesa.core.errors import DatasetError
+from safemesa.core.spaces import Spaces
+from safemesa.datasets.findings import Finding, LogError
+from safemesa.datasets.importers.import_map import ImportMap
+
+BLOCK_ROWS = 65_536
+MAXIMUM_WIDTH = 100_000
+"""Numbers per row; more is no log of signals."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """Consecutive rows: columns `[n]` or `[n, k]` of numbers, or `[n]` of text."""
+
+    columns: Mapping[str, np.ndarray]
+    rows: np.ndarray
+    """Row numbers as the file counts them, int64 `[n]`."""
+    findings: tuple[Finding, ...] = ()
+    """Cells that could not be read; they are NaN in `columns`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What a file says about itself, beyond its columns."""
+
+    domain: str | None = None
+    task: str | None = None
+    role: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    spaces: Spaces | None = None
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+    """Bounds of the action array, where the format knows them but not the names."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    layout: ImportMap = field(default_factory=ImportMap)
+    """Columns whose meaning the format fixes."""
+    numbered: bool = False
+    """Episode and step columns are ours: keep them as they are."""
+
+
+class AbstractSource(abc.ABC):
+    """One file (or one folder that is one recording)."""
+
+    path: Path
+
+    @abc.abstractmethod
+    def widths(self) -> Mapping[str, int | None]:
+        """Columns that can be read: how many numbers per row, None for a single one or text."""
+
+    @abc.abstractmethod
+    def rows(self) -> int | None:
+        """Number of rows, where it is known without reading them."""
+
+    @abc.abstractmethod
+    def declaration(self) -> Declaration:
+        """What the file says about itself."""
+
+    @abc.abstractmethod
+    def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
+        """Reads these columns; `texts` are identifiers, all others must be numbers.
+
+        Raises:
+            DatasetError: the file is damaged, or a column is no number or text.
+        """
+
+
+Opener = Callable[[Path, ImportMap], AbstractSource]
+
+
+def require_columns(given: Mapping[str, Any], wanted: Sequence[str], where: Path) -> None:
+    """Raises a `DatasetError` that lists what there is, where a wanted column is not."""
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise LogError(
+            "missing-column",
+            f"{where}: there is no column {', '.join(map(repr, missing))}. It has: "
+            f"{', '.join(map(repr, list(given)[:60]))}. Correct the map.",
+        )
+
+
+def as_text(values: np.ndarray) -> np.ndarray:
+    """Identifiers as text: whole numbers lose their `.0`."""
+    if values.dtype.kind in "US":
+        return values.astype(np.str_)
+    if values.dtype.kind == "f":
+        whole = np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**53)
+        text = np.where(whole, np.where(whole, values, 0).astype(np.int64).astype(np.str_), "")
+        return np.where(whole, text, values.astype(np.str_))
+    return values.astype(np.str_)
+
+
+def check_numeric(dtype: np.dtype, name: str, where: Path) -> None:
+    """Only bool, integers and floats are signals; objects would have to be unpickled.
+
+    Raises:
+        DatasetError: another dtype.
+    """
+    if dtype.kind not in "buif" or dtype.hasobject:
+        raise DatasetError(
+            f"{where}: {name!r} holds {dtype}, expected numbers. Files that hold Python objects "
+            "are not read: they can run code. Convert them to plain arrays."
+        )

@@ -29,3 +29,12 @@ TINY_FLAGS = shlex.split(
     "--adapt.batch 16 --sac.hidden 8 --sac.batch 16 --sac.warmup-steps 10 "
     "--deploy.episodes 12 --deploy.chunk-steps 40"
 )
+
+GRID_FLAGS = shlex.split(
+    "--preset quick --data.train-tasks 4 --data.train-transitions 300 --data.test-transitions 120 "
+    "--risk.hidden 8 --meta.iterations 40 --meta.tasks 2 --meta.support-batch 16 "
+    "--meta.query-batch 16 --adapt.steps 6 --adapt.scratch-steps 20 --adapt.batch 16 "
+    "--sac.hidden 8 --sac.batch 16 --sac.warmup-steps 10 --deploy.episodes 6 "
+    "--deploy.chunk-steps 60"
+)
+"""The settings of `tiny_config` as flags."""

@@ -1,13 +1,17 @@
 """`safemesa grid`: arms x domains x seeds, on this machine or on a cluster."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from safemesa.cli.arguments import Settings, command_line, parse, settings_of
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
 from safemesa.experiments.executors.local import LocalExecutor
+from safemesa.experiments.executors.sbatch import collect_command, write_scripts
+from safemesa.experiments.executors.slurm import SlurmExecutor
+from safemesa.experiments.executors.slurm_config import SlurmConfig
 from safemesa.experiments.grid import Grid, GridFolder, paired_runs
 from safemesa.phases.config import RunConfig
 
@@ -39,6 +43,11 @@ class GridFlags(Settings):
     """Only list the runs and what has become of them."""
     collect_only: bool = False
     """Stop when the training logs are there."""
+    executor: Literal["local", "slurm"] = "local"
+    """`local` (processes of this machine) or `slurm` (jobs of a cluster; safemesa[slurm])."""
+    emit: Literal["sbatch"] | None = None
+    """Run nothing; write job scripts for SLURM into <out>/slurm."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
@@ -50,12 +59,23 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         folder.check(grid)
         describe(grid, folder)
         return
-    LocalExecutor(
-        data_dir=flags.data_dir,
-        command=command_line(verb, arguments),
-        jobs=flags.jobs,
-        collect_only=flags.collect_only,
-    ).carry_out(grid, folder)
+    command = command_line(verb, arguments)
+    if flags.emit is not None:
+        collect = collect_command(verb, arguments, flags.slurm)
+        script = write_scripts(grid, folder, flags.data_dir, flags.slurm, command, collect)
+        print(f"Job scripts: {script.parent}\nSubmit them with: bash {script}")
+        return
+    if flags.collect_only or flags.executor == "local":
+        LocalExecutor(
+            data_dir=flags.data_dir,
+            command=command,
+            jobs=flags.jobs,
+            collect_only=flags.collect_only,
+        ).carry_out(grid, folder)
+    else:
+        SlurmExecutor(data_dir=flags.data_dir, command=command, slurm=flags.slurm).carry_out(
+            grid, folder
+        )
     if flags.collect_only:
         print(f"Training logs: {flags.data_dir}")
         return

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safemesa.core.errors import SafemesaError
+from safemesa.experiments.executors.board import Row
 from safemesa.experiments.executors.work import Task
 from safemesa.experiments.grid import Grid, GridFolder, GridRun
 
@@ -47,10 +48,20 @@ def make_task(group: Sequence[GridRun], folder: GridFolder) -> Task:
     )
 
 
+def task_row(task: Task) -> Row:
+    """What the board shows of a task."""
+    return Row(
+        name=task.name,
+        arm=task.configs[0].arm,
+        domain=task.configs[0].domain,
+        seeds=",".join(str(config.seed) for config in task.configs),
+    )
+
+
 def failure(failures: dict[str, SafemesaError], total: int) -> GridError:
     """What is said at the end."""
     lines = [f"{name}: {error}" for name, error in failures.items()]
     return GridError(
-        f"{len(failures)} of {total} processes' runs failed; the others are finished. Give the "
+        f"{len(failures)} of {total} processes failed; the others are finished. Give the "
         "same command again to go on with these:\n  " + "\n  ".join(lines)
     )

@@ -41,6 +41,11 @@ class Row:
     error: SafemesaError | None = None
 
     @property
+    def position(self) -> str:
+        """Steps done, of how many where that is known."""
+        return f"{self.done}/{self.total}" if self.total else str(self.done)
+
+    @property
     def rate(self) -> float:
         """Steps of the phase per second."""
         elapsed = time.monotonic() - self.phase_began
@@ -49,7 +54,7 @@ class Row:
     @property
     def left(self) -> float | None:
         """Seconds to the end of the phase."""
-        return (self.total - self.done) / self.rate if self.rate > 0.0 else None
+        return (self.total - self.done) / self.rate if self.total and self.rate > 0.0 else None
 
 
 class Board(Watcher):
@@ -113,7 +118,7 @@ class Board(Watcher):
         if self._live is None and time.monotonic() - self._last_line > LINE_SECONDS:
             self._last_line = time.monotonic()
             running = [row for row in self.rows.values() if row.state == "running"]
-            each = "; ".join(f"{row.name} {row.phase} {row.done}/{row.total}" for row in running)
+            each = "; ".join(f"{row.name} {row.phase} {row.position}" for row in running)
             self._say(f"{self.totals()} {each}")
 
     def totals(self) -> str:
@@ -157,7 +162,7 @@ class Board(Watcher):
                 again = f" (restarted {row.restarts}x)" if row.restarts else ""
                 progress, rate, left = "", "", ""
                 if row.phase != "starting":
-                    progress, rate = f"{row.done}/{row.total}", f"{row.rate:.3g}/s"
+                    progress, rate = row.position, f"{row.rate:.3g}/s"
                     left = "" if row.left is None else _duration(row.left)
                 cells = (row.phase + again, progress, rate, left)
             elif row.state == "failed" or row in waiting:

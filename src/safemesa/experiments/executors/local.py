@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError, SafemesaError
-from safemesa.experiments.executors.base import AbstractExecutor, failure, make_task, unfinished
+from safemesa.experiments.executors.base import (
+    AbstractExecutor,
+    failure,
+    make_task,
+    task_row,
+    unfinished,
+)
 from safemesa.experiments.executors.board import Board, Row
 from safemesa.experiments.executors.supervise import Job, Watcher, supervise
 from safemesa.experiments.executors.work import Ready, Task, prepare, run_task
@@ -54,10 +60,10 @@ class LocalExecutor(AbstractExecutor):
                 stack.enter_context(folder.lock())
                 folder.open(grid, self.command)
 
-            backend = prepare_grid(grid, self.data_dir, self.jobs or _cores(), ready)
+            backend = prepare_grid(grid, self.data_dir, self.jobs or cores(), ready).backend
             if self.collect_only:
                 return
-            jobs = self.jobs or (_cores() if backend == "cpu" else 1)
+            jobs = self.jobs or (cores() if backend == "cpu" else 1)
             if backend != "cpu" and grid.seeds_per_process == 1 and len(grid.runs) > 1:
                 print(
                     f"JAX computes on {backend}: --seeds-per-process 5 runs five seeds of an arm "
@@ -84,21 +90,15 @@ def run_tasks(
         )
         for task in tasks
     ]
-    rows = [
-        Row(
-            name=task.name,
-            arm=task.configs[0].arm,
-            domain=task.configs[0].domain,
-            seeds=",".join(str(config.seed) for config in task.configs),
-        )
-        for task in tasks
-    ]
+    rows = [task_row(task) for task in tasks]
     with Board(rows, min(jobs, len(tasks)), finished) as board:
         return supervise(work, jobs, board)
 
 
-def prepare_grid(grid: Grid, data_dir: Path, jobs: int, ready: Callable[[], None]) -> str:
-    """Checks names, calls `ready`, then collects missing training logs; returns JAX's backend.
+def prepare_grid(
+    grid: Grid, data_dir: Path, jobs: int, ready: Callable[[], None], *, collect: bool = True
+) -> Ready:
+    """Checks names, calls `ready`, then collects missing training logs (with `collect`).
 
     All in another process: one that holds an accelerator's memory would leave none for the runs.
 
@@ -110,7 +110,7 @@ def prepare_grid(grid: Grid, data_dir: Path, jobs: int, ready: Callable[[], None
     job = Job(
         name=PREPARATION,
         function=prepare,
-        arguments=(configs, data_dir.absolute(), jobs),
+        arguments=(configs, data_dir.absolute(), jobs, collect),
         mark=lambda: frozenset(data_dir.glob(".*.unfinished/task-*/checkpoints/*.json")),
         has_children=True,
     )
@@ -120,14 +120,16 @@ def prepare_grid(grid: Grid, data_dir: Path, jobs: int, ready: Callable[[], None
         failures = supervise([job], 1, watcher)
     if failures:
         raise failures[PREPARATION]
-    return watcher.backend
+    assert watcher.word is not None
+    return watcher.word
 
 
 class _Preparing(Watcher):
     """Shows the preparation and waits for its first word."""
 
     def __init__(self, board: Board, ready: Callable[[], None]) -> None:
-        self.board, self.ready, self.backend = board, ready, ""
+        self.board, self.ready = board, ready
+        self.word: Ready | None = None
 
     def started(self, name: str) -> None:
         self.board.started(name)
@@ -135,9 +137,9 @@ class _Preparing(Watcher):
     def told(self, name: str, message: Any) -> None:
         if isinstance(message, Ready):
             # Told again where the process was started again.
-            if not self.backend:
+            if self.word is None:
                 self.ready()
-            self.backend = message.backend
+            self.word = message
         self.board.told(name, message)
 
     def died(self, name: str, exitcode: int) -> None:
@@ -151,5 +153,6 @@ class _Preparing(Watcher):
         self.board.tick()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many processes compute at a time on this machine."""
     return os.cpu_count() or 1

@@ -40,9 +40,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All names of the grid are known, and JAX computes on this kind of device."""
+    """All names of the grid are known.
+
+    Attributes:
+        backend: The kind of device on which JAX computes.
+        complete: Whether all training logs are there.
+    """
 
     backend: str
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,10 @@ def run_task(tell: Tell, task: Task, data_dir: Path, command: str) -> None:
     run(task.configs, task.folders, options)
 
 
-def prepare(tell: Tell, configs: Sequence[RunConfig], data_dir: Path, jobs: int) -> None:
-    """Checks all names, then sees that the training logs of all configurations are there.
+def prepare(
+    tell: Tell, configs: Sequence[RunConfig], data_dir: Path, jobs: int, collect: bool
+) -> None:
+    """Checks all names, then (with `collect`) sees that the training logs are there.
 
     `jobs` processes collect logs of simulators.
 
@@ -92,25 +100,20 @@ def prepare(tell: Tell, configs: Sequence[RunConfig], data_dir: Path, jobs: int)
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.adapt import uses_training_logs
     from safemesa.phases.build import build_learners
-    from safemesa.phases.collection.logs import load_or_collect_train
+    from safemesa.phases.collection.logs import load_or_collect_train, train_folder
 
+    wanted = {}
     for config in configs:
-        build_learners(config, find_domain(config.domain).spaces)
+        domain = find_domain(config.domain)
+        build_learners(config, domain.spaces)
+        if uses_training_logs(config):
+            wanted[(config.domain, config.preset, config.data_seed, config.data)] = domain, config
+    there = [train_folder(domain, one, data_dir).exists() for domain, one in wanted.values()]
     backend = jax.default_backend()
-    tell(Ready(backend))
-    seen = set()
-    for config in configs:
-        key = (config.domain, config.preset, config.data_seed, config.data)
-        if key in seen or not uses_training_logs(config):
-            continue
-        seen.add(key)
-        load_or_collect_train(
-            find_domain(config.domain),
-            config,
-            data_dir,
-            TellingProgress(tell),
-            jobs if backend == "cpu" else None,
-        )
+    tell(Ready(backend, all(there)))
+    for domain, config in wanted.values() if collect else ():
+        processes = jobs if backend == "cpu" else None
+        load_or_collect_train(domain, config, data_dir, TellingProgress(tell), processes)
 
 
 def _prepare_process(tell: Tell) -> None:

@@ -74,6 +74,11 @@ def collect_test_log(domain: AbstractDomain, config: RunConfig) -> OfflineTasks:
     raise ConfigurationError(f"{domain.name} cannot be simulated; give the robot's own log.")
 
 
+def train_folder(domain: AbstractDomain, config: RunConfig, data_dir: Path) -> Path:
+    """Where the training logs of a data seed are kept."""
+    return Path(data_dir) / f"{domain.name}-{config.preset}-{config.data_seed}"
+
+
 def load_or_collect_train(
     domain: AbstractDomain,
     config: RunConfig,
@@ -88,8 +93,7 @@ def load_or_collect_train(
     Raises:
         DatasetError: the folder there holds logs of other sizes.
     """
-    folder = Path(data_dir) / f"{domain.name}-{config.preset}-{config.data_seed}"
-    data = config.data
+    folder, data = train_folder(domain, config, data_dir), config.data
     if not folder.exists():
         working = folder.with_name(f".{folder.name}.unfinished")
         with folder_lock(working, _Waiting(folder)):

@@ -77,7 +77,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         print("usage: safemesa data VERB ...\n")
         for name, (_, text) in verbs.items():
             print(f"  {name:<8}{text}")
-        return
+        raise SystemExit(0)
     given = arguments[0] if arguments else "nothing"
     if given not in verbs:
         raise ConfigurationError(

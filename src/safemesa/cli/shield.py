@@ -70,7 +70,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     }
     if arguments and arguments[0] in ("-h", "--help"):
         print("usage: safemesa shield export RUN --out DIR | check DIR | bench DIR")
-        return
+        raise SystemExit(0)
     if not arguments or arguments[0] not in verbs:
         given = arguments[0] if arguments else "nothing"
         raise ConfigurationError(

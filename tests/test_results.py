@@ -5,28 +5,29 @@ from pathlib import Path
 
 import pytest
 
+from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.result_tables import compact_markdown
 from safemesa.experiments.results import find_runs, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS = ROOT / "results" / "navigation"
+RESULTS = ROOT / "results"
+SHOWN = {"navigation": "README.md", "robots_cpu": "docs/results.md"}
+"""Folder of runs to the page that shows its table."""
 
 
-@pytest.fixture(scope="module")
-def rows() -> list:
-    return results_table(find_runs([RUNS]))
+@pytest.mark.parametrize("folder", SHOWN)
+def test_pages_show_the_committed_results(folder: str) -> None:
+    page = (ROOT / SHOWN[folder]).read_text()
+    block = page.split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
+    expected = compact_markdown(results_table(find_runs([RESULTS / folder])))
+    assert expected in block, f"put this table between the marks of {SHOWN[folder]}:\n{expected}"
 
 
-def test_the_readme_shows_the_committed_results(rows: list) -> None:
-    readme = (ROOT / "README.md").read_text()
-    block = readme.split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
-    expected = compact_markdown(rows)
-    assert expected in block, f"put this table between the results marks of README.md:\n{expected}"
-
-
-def test_results_json_is_made_from_the_committed_runs(rows: list) -> None:
-    """`safemesa report results/navigation --out results/navigation --no-calibration` made it."""
-    stored = json.loads((RUNS / "results.json").read_text())["rows"]
+@pytest.mark.parametrize("folder", SHOWN)
+def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
+    """`safemesa report results/FOLDER --out results/FOLDER --no-calibration` made it."""
+    rows = results_table(find_runs([RESULTS / folder]))
+    stored = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
     assert [(row["domain"], row["arm"], row["seeds"]) for row in stored] == [
         (row.domain, row.arm, list(row.seeds)) for row in rows
     ]
@@ -34,8 +35,18 @@ def test_results_json_is_made_from_the_committed_runs(rows: list) -> None:
         assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
 
 
+def test_verdicts_are_made_from_the_committed_runs() -> None:
+    """`safemesa paper claims --out results/robots_cpu --preset cpu` made them."""
+    folder = RESULTS / "robots_cpu"
+    stored = json.loads((folder / "claims.json").read_text())["findings"]
+    found = [one.row() for one in findings(find_runs([folder]), "cpu")]
+    assert [(one["id"], one["verdict"]) for one in stored] == [
+        (one["id"], one["verdict"]) for one in found
+    ]
+
+
 def test_each_summary_counts_its_lines() -> None:
-    for path in RUNS.rglob("summary.json"):
+    for path in RESULTS.rglob("summary.json"):
         summary = json.loads(path.read_text())
         text = path.with_name("metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]

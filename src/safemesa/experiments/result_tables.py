@@ -253,10 +253,17 @@ def compact_markdown(rows: Sequence[ResultRow]) -> str:
         spread = "" if summary.standard_error is None else f" ± {summary.standard_error:.1f}"
         return f"{summary.mean:.1f}{spread}"
 
-    names = ("violations", "violations_under_recovery", "successes", "interventions")
+    names = (
+        "violations",
+        "violations_under_recovery",
+        "successes",
+        "interventions",
+        "return_mean",
+    )
     lines = [
-        "| domain | arm | runs | violations | under recovery | goals reached | interventions |",
-        "|---|---|---|---|---|---|---|",
+        "| domain | arm | runs | violations | under recovery | successes | interventions "
+        "| mean return |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [row.domain, row.title, str(len(row.seeds))]

@@ -46,3 +46,9 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", ["add_a_guard.md", "add_a_meta_learner.md"])
+def test_extending_takes_less_than_forty_lines(page: str) -> None:
+    blocks = [block for _, block in BLOCK.findall((ROOT / "docs" / page).read_text())]
+    assert 0 < sum(len(block.splitlines()) for block in blocks) < 40

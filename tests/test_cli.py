@@ -65,7 +65,7 @@ def test_help_imports_no_jax() -> None:
         (["run", "maml+sqrll", "navigation2", "--out", "nowhere"], "unknown guard 'sqrll'"),
         (["run", "mesa", "navigation2", "--seeds", "0"], "--seeds is 0"),
         (["data", "info", "missing"], "missing"),
-        (["data", "inform"], "expected: data info FOLDER"),
+        (["data", "inform"], "expected one of import, export, info, doctor"),
         (["adapt", "missing", "missing"], "missing"),
         (["meta-train", "missing"], "missing"),
         (["report", "missing"], "missing"),

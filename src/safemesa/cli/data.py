@@ -159,7 +159,7 @@ def _progress(phase: str, total: int) -> Iterator[Callable[[int, int], None]]:
     progress = BarProgress()
     progress.start(phase, max(total // megabyte, 1), 0)
     try:
-        yield lambda done, rows: progress.update(done // megabyte, ("rows", rows))
+        yield lambda done, rows: progress.update(done // megabyte, ("rows", float(rows)))
     finally:
         progress.finish()
 

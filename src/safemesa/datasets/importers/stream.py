@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
-from safemesa.datasets.findings import Finding, LogError
+from safemesa.datasets.findings import LogError
 from safemesa.datasets.importers.assemble import Report, Steps, TaskAssembler
 from safemesa.datasets.importers.find import open_source
 from safemesa.datasets.importers.import_map import ImportMap
@@ -113,8 +113,3 @@ def _bytes(path: Path) -> int:
 def total_bytes(paths: Sequence[Path]) -> int:
     """Size of all files, for a progress bar."""
     return sum(_bytes(path) for path in paths)
-
-
-def ignore(finding: Finding) -> None:
-    """A report that nobody reads."""
-    del finding

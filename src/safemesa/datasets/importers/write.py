@@ -1,7 +1,7 @@
 """Imports logs of any size into a native dataset: rows pass through, they are never all held."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -187,6 +187,3 @@ def _raise_errors(findings: Findings) -> None:
 def with_test(mapping: ImportMap, test: str | None) -> ImportMap:
     """The map with another test task."""
     return mapping if test is None else replace(mapping, test=test)
-
-
-ImportProgress = Callable[[int, int], None]

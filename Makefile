@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK := requirements-dev.lock
-LOCK_EXTRAS := dev plots tensorboard mujoco
+LOCK_EXTRAS := dev plots tensorboard mujoco data minari onnx slurm
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
     "grid": ("grid", "arms x domains x seeds, in as many processes as you like"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
+    "power": ("power", "RUNS: how many paired seeds a difference takes to be found"),
     "data": ("data", "info DATA: what a dataset holds"),
     "doctor": ("doctor", "is this installation sound?"),
 }

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -253,32 +255,37 @@ def test_the_number_of_jobs_changes_nothing(sequential: Path, workplace: Path) -
 
 
 class KillingBoard(Board):
-    """Kills the process of a run that has told so many messages of it."""
+    """Kills one of the runs' processes, a while after so many messages of theirs."""
 
     after = 0
-    killed = ""
+    delay = 0.0
+    at = float("inf")
+    deaths = 0
     results: tuple[str, ...] = ()
 
     def told(self, name: str, message: Any) -> None:
         super().told(name, message)
-        if name == local.PREPARATION:
-            return
-        KillingBoard.after -= 1
-        if KillingBoard.after == 0:
-            KillingBoard.killed = name
-            os.kill(random.choice(worker_pids()), signal.SIGKILL)
+        if name != local.PREPARATION:
+            KillingBoard.after -= 1
+            if KillingBoard.after == 0:
+                KillingBoard.at = time.monotonic() + self.delay
+
+    def tick(self) -> None:
+        super().tick()
+        workers = [one.pid for one in multiprocessing.active_children() if one.pid is not None]
+        if time.monotonic() > KillingBoard.at and workers:
+            KillingBoard.at = float("inf")
+            os.kill(random.choice(workers), signal.SIGKILL)
+
+    def died(self, name: str, exitcode: int) -> None:
+        super().died(name, exitcode)
+        assert exitcode == -signal.SIGKILL
+        KillingBoard.deaths += 1
 
     def ended(self, name: str, error: Any) -> None:
         super().ended(name, error)
         assert error is None
         KillingBoard.results += (name,)
-
-
-def worker_pids() -> list[int]:
-    """Children of this process that are spawned workers."""
-    import multiprocessing
-
-    return [one.pid for one in multiprocessing.active_children() if one.pid is not None]
 
 
 @pytest.mark.slow
@@ -287,15 +294,21 @@ def worker_pids() -> list[int]:
 def test_a_killed_worker_changes_nothing(
     number: int, sequential: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One worker is killed (`kill -9`) at a random moment of the grid."""
+    """A random worker is killed (`kill -9`) at a random moment of the grid."""
     random.seed(number)
-    monkeypatch.setattr(KillingBoard, "after", random.randint(1, 30))
-    monkeypatch.setattr(KillingBoard, "killed", "")
-    monkeypatch.setattr(KillingBoard, "results", ())
+    for name, value in {
+        # Six runs tell sixteen times at least: when their phases begin.
+        "after": random.randint(1, 12),
+        "delay": random.uniform(0.0, 1.0),
+        "at": float("inf"),
+        "deaths": 0,
+        "results": (),
+    }.items():
+        monkeypatch.setattr(KillingBoard, name, value)
     monkeypatch.setattr(local, "Board", KillingBoard)
     out = workplace / f"killed-{number}"
     executor(workplace, jobs=2).carry_out(six(), GridFolder(out))
-    assert KillingBoard.killed
+    assert KillingBoard.deaths == 1
     assert sorted(KillingBoard.results) == sorted(run.name for run in six().runs)
     assert hashes(out) == hashes(sequential)
     for file in out.glob("*/*/metrics.jsonl"):

@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
     "grid": ("grid", "arms x domains x seeds, in as many processes as you like"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
+    "power": ("power", "RUNS: how many paired seeds a difference takes to be found"),
     "paper": ("paper", "figure2 ... figure6b|table|claims|all: the paper, reproduced"),
     "evaluate": ("evaluate", "PRIOR LOG: is the risk right on logs that it was not fitted to?"),
     "data": ("data", "import|export|info|doctor: logs become datasets, defects get names"),

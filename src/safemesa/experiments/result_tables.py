@@ -17,6 +17,7 @@ from safemesa.experiments.statistics import (
     PairedDifference,
     Summary,
     binomial_interval,
+    holm,
 )
 
 READING = (
@@ -31,8 +32,9 @@ PAIRED_READING = (
     "Differences are taken seed by seed: runs of one seed share the test task, the test log and "
     "the first networks, so that the spread between seeds cancels. A difference is called lower "
     "or higher where the exact sign-flip test has p of at most 0.05, which needs six pairs; of "
-    "many such comparisons one in twenty is called so by chance. The last column counts seeds, "
-    "with Wilson's 95 % interval of the share that is lower."
+    "many such comparisons one in twenty is called so by chance, hence the second p-value (Holm), "
+    "corrected for all comparisons of the table. The last column counts seeds, with Wilson's 95 % "
+    "interval of the share that is lower."
 )
 """How a table of paired differences is read."""
 
@@ -114,6 +116,7 @@ def _ranges(seeds: Sequence[int]) -> str:
 
 def pairs_as_table(rows: Sequence[PairedRow]) -> Table:
     """One line per arm and metric."""
+    adjusted = holm([row.difference.p_value for row in rows])
     return Table(
         header=("Difference", "Metric", "Pairs", "Mean", "Verdict", "Seeds lower / equal / higher"),
         rows=tuple(
@@ -122,10 +125,13 @@ def pairs_as_table(rows: Sequence[PairedRow]) -> Table:
                 Cell(METRIC_TITLES[row.metric]),
                 Cell(str(row.difference.n), (f"seeds {_ranges(row.seeds)}",)),
                 _difference_cell(row.difference),
-                Cell(verdict(row.difference), (f"p = {row.difference.p_value:.2g}",)),
+                Cell(
+                    verdict(row.difference),
+                    (f"p = {row.difference.p_value:.2g}", f"Holm {corrected:.2g}"),
+                ),
                 _counts_cell(row.difference),
             )
-            for row in rows
+            for row, corrected in zip(rows, adjusted, strict=True)
         ),
     )
 

@@ -205,6 +205,20 @@ def sign_flip_test(differences: Values, *, seed: int = 0) -> float:
     return float(np.mean(distance >= abs(np.sum(sample)) - 1e-9 * np.sum(np.abs(sample))))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979), in the given order.
+
+    Where those of at most 0.05 are believed, the chance that even one true hypothesis is among
+    them is at most 5 %, however the tests depend on each other.
+    """
+    adjusted, largest = list(p_values), 0.0
+    order = sorted(range(len(adjusted)), key=adjusted.__getitem__)
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(adjusted) - rank) * adjusted[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
 def probability_of_improvement(a: Values, b: Values, *, lower_is_better: bool = False) -> float:
     """Probability that a random run of `a` beats one of `b`; ties count half.
 

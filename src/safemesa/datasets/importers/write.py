@@ -53,7 +53,7 @@ def import_logs(
     findings = Findings()
     stream = LogStream(find_sources(paths), mapping, findings.add, on_rows)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the result, where there is room for it, and not in memory-backed /tmp.
+    # Beside the result, where there is room for it: temporary folders are often in memory.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         columns = ColumnFiles(Path(scratch))
         for steps in stream:

@@ -6,12 +6,15 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny import TINY_FLAGS
 
 from safemesa.cli.main import VERBS, main
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.phases.storage.artefacts import load_prior
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +206,18 @@ def test_ten_kills_change_nothing(finished: Path, workplace: Path, tmp_path: Pat
     subprocess.run(command, cwd=workplace, env=environment, check=True)
     assert kills >= 3
     assert metrics(tmp_path / "killed") == metrics(finished)
+
+
+def test_logs_of_the_users_own_are_learned_under_their_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a domain that is not ours the logged action follows; of ours a uniform one."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", "navigation2", *TINY_FLAGS, "--out", "ours"]) == 0
+    data = OfflineTasks.load(Path("ours"))
+    replace(data, domain="fleet").save(Path("theirs"))
+    tiny = [*TINY_FLAGS, "--meta.iterations", "2"]
+    for folder, expected in (("ours", "uniform"), ("theirs", "logged")):
+        assert main(["meta-train", folder, *tiny, "--out", f"prior-{folder}"]) == 0
+        _, config, _ = load_prior(Path(f"prior-{folder}"))
+        assert config.data.next_action == expected

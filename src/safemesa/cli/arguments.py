@@ -64,16 +64,20 @@ def parse_with_preset(
     *,
     arm: str = "mesa",
     domain: str = "navigation1",
+    next_action: str | None = None,
 ) -> tuple[C, RunConfig]:
     """Parses twice: once to learn arm, domain and preset, once with their defaults.
 
-    `arm` and `domain` are used where `kind` has no such field.
+    `arm` and `domain` are used where `kind` has no such field; `next_action` takes the place of the
+    preset's.
 
     Raises:
         ConfigurationError: unknown arm, domain or preset, or an impossible value.
     """
     first = parse(kind, verb, arguments)
     config = configure(getattr(first, "arm", arm), getattr(first, "domain", domain), first.preset)
+    if next_action is not None:
+        config = replace(config, data=replace(config.data, next_action=next_action))
     second = parse(kind, verb, arguments, replace(first, **settings_of(config)))
     return second, apply(config, second)
 

@@ -142,9 +142,16 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
         raise DatasetError(
             f"{first.logs} holds no training logs; Phase 1 needs some. See `safemesa collect`."
         )
-    # Logs of another domain than ours get the settings of Navigation 1 unless flags change them.
-    known = data.domain if data.domain in DOMAIN_PRESETS else "navigation1"
-    flags, config = parse_with_preset(MetaTrainFlags, verb, arguments, domain=known)
+    # Logs of another domain than ours get the settings of Navigation 1 unless flags change them,
+    # and the risk of the policy that drove those robots, which nobody has drawn at random.
+    foreign = data.domain not in DOMAIN_PRESETS
+    flags, config = parse_with_preset(
+        MetaTrainFlags,
+        verb,
+        arguments,
+        domain="navigation1" if foreign else data.domain,
+        next_action="logged" if foreign else None,
+    )
     config = replace(config, domain=data.domain)
     _refuse_existing(flags.out)
     prepare_jax()

@@ -239,7 +239,8 @@ def test_a_compiled_update_equals_an_eager_one(example):
     assert_trees_close(metrics, eager_metrics, rtol=1e-5)
 
 
-def bias_term(critic: RiskCritic, batch: RiskBatch) -> jax.Array:
+def bias_term(critic: RiskCritic, batch: RiskBatch, logits: jax.Array) -> jax.Array:
+    del logits
     return jnp.sum(critic.ensemble.members.biases[0]) * jnp.mean(batch.cost)
 
 

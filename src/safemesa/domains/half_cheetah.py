@@ -20,6 +20,7 @@ from safemesa.domains.mujoco_domain import (
     AbstractMujocoDomain,
     Rule,
     StockStep,
+    StockStepper,
     Verdict,
 )
 from safemesa.domains.perturbation_base import Data, Model
@@ -121,6 +122,37 @@ class HalfCheetah(AbstractMujocoDomain):
             for name, gain in zip(JOINTS, task.gains, strict=True)
             if gain != 1.0
         )
+
+    def stepper(self, stock: Any) -> StockStepper:
+        """Gymnasium's step without its checks and copies, which cost a third of the simulation.
+
+        Contact forces of bodies, which neither observation nor cost read, are not computed.
+        """
+        from safemesa.domains.simulation import mujoco
+
+        model, data, dt = stock.model, stock.data, stock.dt
+        position, velocity, control = data.qpos, data.qvel, data.ctrl
+        frames, mj_step = self.frame_skip, mujoco.mj_step
+        forward_weight, control_weight = stock._forward_reward_weight, stock._ctrl_cost_weight
+
+        def step(action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            before = position[0]
+            control[:] = action
+            mj_step(model, data, frames)
+            after = position[0]
+            x_velocity = (after - before) / dt
+            forward = forward_weight * x_velocity
+            cost = control_weight * np.add.reduce(np.square(action))
+            info = {
+                "x_position": after,
+                "x_velocity": x_velocity,
+                "reward_forward": forward,
+                "reward_ctrl": -cost,
+            }
+            obs = np.concatenate((position[1:], velocity))
+            return obs, forward - cost, False, False, info
+
+        return step
 
     def rule(self, task: ActuatorGains, model: Model, data: Data) -> Rule:
         """Forward speed less 0.05 ||torque||^2; a contact of head and floor violates.

@@ -46,6 +46,8 @@ class Verdict(NamedTuple):
 
 Rule = Callable[[StockStep], Verdict]
 
+StockStepper = Callable[[np.ndarray], tuple[np.ndarray, Any, bool, bool, dict[str, Any]]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AbstractMujocoDomain(AbstractHostDomain):
@@ -77,6 +79,13 @@ class AbstractMujocoDomain(AbstractHostDomain):
         Positions are read from `data` after a step; contacts in it are those of the last substep
         before, so a rule finds them anew (`simulation.contact_test`, `simulation.refreshed`).
         """
+
+    def stepper(self, stock: Any) -> StockStepper:
+        """How the unchanged environment is stepped: by its `step`, or by a faster equal of it.
+
+        Like `step` that returns observation, reward, terminated, truncated and info.
+        """
+        return stock.step
 
     def make_env(
         self,

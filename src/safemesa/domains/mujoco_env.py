@@ -59,6 +59,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._low, self._high = self.action_space.low, self.action_space.high
         self._values = ModelValues(self.stock.model)
         self._rule = domain.rule(task, self.stock.model, self.stock.data)
+        self._advance = domain.stepper(self.stock)
         self._action_noise = [p.std for p in perturbations if isinstance(p, ActionNoise)]
         self._obs_noise = [p.std for p in perturbations if isinstance(p, ObservationNoise)]
         self._noise = np.random.default_rng()
@@ -91,7 +92,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._steps < 0:
             raise ResetNeeded("Call reset() before step().")
         applied = self._valid(action)
-        obs, stock_reward, stock_terminated, _, stock_info = self.stock.step(applied)
+        obs, stock_reward, stock_terminated, _, stock_info = self._advance(applied)
         stock_reward = float(stock_reward)
         verdict = self._rule(StockStep(obs, applied, stock_reward, stock_terminated, stock_info))
         reward, cost, terminated, out_of_range = verdict
@@ -106,7 +107,8 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "success": self._return > self._success_return,
             "stock_reward": stock_reward,
         }
-        return self._observed(obs), reward, terminated, truncated and not terminated, info
+        seen = self._observed(obs) if self._obs_noise else obs
+        return seen, reward, terminated, truncated and not terminated, info
 
     def render(self) -> np.ndarray | None:
         """The current state as an image of uint8, or None without a render mode.

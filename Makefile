@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK := requirements-dev.lock
-LOCK_EXTRAS := dev plots tensorboard mujoco
+LOCK_EXTRAS := dev plots tensorboard mujoco slurm
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -39,7 +39,6 @@ test-slow: setup ## run the slow tests (learning, end to end)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
 
 test-slurm: setup ## run grids on a SLURM of one node (needs root and the packages slurm-wlm)
-	@$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[slurm]'
 	@$(BIN)/python -m pytest -q -rs -m slurm $(ARGS)
 
 check: setup ## lint, formatting, types and import layers

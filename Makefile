@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench lock clean
+.PHONY: help setup demo test test-slow test-slurm check bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: setup ## run the tests on all cores
 
 test-slow: setup ## run the slow tests (learning, end to end)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
+
+test-slurm: setup ## run grids on a SLURM of one node (needs root and the packages slurm-wlm)
+	@$(BIN)/python -m pytest -q -rs -m slurm $(ARGS)
 
 check: setup ## lint, formatting, types and import layers
 	$(BIN)/ruff check .

@@ -60,10 +60,10 @@ class Row:
 class Board(Watcher):
     """Shows rows; `with board:` while there is something to see."""
 
-    def __init__(self, rows: Sequence[Row], processes: int, finished_before: int = 0) -> None:
+    def __init__(self, rows: Sequence[Row], finished_before: int = 0) -> None:
         """`finished_before` runs of the grid are done already and have no row."""
         self.rows = {row.name: row for row in rows}
-        self.processes, self.finished_before = processes, finished_before
+        self.finished_before, self.most_at_once = finished_before, 1
         self.warnings: dict[str, int] = {}
         self._began = self._last_line = time.monotonic()
         self._live: Live | None = None
@@ -86,6 +86,8 @@ class Board(Watcher):
         """The row is at work."""
         row = self.rows[name]
         row.state, row.phase, row.began = "running", "starting", time.monotonic()
+        running = sum(one.state == "running" for one in self.rows.values())
+        self.most_at_once = max(self.most_at_once, running)
 
     def told(self, name: str, message: Any) -> None:
         """Moves the row."""
@@ -148,7 +150,7 @@ class Board(Watcher):
                 left += mean
             elif row.state == "running":
                 left += max(mean - (now - row.began), row.left or 0.0)
-        return left / self.processes
+        return left / self.most_at_once
 
     def table(self) -> Table:
         """Rows at work, that failed, and that come next."""

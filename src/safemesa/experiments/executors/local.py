@@ -91,7 +91,7 @@ def run_tasks(
         for task in tasks
     ]
     rows = [task_row(task) for task in tasks]
-    with Board(rows, min(jobs, len(tasks)), finished) as board:
+    with Board(rows, finished) as board:
         return supervise(work, jobs, board)
 
 
@@ -115,7 +115,7 @@ def prepare_grid(
         has_children=True,
     )
     row = Row(name=PREPARATION, arm="", domain="", seeds="")
-    with Board([row], 1) as board:
+    with Board([row]) as board:
         watcher = _Preparing(board, ready)
         failures = supervise([job], 1, watcher)
     if failures:

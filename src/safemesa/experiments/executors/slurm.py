@@ -152,7 +152,7 @@ class SlurmExecutor(AbstractExecutor):
         """Waits for all jobs; returns errors by name."""
         open_tasks = {task.name: task for task in tasks}
         failures: dict[str, SafemesaError] = {}
-        with Board([task_row(task) for task in tasks], self.slurm.parallel, finished) as board:
+        with Board([task_row(task) for task in tasks], finished) as board:
             while open_tasks:
                 alive = queue.alive({name: jobs[name] for name in open_tasks})
                 for name, task in list(open_tasks.items()):

@@ -17,6 +17,7 @@ from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
+from safemesa.learners.carl.config import CARLConfig
 from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import DeployConfig, RunConfig
@@ -96,6 +97,8 @@ def _collection_config(config: RunConfig, index: int) -> RunConfig:
     return replace(
         config,
         arm="collection",
+        agent="sac",
+        carl=CARLConfig(),
         meta_learner="scratch",
         guard="none",
         seed=TRAIN_SEEDS + 1_000 * config.data_seed + index,

@@ -18,9 +18,10 @@ from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.learners.carl.config import CARLConfig
+from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig
 from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
-from safemesa.phases.config import DeployConfig, RunConfig
+from safemesa.phases.config import AdaptConfig, DeployConfig, RunConfig
 from safemesa.phases.deployment.anywhere import HostDeployment
 from safemesa.phases.deployment.recorder import Recorder, common_start
 from safemesa.phases.deployment.state import build_agent
@@ -92,13 +93,20 @@ def collect_sac(
 
 
 def _collection_config(config: RunConfig, index: int) -> RunConfig:
-    """A run of Unconstrained on one training task that ends after so many steps."""
+    """A run of Unconstrained on one training task that ends after so many steps.
+
+    It is the same for all arms: settings that do not concern it are set back.
+    """
     steps = config.data.train_transitions
     return replace(
         config,
         arm="collection",
         agent="sac",
         carl=CARLConfig(),
+        risk=RiskConfig(),
+        guard_settings=GuardConfig(),
+        meta=MetaConfig(),
+        adapt=AdaptConfig(),
         meta_learner="scratch",
         guard="none",
         seed=TRAIN_SEEDS + 1_000 * config.data_seed + index,

@@ -86,6 +86,13 @@ start() {
 }
 
 stop() {
+  export SLURM_CONF=$folder/slurm.conf
+  scancel --user="$(id -un)" 2>/dev/null || true
+  # What is left of jobs reports to the daemons, and would wait for them.
+  for _ in $(seq 40); do
+    [[ -n $(squeue --noheader 2>/dev/null) ]] || break
+    sleep 0.5
+  done
   stop_daemon "$folder/slurmd.pid"
   stop_daemon "$folder/slurmctld.pid"
   stop_daemon "$folder/munge/pid"

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safemesa.experiments.executors.board import Board, Row
 from safemesa.experiments.executors.supervise import Job, Watcher, supervise
 from safemesa.experiments.executors.work import Ready, Task, prepare, run_task
 from safemesa.experiments.grid import Grid, GridFolder
+from safemesa.phases.config import RunConfig
 
 PREPARATION = "preparation"
 """Name of the job that checks names and collects training logs."""
@@ -60,14 +61,17 @@ class LocalExecutor(AbstractExecutor):
                 stack.enter_context(folder.lock())
                 folder.open(grid, self.command)
 
-            backend = prepare_grid(grid, self.data_dir, self.jobs or cores(), ready).backend
+            configs = [task.configs[0] for task in tasks]
+            if self.collect_only:
+                configs = [run.config for run in grid.runs]
+            backend = prepare_runs(configs, self.data_dir, self.jobs or cores(), ready).backend
             if self.collect_only:
                 return
             jobs = self.jobs or (cores() if backend == "cpu" else 1)
             if backend != "cpu" and grid.seeds_per_process == 1 and len(grid.runs) > 1:
                 print(
-                    f"JAX computes on {backend}: --seeds-per-process 5 runs five seeds of an arm "
-                    "together in hardly more time than one (for a grid that begins).",
+                    f"JAX computes on {backend}: in a new folder, --seeds-per-process 5 runs five "
+                    "seeds of an arm side by side in one process.",
                     file=sys.stderr,
                 )
             finished = len(grid.groups()) - len(tasks)
@@ -95,8 +99,13 @@ def run_tasks(
         return supervise(work, jobs, board)
 
 
-def prepare_grid(
-    grid: Grid, data_dir: Path, jobs: int, ready: Callable[[], None], *, collect: bool = True
+def prepare_runs(
+    configs: Sequence[RunConfig],
+    data_dir: Path,
+    jobs: int,
+    ready: Callable[[], None],
+    *,
+    collect: bool = True,
 ) -> Ready:
     """Checks names, calls `ready`, then collects missing training logs (with `collect`).
 
@@ -106,7 +115,8 @@ def prepare_grid(
         ConfigurationError: an unknown name; `ready` was not called.
         SafemesaError: training logs cannot be collected, or are of other sizes.
     """
-    configs = list({run.condition: run.config for run in grid.runs}.values())
+    # Seeds share names and training logs.
+    configs = list(dict.fromkeys(replace(config, seed=0) for config in configs))
     job = Job(
         name=PREPARATION,
         function=prepare,

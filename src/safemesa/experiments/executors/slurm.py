@@ -21,11 +21,12 @@ from safemesa.experiments.executors.base import (
     unfinished,
 )
 from safemesa.experiments.executors.board import Board
-from safemesa.experiments.executors.local import prepare_grid, run_tasks
+from safemesa.experiments.executors.local import prepare_runs, run_tasks
 from safemesa.experiments.executors.slurm_config import SlurmConfig
 from safemesa.experiments.executors.slurm_queue import Cluster, JobQueue
 from safemesa.experiments.executors.work import Advanced, PhaseStarted, Task
 from safemesa.experiments.grid import Grid, GridFolder
+from safemesa.phases.config import RunConfig
 
 if TYPE_CHECKING:
     import submitit
@@ -66,13 +67,13 @@ class TaskJob:
 class CollectJob:
     """The job that collects training logs; see `TaskJob`."""
 
-    grid: Grid
+    configs: tuple[RunConfig, ...]
     data_dir: Path
     processes: int
 
     def __call__(self) -> str:
         """Collects what is missing."""
-        prepare_grid(self.grid, self.data_dir, self.processes, lambda: None)
+        prepare_runs(self.configs, self.data_dir, self.processes, lambda: None)
         return "collected"
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
@@ -115,8 +116,9 @@ class SlurmExecutor(AbstractExecutor):
                 folder.open(grid, self.command)
 
             queue = JobQueue(folder, self.slurm, self.cluster)
-            if not prepare_grid(grid, data_dir, 1, ready, collect=False).complete:
-                self._collect(queue, grid, data_dir)
+            configs = tuple(task.configs[0] for task in tasks)
+            if not prepare_runs(configs, data_dir, 1, ready, collect=False).complete:
+                self._collect(queue, CollectJob(configs, data_dir, self.slurm.collect_cpus))
             jobs = queue.find(task.name for task in tasks)
             new = [task for task in tasks if task.name not in jobs]
             if jobs:
@@ -133,12 +135,10 @@ class SlurmExecutor(AbstractExecutor):
         if failures:
             raise failure(failures, len(tasks))
 
-    def _collect(self, queue: JobQueue, grid: Grid, data_dir: Path) -> None:
+    def _collect(self, queue: JobQueue, call: CollectJob) -> None:
         """The training logs, in a job of their own."""
-        cores = self.slurm.collect_cpus
-        call = CollectJob(grid, data_dir, cores)
         name = "collect"
-        jobs = queue.find([name]) or queue.submit([name], [call], cores)
+        jobs = queue.find([name]) or queue.submit([name], [call], call.processes)
         print(f"Job {jobs[name].job_id} collects training logs.", file=sys.stderr)
         while queue.alive(jobs):
             time.sleep(self.look_seconds)

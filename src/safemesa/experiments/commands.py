@@ -7,7 +7,7 @@ from typing import Any
 from safemesa.experiments.arms import configure
 from safemesa.phases.config import RunConfig, config_to_json
 
-NAMED = ("arm", "domain", "preset", "seed", "data_seed", "meta_learner", "guard")
+NAMED = ("arm", "domain", "preset", "seed", "data_seed", "agent", "meta_learner", "guard")
 """Fields that are no settings: they are given by name, or follow from the arm."""
 
 

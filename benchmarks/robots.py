@@ -14,7 +14,7 @@ from safemesa.domains.half_cheetah import DISABLED
 from safemesa.learners.config import RiskConfig, SACConfig
 from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import DeployConfig, RunConfig
-from safemesa.phases.deployment.anywhere import HostDeployment
+from safemesa.phases.deployment.deployment import HostDeployment
 from safemesa.phases.deployment.host import deploy_host, host_step
 from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.seeds import SeedAxis

@@ -1,6 +1,5 @@
 """The command line: every verb, every kind of wrong input, exit codes."""
 
-import json
 import os
 import random
 import signal
@@ -10,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import TINY_FLAGS
+from tiny import TINY_FLAGS, episodes_of
 
 from safemesa.cli.main import VERBS, main
 from safemesa.datasets.offline_tasks import OfflineTasks
@@ -28,11 +27,6 @@ def _in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safemesa.cli.arguments.prepare_jax", lambda: None)
     for module in ("run", "phases", "report", "calibration", "demo"):
         monkeypatch.setattr(f"safemesa.cli.{module}.prepare_jax", lambda: None)
-
-
-def metrics(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +116,7 @@ def test_phases_one_at_a_time_equal_a_run(
     assert main(["adapt", "prior", "logs", "--out", "risk_model"]) == 0
     assert main(["deploy", "risk_model", "navigation2", "--log", "logs", "--out", "steps"]) == 0
     assert "violated" in capsys.readouterr().out
-    assert metrics(workplace / "steps") == metrics(finished)
+    assert episodes_of(workplace / "steps") == episodes_of(finished)
     assert main(["data", "info", "logs"]) == 0
     assert "train-003" in capsys.readouterr().out
     # Nothing is overwritten.
@@ -205,7 +199,7 @@ def test_ten_kills_change_nothing(finished: Path, workplace: Path, tmp_path: Pat
         pytest.fail(f"the run failed with exit code {process.returncode}")
     subprocess.run(command, cwd=workplace, env=environment, check=True)
     assert kills >= 3
-    assert metrics(tmp_path / "killed") == metrics(finished)
+    assert episodes_of(tmp_path / "killed") == episodes_of(finished)
 
 
 def test_logs_of_the_users_own_are_learned_under_their_policy(

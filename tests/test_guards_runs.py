@@ -1,13 +1,12 @@
 """Every guard through Phase 3 on Navigation 2, and the arms that show what a part of MESA does."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import lines_without_wall, tiny_config
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.domains.registry import domain as find_domain
@@ -44,22 +43,17 @@ def run_behind(guard: str, folder: Path, adapted: Path, data_dir: Path) -> dict:
     return run([config], [folder], RunOptions(data_dir=data_dir))[0]
 
 
-def lines_of(folder: Path, file: str) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / file).read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
-
-
 @pytest.mark.parametrize("guard", sorted(set(guards.names()) - {"recovery_rl", "none"}))
 def test_every_guard_leaves_a_complete_run_folder(
     guard: str, adapted: Path, tmp_path: Path, data_dir: Path
 ) -> None:
     summary = run_behind(guard, tmp_path / guard, adapted, data_dir)
     assert summary["arm"] == f"scratch+{guard}"
-    episodes = lines_of(tmp_path / guard, "metrics.jsonl")
+    episodes = lines_without_wall(tmp_path / guard / "metrics.jsonl")
     assert len(episodes) == summary["episodes"] == 6
     assert {*episodes[0], "wall_s"} == set(METRIC_FIELDS)
     assert episodes[-1]["cumulative_violations"] == summary["violations"]
-    learning = lines_of(tmp_path / guard, "learning.jsonl")[-1]
+    learning = lines_without_wall(tmp_path / guard / "learning.jsonl")[-1]
     numbers = [value for value in learning.values() if value is not None]
     assert np.isfinite(numbers).all()
     assert ("multiplier" in learning) is (guard in PRICED)
@@ -92,7 +86,10 @@ def test_a_run_with_a_dual_variable_resumes_exactly(
     monkeypatch.setattr(Checkpointer, "save", save)
     run_behind("rcpo", tmp_path / "broken", adapted, data_dir)
     for file in ("metrics.jsonl", "learning.jsonl"):
-        assert lines_of(tmp_path / "broken", file) == lines_of(tmp_path / "straight", file)
+        broken, straight = (
+            lines_without_wall(tmp_path / name / file) for name in ("broken", "straight")
+        )
+        assert broken == straight
     one, two = (tmp_path / name / "replay" / "rows.f32" for name in ("broken", "straight"))
     assert one.read_bytes() == two.read_bytes()
 

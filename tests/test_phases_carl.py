@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import episodes_of, tiny_config
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
@@ -70,11 +70,6 @@ def die_and_go_on(
     run([config], [folder], RunOptions(data_dir=data_dir))
 
 
-def lines_without_wall(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
-
-
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
@@ -102,7 +97,7 @@ def test_each_phase_goes_on_from_the_one_before(finished: Path) -> None:
     """Every artefact is another model; Adam counts all updates of its life."""
     config = tiny_carl("carl_offline_dtest")
     template = fresh_model(config, OfflineTasks.load(finished / "artefacts" / "test_log").spaces)
-    lengths = [line["length"] for line in lines_without_wall(finished)]
+    lengths = [line["length"] for line in episodes_of(finished)]
     online = sum(min(max(length, 50), 500) for length in lengths)
     updates = {"pretrained_world_model": 40, "world_model": 60, "deployed_world_model": 60 + online}
     for name, expected in updates.items():
@@ -123,7 +118,7 @@ def test_a_run_that_dies_resumes_exactly(
     """Dies after the first checkpoint of Phase 1, of Phase 2, and of Phase 3."""
     folder, config = tmp_path / "run", tiny_carl("carl_offline_dtest")
     die_and_go_on(config, folder, data_dir, monkeypatch, lambda _, number: number == at)
-    assert lines_without_wall(folder) == lines_without_wall(finished)
+    assert episodes_of(folder) == episodes_of(finished)
     one, two = folder / "replay" / "rows.f32", finished / "replay" / "rows.f32"
     assert one.read_bytes() == two.read_bytes()
 
@@ -142,7 +137,7 @@ def test_driving_in_the_training_tasks(
     assert {log.name for log in driven.train} <= {f"train-{task:03d}" for task in range(4)}
 
     die_and_go_on(config, broken, data_dir, monkeypatch, lambda _, number: number == 1)
-    assert lines_without_wall(broken) == lines_without_wall(straight)
+    assert episodes_of(broken) == episodes_of(straight)
 
 
 @pytest.mark.slow
@@ -153,9 +148,9 @@ def test_several_seeds_in_one_process(finished: Path, tmp_path: Path, data_dir: 
         folders = [tmp_path / arm / str(seed) for seed in (7, 8)]
         summaries = run(configs, folders, RunOptions(data_dir=data_dir))
         assert [one["seed"] for one in summaries] == [7, 8]
-        assert lines_without_wall(folders[0]) != lines_without_wall(folders[1])
-    alone = lines_without_wall(finished)[0]
-    together = lines_without_wall(tmp_path / "carl_offline_dtest" / "7")[0]
+        assert episodes_of(folders[0]) != episodes_of(folders[1])
+    alone = episodes_of(finished)[0]
+    together = episodes_of(tmp_path / "carl_offline_dtest" / "7")[0]
     assert together["return"] == pytest.approx(alone["return"], rel=0.05)
 
 
@@ -181,7 +176,7 @@ def test_simulated_robots(
         # No violation ends an episode there.
         assert sum(log.transitions for log in driven.train) == 2 * driven.spaces.horizon
     die_and_go_on(config, broken, data_dir, monkeypatch, lambda phase, _: phase == "deploy")
-    assert lines_without_wall(broken) == lines_without_wall(straight)
+    assert episodes_of(broken) == episodes_of(straight)
 
 
 # What is refused.

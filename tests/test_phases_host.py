@@ -4,13 +4,12 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import episodes_of, tiny_config
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
@@ -25,6 +24,7 @@ from safemesa.phases.run import RunOptions, run
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import load_risk_model
 from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.replay import read_replay
 from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
 pytest.importorskip("mujoco")
@@ -38,19 +38,6 @@ def host_config(arm: str = "mesa", seed: int = 7) -> RunConfig:
         data=replace(config.data, train_tasks=2, train_transitions=450, test_transitions=90),
         deploy=replace(config.deploy, episodes=8, chunk_steps=25),
     )
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
-
-
-def replay_of(folder: Path) -> dict[str, np.ndarray]:
-    fields = json.loads((folder / "replay" / "layout.json").read_text())["fields"]
-    widths = [1 if width is None else width for _, width in fields]
-    rows = np.fromfile(folder / "replay" / "rows.f32", np.float32).reshape(-1, sum(widths))
-    parts = np.split(rows, np.cumsum(widths)[:-1], axis=1)
-    return {name: part for (name, _), part in zip(fields, parts, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +64,21 @@ def test_a_run_leaves_what_compiled_domains_leave(finished: Path, data_dir: Path
 
 
 def test_no_transition_crosses_a_reset(finished: Path) -> None:
-    rows, lines = replay_of(finished), metrics_of(finished)
+    rows, lines = read_replay(finished / "replay"), episodes_of(finished)
     ends = np.cumsum([line["length"] for line in lines])
     inside = np.ones(len(rows["obs"]), bool)
     inside[ends - 1] = False
     follows = np.all(rows["next_obs"][:-1] == rows["obs"][1:], axis=1)
     np.testing.assert_array_equal(follows, inside[:-1])
     violated = np.array([line["violation"] for line in lines], bool)
-    np.testing.assert_array_equal(rows["cost"][ends - 1, 0] > 0, violated)
-    np.testing.assert_array_equal(rows["terminated"][ends - 1, 0] > 0, violated)
+    np.testing.assert_array_equal(rows["cost"][ends - 1] > 0, violated)
+    np.testing.assert_array_equal(rows["terminated"][ends - 1] > 0, violated)
     assert not rows["terminated"][inside].any()
 
 
 def test_episodes_start_where_their_seed_says(finished: Path) -> None:
     env = gymnasium.make("safemesa/CartpoleLength-v0")
-    rows, lines = replay_of(finished), metrics_of(finished)
+    rows, lines = read_replay(finished / "replay"), episodes_of(finished)
     starts = np.cumsum([0, *(line["length"] for line in lines)])[:-1]
     for episode, start in enumerate(starts):
         obs, _ = env.reset(seed=episode_seed(7, episode))
@@ -128,7 +115,7 @@ def test_a_run_that_dies_resumes_exactly(
             run([host_config()], [tmp_path / "run"], RunOptions(data_dir=data_dir))
     assert not (tmp_path / "run" / "summary.json").exists()
     run([host_config()], [tmp_path / "run"], RunOptions(data_dir=data_dir))
-    assert metrics_of(tmp_path / "run") == metrics_of(finished)
+    assert episodes_of(tmp_path / "run") == episodes_of(finished)
     one, two = (folder / "replay" / "rows.f32" for folder in (finished, tmp_path / "run"))
     assert one.read_bytes() == two.read_bytes()
 
@@ -145,8 +132,8 @@ def test_seeds_side_by_side_resume_exactly(
             run(configs, broken, RunOptions(data_dir=data_dir))
     run(configs, broken, RunOptions(data_dir=data_dir))
     for one, two in zip(straight, broken, strict=True):
-        assert metrics_of(one) == metrics_of(two)
-    assert metrics_of(straight[0]) != metrics_of(straight[1])
+        assert episodes_of(one) == episodes_of(two)
+    assert episodes_of(straight[0]) != episodes_of(straight[1])
 
 
 class Recorded(gymnasium.Env):
@@ -161,10 +148,10 @@ class Recorded(gymnasium.Env):
     def step(self, action):
         row, self.at = self.at, self.at + 1
         self.actions.append(action)
-        terminated = bool(self.rows["terminated"][row, 0])
+        terminated = bool(self.rows["terminated"][row])
         truncated = self.at in self.ends and not terminated
-        info = {"cost": float(self.rows["cost"][row, 0])}
-        reward = float(self.rows["reward"][row, 0])
+        info = {"cost": float(self.rows["cost"][row])}
+        reward = float(self.rows["reward"][row])
         return self.rows["next_obs"][row], reward, terminated, truncated, info
 
 
@@ -172,7 +159,7 @@ def test_the_host_loop_acts_and_learns_as_compiled_chunks_do(tmp_path: Path) -> 
     """Fed with what a compiled run met, it chooses that run's actions, learning on the way."""
     config = tiny_config()
     run([config], [tmp_path / "run"], RunOptions(data_dir=tmp_path / "data"))
-    rows, lines = replay_of(tmp_path / "run"), metrics_of(tmp_path / "run")
+    rows, lines = read_replay(tmp_path / "run" / "replay"), episodes_of(tmp_path / "run")
     ends = np.cumsum([line["length"] for line in lines])
     domain = find_domain(config.domain)
     agent = build_agent(config, domain.spaces)
@@ -196,8 +183,8 @@ def test_a_missing_cost_is_an_error() -> None:
         def step(self, action):
             return (*super().step(action)[:4], {})
 
-    rows = {name: np.zeros((3, 4), np.float32) for name in ("obs", "next_obs", "reward")}
-    rows |= {"terminated": np.zeros((3, 1)), "cost": np.zeros((3, 1))}
+    rows = {name: np.zeros((3, 4), np.float32) for name in ("obs", "next_obs")}
+    rows |= {name: np.zeros(3) for name in ("reward", "terminated", "cost")}
     environment = HostEnvironment(Careless(rows, np.array([3])), 0, find_domain("cartpole").spaces)
     environment.reset(0)
     with pytest.raises(ConfigurationError, match=r"info\['cost'\]"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import episodes_of, tiny_config
 
 from safemesa.core.errors import (
     CheckpointError,
@@ -39,11 +39,6 @@ SUMMARY_FIELDS = {
     "interventions",
     "wall_s",
 }
-
-
-def lines_without_wall(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +77,7 @@ def test_replay_agrees_with_metrics(finished: Path) -> None:
     layout = json.loads((finished / "replay" / "layout.json").read_text())
     width = sum(1 if size is None else size for _, size in layout["fields"])
     rows = np.fromfile(finished / "replay" / "rows.f32", np.float32).reshape(-1, width)
-    lines = lines_without_wall(finished)
+    lines = episodes_of(finished)
     assert len(rows) == lines[-1]["env_steps"]
     starts = [name for name, _ in layout["fields"]]
     offset = sum(1 if s is None else s for _, s in layout["fields"][: starts.index("reward")])
@@ -93,12 +88,12 @@ def test_replay_agrees_with_metrics(finished: Path) -> None:
 
 def test_the_same_seed_gives_the_same_run(finished: Path, tmp_path: Path, data_dir: Path) -> None:
     run([tiny_config()], [tmp_path / "again"], RunOptions(data_dir=data_dir))
-    assert lines_without_wall(tmp_path / "again") == lines_without_wall(finished)
+    assert episodes_of(tmp_path / "again") == episodes_of(finished)
 
 
 def test_another_seed_gives_another_run(finished: Path, tmp_path: Path, data_dir: Path) -> None:
     run([tiny_config(seed=8)], [tmp_path / "other"], RunOptions(data_dir=data_dir))
-    assert lines_without_wall(tmp_path / "other") != lines_without_wall(finished)
+    assert episodes_of(tmp_path / "other") != episodes_of(finished)
 
 
 class InterruptError(Exception):
@@ -133,7 +128,7 @@ def test_a_run_that_dies_at_any_checkpoint_resumes_exactly(
             break
     monkeypatch.setattr(Checkpointer, "save", save)
     run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
-    assert lines_without_wall(folder) == lines_without_wall(finished)
+    assert episodes_of(folder) == episodes_of(finished)
     one, two = folder / "replay" / "rows.f32", finished / "replay" / "rows.f32"
     assert one.read_bytes() == two.read_bytes()
 
@@ -155,7 +150,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     newest = max((folder / "checkpoints").glob("deploy-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-40])
     run([tiny_config()], [folder], RunOptions(data_dir=data_dir))
-    assert lines_without_wall(folder) == lines_without_wall(finished)
+    assert episodes_of(folder) == episodes_of(finished)
 
 
 def test_when_all_checkpoints_are_damaged_it_says_so(
@@ -284,7 +279,7 @@ def test_several_seeds_in_one_process(finished: Path, tmp_path: Path, data_dir: 
     together, _, _ = load_prior(folders[0] / "artefacts" / "prior")
     for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
-    first, both = lines_without_wall(finished)[0], lines_without_wall(folders[0])[0]
+    first, both = episodes_of(finished)[0], episodes_of(folders[0])[0]
     assert first["length"] == both["length"]
     assert first["return"] == pytest.approx(both["return"], rel=1e-3)
 
@@ -310,7 +305,7 @@ def test_several_seeds_resume_exactly(
     monkeypatch.setattr(Checkpointer, "save", save)
     run(configs, broken, RunOptions(data_dir=data_dir))
     for one, two in zip(straight, broken, strict=True):
-        assert lines_without_wall(one) == lines_without_wall(two)
+        assert episodes_of(one) == episodes_of(two)
 
 
 def test_config_round_trip_and_refusals() -> None:

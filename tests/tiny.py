@@ -1,7 +1,9 @@
 """Configurations that run in seconds: what the tests of the phases share."""
 
+import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 from safemesa.experiments.arms import configure
 from safemesa.phases.config import RunConfig
@@ -38,3 +40,14 @@ GRID_FLAGS = shlex.split(
     "--deploy.chunk-steps 60"
 )
 """The settings of `tiny_config` as flags."""
+
+
+def lines_without_wall(file: Path) -> list[dict]:
+    """A `.jsonl` of a run but for what differs between two runs of one seed: how long it took."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "wall_s"} for line in lines]
+
+
+def episodes_of(folder: Path) -> list[dict]:
+    """`metrics.jsonl` of a run folder, without wall times."""
+    return lines_without_wall(folder / "metrics.jsonl")

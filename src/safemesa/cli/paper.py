@@ -31,8 +31,8 @@ class FigureFlags:
     """Folder of the runs; figures go to <out>/figures."""
     preset: str = "paper"
     """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
-    seeds: str = "0-4"
-    """Seeds, such as `0-4` or `0,1,7`; with the preset `quick` the first alone."""
+    seeds: str | None = None
+    """Seeds, such as `0-4` or `0,1,7`; default: `0-4`, with the preset `quick` `0`."""
     data_dir: Path = Path("data")
     """Where the training logs are kept."""
     jobs: int | None = None
@@ -88,11 +88,11 @@ def figures(verb: str, arguments: Sequence[str]) -> None:
     prepare_jax()
     from safemesa.experiments.paper.produce import Production
 
-    seeds = parse_seeds(flags.seeds)
+    usual = "0" if flags.preset == "quick" else "0-4"
     production = Production(
         out=flags.out,
         preset=flags.preset,
-        seeds=tuple(seeds[:1] if flags.preset == "quick" else seeds),
+        seeds=tuple(parse_seeds(flags.seeds or usual)),
         data_dir=flags.data_dir,
         jobs=flags.jobs,
         draw_only=flags.draw_only,

@@ -29,6 +29,16 @@ class RowLayout:
         """Numbers per row."""
         return sum(_columns(width) for _, width in self.fields)
 
+    @property
+    def places(self) -> dict[str, int | slice]:
+        """Where each field lies on the last axis."""
+        found: dict[str, int | slice] = {}
+        start = 0
+        for name, width in self.fields:
+            found[name] = start if width is None else slice(start, start + width)
+            start += _columns(width)
+        return found
+
     def pack(self, values: Mapping[str, Any] | tuple) -> Float[Array, "... width"]:
         """Packs a dictionary or NamedTuple of arrays `[..., field]` into rows `[..., width]`.
 
@@ -78,12 +88,7 @@ class RowLayout:
             raise ConfigurationError(
                 f"cannot unpack rows of {rows.shape[-1]} numbers, expected {self.width}."
             )
-        fields, start = {}, 0
-        for name, width in self.fields:
-            stop = start + _columns(width)
-            fields[name] = rows[..., start] if width is None else rows[..., start:stop]
-            start = stop
-        return fields
+        return {name: rows[..., where] for name, where in self.places.items()}
 
 
 class Replay(eqx.Module):

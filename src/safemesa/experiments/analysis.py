@@ -1,6 +1,6 @@
 """What figures show of a run: the risk over the plane while a prior adapts, and trajectories."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float
 from safemesa.core.errors import CheckpointError
 from safemesa.core.files import read_json
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.datasets.replay import RowLayout
 from safemesa.experiments.calibration import STEPS
 from safemesa.experiments.planes import Plane
 from safemesa.phases.adapt import (
@@ -24,7 +23,7 @@ from safemesa.phases.adapt import (
 )
 from safemesa.phases.config import RunConfig, config_from_json
 from safemesa.phases.storage.artefacts import RiskModel, load_prior, load_risk_model
-from safemesa.phases.storage.checkpoint import ReplayFile
+from safemesa.phases.storage.replay import read_replay
 from safemesa.phases.storage.run_folder import METRIC_FIELDS, RunFolder
 
 ACTIONS = 25
@@ -183,20 +182,10 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
     Raises:
         CheckpointError: the replay does not hold all steps of `metrics.jsonl`.
     """
-    run_folder, lines = RunFolder(folder), read_episode_lines(folder)
-    layout = _replay_layout(run_folder)
-    rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
-    ends = np.cumsum([line["length"] for line in lines])
-    if len(rows) < ends[-1]:
-        raise CheckpointError(
-            f"{run_folder.replay} holds {len(rows)} steps, metrics.jsonl {ends[-1]}: one of them "
-            "was changed. Restore the run folder, or make the run again."
-        )
+    lines, steps = _read_steps(folder)
     found = []
     for number in numbers:
-        stop = int(ends[number])
-        unpacked = layout.unpack(jnp.asarray(rows[stop - lines[number]["length"] : stop]))
-        columns = {name: np.asarray(values) for name, values in unpacked.items()}
+        columns = steps(number)
         found.append(
             Episode(
                 number=number,
@@ -215,20 +204,30 @@ def last_episode(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     Raises:
         CheckpointError: metrics or replay are missing or damaged.
     """
+    lines, steps = _read_steps(folder)
+    return len(lines) - 1, steps(len(lines) - 1)
+
+
+def _read_steps(
+    folder: Path,
+) -> tuple[list[dict[str, Any]], Callable[[int], dict[str, np.ndarray]]]:
+    """The lines of `metrics.jsonl`, and the replay columns of an episode by its number.
+
+    Raises:
+        CheckpointError: metrics or replay are missing or damaged, or do not belong together.
+    """
     run_folder, lines = RunFolder(folder), read_episode_lines(folder)
-    layout = _replay_layout(run_folder)
-    rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
-    stop = sum(line["length"] for line in lines)
-    if len(rows) < stop:
-        raise CheckpointError(f"{run_folder.replay} holds {len(rows)} of {stop} steps.")
-    unpacked = layout.unpack(jnp.asarray(rows[stop - lines[-1]["length"] : stop]))
-    return len(lines) - 1, {name: np.asarray(values) for name, values in unpacked.items()}
+    columns = read_replay(run_folder.replay)
+    ends = np.cumsum([line["length"] for line in lines])
+    if len(columns["obs"]) < ends[-1]:
+        raise CheckpointError(
+            f"{run_folder.replay} holds {len(columns['obs'])} steps, metrics.jsonl {ends[-1]}: one "
+            "of them was changed. Restore the run folder, or make the run again."
+        )
 
+    def steps(number: int) -> dict[str, np.ndarray]:
+        stop = int(ends[number])
+        start = stop - lines[number]["length"]
+        return {name: np.array(column[start:stop]) for name, column in columns.items()}
 
-def _replay_layout(run_folder: RunFolder) -> RowLayout:
-    """The columns of `rows.f32`."""
-    file = run_folder.replay / "layout.json"
-    fields = read_json(file, error=CheckpointError).get("fields")
-    if not isinstance(fields, list):
-        raise CheckpointError(f"{file} has no 'fields'. Restore the run folder.")
-    return RowLayout(fields=tuple((str(name), width) for name, width in fields))
+    return lines, steps

@@ -12,7 +12,7 @@ from safemesa.domains.registry import domain as find_domain
 from safemesa.phases import adapt as adapt_phase, meta_train as meta_train_phase
 from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.anywhere import make_deployment
+from safemesa.phases.deployment.deployment import make_deployment
 from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import Prior, RiskModel

@@ -27,7 +27,7 @@ from safemesa.phases.collection.logs import (
     warn_of_few_violations,
 )
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.anywhere import make_deployment
+from safemesa.phases.deployment.deployment import make_deployment
 from safemesa.phases.deployment.recorder import Recorder, common_start
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train

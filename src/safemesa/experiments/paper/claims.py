@@ -7,10 +7,7 @@ paper gives none: "comparable" is at least four fifths, "little progress" at mos
 from dataclasses import dataclass
 from typing import Literal
 
-Expectation = Literal["fewer", "at_most", "at_least", "mostly", "rarely", "best", "declines"]
-
-COMPARISONS = ("multitask", "rrl", "unconstrained", "carl", "carl_offline")
-"""The paper's other arms."""
+Expectation = Literal["fewer", "at_most", "at_least", "mostly", "rarely", "best"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +21,12 @@ class Claim:
         domain: The domain whose runs are meant.
         arms: The arm that it is about, then those that it is compared with.
         metric: A field of `summary.json`; `success` and `violation` stand for shares of episodes,
-            `risk_bias` for the episode's mean of Q_risk less the discounted outcome.
+            `risk_bias_start` and `risk_bias_change` for the mean of Q_risk less the discounted
+            outcome in the first third of the episodes, and what it is more than that in the last.
         expects: What must hold. `fewer`: the mean is below that of every comparison. `at_most` and
             `at_least`: the mean is at most (at least) `threshold` times that of the best
-            comparison. `mostly` and `rarely`: the share is at least (at most) `threshold`. `best`:
-            no other arm has a better mean. `declines`: it falls from the first third of the
-            episodes to the last, from above zero.
+            comparison. `mostly` and `rarely`: the number is at least (at most) `threshold`. `best`:
+            no other arm has a better mean.
         threshold: See `expects`.
         lower_is_better: How "best" is to be read.
         test_share: Of the domain's test log, for the ablation of its size; 1 elsewhere.
@@ -116,25 +113,31 @@ _NAVIGATION = (
         )
         for domain in ("navigation1", "navigation2")
     ),
-    Claim(
-        id="navigation1_carl_best",
-        sentence="CARL and CARL-Offline perform best on Navigation 1.",
-        source="section 5.2, Figure 4",
-        domain="navigation1",
-        arms=("carl", "carl_offline", "mesa", "multitask", "rrl"),
-        metric="successes",
-        expects="best",
-        lower_is_better=False,
-    ),
-    Claim(
-        id="navigation2_carl_stalls",
-        sentence="CARL is unable to make much progress on Navigation 2.",
-        source="section 5.2, Figure 4",
-        domain="navigation2",
-        arms=("carl",),
-        metric="success",
-        expects="rarely",
-        threshold=0.2,
+    *(
+        claim
+        for arm in ("carl", "carl_offline")
+        for claim in (
+            Claim(
+                id=f"navigation1_{arm}_best",
+                sentence="CARL and CARL-Offline perform best on Navigation 1.",
+                source="section 5.2, Figure 4",
+                domain="navigation1",
+                arms=(arm, "mesa", "multitask", "rrl"),
+                metric="successes",
+                expects="best",
+                lower_is_better=False,
+            ),
+            Claim(
+                id=f"navigation2_{arm}_stalls",
+                sentence="CARL is unable to make much progress on Navigation 2.",
+                source="section 5.2, Figure 4",
+                domain="navigation2",
+                arms=(arm,),
+                metric="success",
+                expects="rarely",
+                threshold=0.2,
+            ),
+        )
     ),
 )
 
@@ -246,6 +249,16 @@ _ABLATIONS = (
     ),
 )
 
+_PESSIMISM: tuple[tuple[str, str, str, Expectation], ...] = (
+    ("starts_pessimistic", "The risk measure begins pessimistic.", "risk_bias_start", "mostly"),
+    (
+        "pessimism_falls",
+        "The risk measure becomes less pessimistic during Phase 3.",
+        "risk_bias_change",
+        "rarely",
+    ),
+)
+
 _ADAPTATION = (
     Claim(
         id="maze_adapts_faster",
@@ -258,15 +271,17 @@ _ADAPTATION = (
     ),
     *(
         Claim(
-            id=f"{domain}_pessimism_falls",
-            sentence="The risk measure begins pessimistic and becomes less so during Phase 3.",
+            id=f"{domain}_{kind}",
+            sentence=sentence,
             source="section 4.2",
             domain=domain,
             arms=("mesa",),
-            metric="risk_bias",
-            expects="declines",
+            metric=metric,
+            expects=expects,
+            threshold=0.0,
         )
         for domain in ("navigation1", "halfcheetah")
+        for kind, sentence, metric, expects in _PESSIMISM
     ),
 )
 

@@ -31,7 +31,7 @@ class Finding:
         resolved: Whether the interval says so too (of the difference to the comparison, or of the
             share): with few seeds it seldom does. None where there is no interval.
         comparison: The arm that the effect is against; empty where there is none.
-        effect: Difference of means to the comparison, or the share or slope itself.
+        effect: Difference of means to the comparison, or the number itself.
         low: Lower end of its 95 % bootstrap interval (paired where seeds are).
         high: Upper end.
         n: Seeds, or pairs of them.
@@ -80,7 +80,7 @@ def _finding(
         if claim.test_share != 1.0:
             return _ablation(claim, here, preset)
         values = {arm: _values(claim, _whole_log(here), arm) for arm in claim.arms}
-        if claim.expects in ("mostly", "rarely", "declines"):
+        if claim.expects in ("mostly", "rarely"):
             return _of_one_arm(claim, values[claim.arms[0]], preset)
         return _against_others(claim, values, preset)
     except _MissingError as error:
@@ -119,26 +119,24 @@ def _number(metric: str, run: RunRecord) -> float | None:
     if metric in ("success", "violation"):
         total = run.summary["successes" if metric == "success" else "violations"]
         return None if total is None else float(total) / episodes
-    if metric == "risk_bias":
+    if metric in ("risk_bias_start", "risk_bias_change"):
         try:
             bias = [line["risk_bias"] for line in read_episode_lines(run.path)]
         except SafemesaError:
             return None
         third = max(1, len(bias) // 3)
         first, last = float(np.mean(bias[:third])), float(np.mean(bias[-third:]))
-        # A rise, or a start below zero, contradicts the claim: both make the number positive.
-        return last - first if first > 0.0 else abs(last - first)
+        return first if metric == "risk_bias_start" else last - first
     value = run.summary.get(metric)
     return None if value is None else float(value)
 
 
 def _of_one_arm(claim: Claim, values: BySeed, preset: str) -> Finding:
-    """A share against its threshold, or a decline against zero."""
+    """A number against its threshold."""
     sample = list(values.values())
     mean = float(np.mean(sample))
     low, high = bootstrap_interval(sample) or (None, None)
-    limit = 0.0 if claim.expects == "declines" else claim.threshold
-    above = claim.expects == "mostly"
+    limit, above = claim.threshold, claim.expects == "mostly"
     holds = mean >= limit if above else mean <= limit
     resolved = None
     if low is not None and high is not None:

@@ -10,6 +10,7 @@ from safemesa.phases.collection.tasks import sample_test_task, sample_train_task
 from safemesa.phases.config import DataConfig
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.progress import Progress
+from safemesa.phases.tables import physical_actions
 
 ACTION_STREAM = 4
 """Keeps the random actions of a seed apart from its other random numbers."""
@@ -25,16 +26,15 @@ def random_log(
     env = domain.make_env(task, terminate_on_violation=False)
     environment = HostEnvironment(env, seed, domain.spaces)
     rng = np.random.default_rng([seed, ACTION_STREAM])
-    low, high = np.asarray(domain.spaces.action_low), np.asarray(domain.spaces.action_high)
     rows: dict[str, list] = {column: [] for column in COLUMNS}
     episode = step = 0
     obs = environment.reset(episode)
     for _ in range(transitions):
-        action = rng.uniform(-1.0, 1.0, low.size).astype(np.float32)
+        action = rng.uniform(-1.0, 1.0, domain.spaces.action_size).astype(np.float32)
         result, following = environment.step(action, episode)
         step += 1
         truncated = not result.terminated and bool(result.truncated or step >= domain.log_length)
-        physical = (low + 0.5 * (action + 1.0) * (high - low)).astype(np.float32)
+        physical = physical_actions(action, domain.spaces)
         values = (obs, physical, result.reward, result.cost, result.obs, result.terminated)
         for column, value in zip(COLUMNS, (*values, truncated, episode, step - 1), strict=True):
             rows[column].append(value)

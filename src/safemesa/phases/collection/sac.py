@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from safemesa.core.files import read_json
 from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
@@ -22,12 +21,12 @@ from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig
 from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import AdaptConfig, DeployConfig, RunConfig
-from safemesa.phases.deployment.anywhere import HostDeployment
+from safemesa.phases.deployment.deployment import HostDeployment
 from safemesa.phases.deployment.recorder import Recorder, common_start
 from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import prior_template
-from safemesa.phases.storage.checkpoint import ReplayFile
+from safemesa.phases.storage.replay import read_replay, replay_file
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.phases.storage.sinks import NoSink
 from safemesa.phases.tables import physical_actions
@@ -59,12 +58,11 @@ def collect_sac(
     folders = [working / f"task-{index:03d}" for index in range(len(tasks))]
     shown = progress or NoProgress()
     total = config.data.train_transitions
-    width = build_agent(configs[0], domain.spaces).layout.width
+    layout = build_agent(configs[0], domain.spaces).layout
 
     def done() -> int:
-        sizes = [RunFolder(one).replay / "rows.f32" for one in folders]
-        rows = (size.stat().st_size // (4 * width) for size in sizes if size.is_file())
-        return sum(min(one, total) for one in rows)
+        files = [replay_file(RunFolder(one).replay, layout) for one in folders]
+        return sum(min(file.rows, total) for file in files)
 
     shown.start("collect", total * len(tasks), done())
     if jobs is None:
@@ -165,23 +163,17 @@ def collect_tasks(
 def read_log(folder: Path, domain: AbstractHostDomain, task: PyTree, name: str) -> TaskLog:
     """The log that a finished collection of one task holds."""
     run = RunFolder(folder)
-    fields = read_json(run.replay / "layout.json")["fields"]
-    widths = [1 if width is None else width for _, width in fields]
     # Copied, because the folder goes when the collection is complete.
-    rows = np.array(ReplayFile(run.replay / "rows.f32", sum(widths)).read())
-    parts = np.split(rows, np.cumsum(widths)[:-1], axis=1)
-    columns = {
-        field: part if width is not None else part[:, 0]
-        for (field, width), part in zip(fields, parts, strict=True)
-    }
+    columns = {name: np.array(column) for name, column in read_replay(run.replay).items()}
+    rows = len(columns["obs"])
     columns["action"] = physical_actions(columns["action"], domain.spaces)
     del columns["proposed_action"]
     lengths = [line["length"] for line in run.metrics.read()]
-    left = len(rows) - sum(lengths)
+    left = rows - sum(lengths)
     lengths += [left] if left else []
     last = np.cumsum(lengths) - 1
     terminated = columns["terminated"] > 0.5
-    truncated = np.zeros(len(rows), np.bool_)
+    truncated = np.zeros(rows, np.bool_)
     truncated[last] = ~terminated[last]
     columns |= {
         "terminated": terminated,

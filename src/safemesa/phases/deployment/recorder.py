@@ -17,7 +17,8 @@ from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.state import Chunk, DeployState
 from safemesa.phases.progress import Progress
 from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
-from safemesa.phases.storage.checkpoint import Checkpointer, ReplayFile
+from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.replay import describe_replay, replay_file
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.phases.storage.sinks import Sink
 
@@ -60,7 +61,7 @@ class Recorder:
         self.folder, self.config, self.domain, self.agent = folder, config, domain, agent
         self.sink, self.progress, self.start = sink, progress, start
         self.saver = Checkpointer(folder.checkpoints, "deploy")
-        self.file = ReplayFile(folder.replay / "rows.f32", agent.layout.width)
+        self.file = replay_file(folder.replay, agent.layout)
         self.cumulative, self.wall_before, self.began = 0, 0.0, time.perf_counter()
 
     def restore(self, at: int | None) -> DeployState:
@@ -74,7 +75,7 @@ class Recorder:
         self.cumulative = int(notes.get("cumulative_violations", 0))
         self.wall_before, self.began = float(notes.get("wall_s", 0.0)), time.perf_counter()
         if found is None:
-            self._describe_replay()
+            describe_replay(self.folder.replay, self.agent.layout)
             return self.start
         rows = self.file.read()
         replay = extend(self.start.replay, jnp.asarray(rows)) if len(rows) else self.start.replay
@@ -135,10 +136,6 @@ class Recorder:
             "risk_bias": episode["risk_bias"],
             "wall_s": round(self.wall, 3),
         }
-
-    def _describe_replay(self) -> None:
-        layout = [[name, width] for name, width in self.agent.layout.fields]
-        write_json(self.folder.replay / "layout.json", {"dtype": "float32", "fields": layout})
 
     def finish(self, state: DeployState, wall: dict[str, float]) -> None:
         """Saves what the agent has become and the summary, then drops the checkpoints.

@@ -1,16 +1,13 @@
-"""Checkpoints that survive `kill -9`, and an append-only replay on disk.
+"""Checkpoints that survive `kill -9`.
 
 A checkpoint is a pair: `<phase>-<step>.safetensors` (the state) and, written after it, a JSON file
 with the step, bookkeeping and the hash of the first. The last two are kept; one that is damaged is
 passed over for the one before.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from safemesa.core.errors import CheckpointError
 from safemesa.core.files import read_json, sha256, write_json
@@ -82,44 +79,3 @@ class Checkpointer:
             raise CheckpointError(f"{tensors} is missing or does not match its hash.")
         state = tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
         return Checkpoint(state, int(record["step"]), dict(record["notes"]))
-
-
-class ReplayFile:
-    """Rows of float32, appended and never changed; a checkpoint stores how many there are."""
-
-    def __init__(self, path: Path, width: int) -> None:
-        self.path, self.width = path, width
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of a row."""
-        return 4 * self.width
-
-    def truncate(self, rows: int) -> None:
-        """Drops what was appended after the checkpoint that counted `rows`.
-
-        Raises:
-            CheckpointError: the file holds fewer rows than the checkpoint counted.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as file:
-            size = file.tell()
-            if size < rows * self.row_bytes:
-                raise CheckpointError(
-                    f"{self.path} holds {size // self.row_bytes} rows; the checkpoint counts "
-                    f"{rows}. The replay is damaged: remove the run folder and run again."
-                )
-            file.truncate(rows * self.row_bytes)
-
-    def append(self, rows: np.ndarray) -> None:
-        """Adds rows `[count, width]` and flushes them to disk."""
-        with open(self.path, "ab") as file:
-            file.write(np.ascontiguousarray(rows, np.float32).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-
-    def read(self) -> np.ndarray:
-        """All rows `[rows, width]`, memory-mapped."""
-        if not self.path.is_file() or self.path.stat().st_size == 0:
-            return np.zeros((0, self.width), np.float32)
-        return np.memmap(self.path, np.float32, "r").reshape(-1, self.width)

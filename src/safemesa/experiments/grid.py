@@ -118,6 +118,7 @@ class GridFolder:
         self.path = path
         self.file = path / "grid.json"
         self.logs = path / "logs"
+        self.priors = path / "priors"
 
     def run(self, run: GridRun) -> RunFolder:
         """The folder of a run."""

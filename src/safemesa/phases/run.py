@@ -24,6 +24,7 @@ from safemesa.phases.carl.run import WorldModels
 from safemesa.phases.collection.logs import (
     collect_test_log,
     load_or_collect_train,
+    train_folder,
     warn_of_few_violations,
 )
 from safemesa.phases.config import RunConfig
@@ -44,6 +45,7 @@ from safemesa.phases.storage.artefacts import (
 )
 from safemesa.phases.storage.checkpoint import Checkpointer
 from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.shared_priors import SharedPriors
 from safemesa.phases.storage.sinks import NoSink, Sink
 
 
@@ -54,6 +56,8 @@ class RunOptions:
     data_dir: Path = Path("data")
     jobs: int | None = None
     """Processes that collect the training logs of a simulator; None: this one."""
+    priors: Path | None = None
+    """Where runs keep priors for each other; None: every run does Phase 1 itself."""
     command: str = ""
     progress: Progress = field(default_factory=NoProgress)
     make_sink: Callable[[Path], Sink] = lambda path: NoSink()
@@ -208,11 +212,27 @@ class _Pipeline:
         if all((one.prior / "manifest.json").is_file() for one in self.runs):
             self._recall_wall("meta_train", [one.prior for one in self.runs])
             return [load_prior(one.prior)[0] for one in self.runs]
-        train = self.train_logs()
-        loop = self.loop("meta_train")
-        priors = meta_train(self.configs, train, test_logs, loop)
+        train, loop = self.train_logs(), self.loop("meta_train")
+        shared = self._shared_priors()
+        found = shared.find() if shared else None
+        priors, loop.wall_seconds = found or (None, loop.wall_seconds)
+        if priors is None:
+            priors = meta_train(self.configs, train, test_logs, loop)
+            if shared:
+                shared.add(priors, loop.wall_seconds)
         self._save("meta_train", priors, loop, [one.prior for one in self.runs])
         return priors
+
+    def _shared_priors(self) -> SharedPriors | None:
+        """Priors of other runs, where there may be some; one that saw a test log is of one run."""
+        if self.options.priors is None or self.config.meta.recovery_logs == "test":
+            return None
+        return SharedPriors(
+            folder=self.options.priors,
+            configs=self.configs,
+            spaces=self.domain.spaces,
+            train=train_folder(self.domain, self.config, self.options.data_dir),
+        )
 
     def loop(self, phase: str) -> ChunkLoop:
         """A chunk loop that saves into the run folders."""

@@ -44,6 +44,7 @@ def make_task(group: Sequence[GridRun], folder: GridFolder) -> Task:
         name=name,
         configs=tuple(run.config for run in group),
         folders=tuple(root / run.name for run in group),
+        priors=folder.priors.absolute(),
         log=folder.logs.absolute() / f"{name}.log",
     )
 

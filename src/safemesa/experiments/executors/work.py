@@ -22,12 +22,14 @@ class Task:
         name: For people; also names the log.
         configs: The runs.
         folders: Their folders, in the same order.
+        priors: Folder in which the grid's runs share what Phase 1 made.
         log: File for the process' output.
     """
 
     name: str
     configs: tuple[RunConfig, ...]
     folders: tuple[Path, ...]
+    priors: Path
     log: Path
 
     def mark(self) -> frozenset[str]:
@@ -80,7 +82,7 @@ def run_task(tell: Tell, task: Task, data_dir: Path, command: str) -> None:
     from safemesa.phases.run import RunOptions, run
 
     progress = TellingProgress(tell)
-    options = RunOptions(data_dir=data_dir, command=command, progress=progress)
+    options = RunOptions(data_dir=data_dir, priors=task.priors, command=command, progress=progress)
     run(task.configs, task.folders, options)
 
 

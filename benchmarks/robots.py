@@ -15,7 +15,7 @@ from safemesa.learners.config import RiskConfig, SACConfig
 from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
-from safemesa.phases.deployment.host import deploy_host, host_step
+from safemesa.phases.deployment.host import compiled_step, deploy_host, host_step
 from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import prior_template
@@ -49,7 +49,11 @@ def halfcheetah_steps(steps: int) -> tuple[Run, Run]:
 
 
 def host_loop(size: Size, steps: int) -> dict[str, Run]:
-    """The host loop of Phase 3, its updates alone (compiled together), its environment alone."""
+    """The host loop of Phase 3 and its parts.
+
+    `calls`: the compiled step alone, called as the loop calls it. `updates`: the same steps in one
+    compiled loop. `environment`: the simulator alone.
+    """
     hidden = (size.hidden, size.hidden)
     config = RunConfig(
         domain="halfcheetah",
@@ -90,9 +94,18 @@ def host_loop(size: Size, steps: int) -> dict[str, Run]:
     def updates() -> None:
         jax.block_until_ready(many(jax.tree.map(jnp.copy, first)))
 
+    structures = jax.tree.structure(roots), jax.tree.structure(first)
+    step = compiled_step(SeedAxis(1), limited, True, *structures)
+
+    def calls() -> None:
+        leaves = jax.tree.leaves(jax.tree.map(jnp.copy, first))
+        for _ in range(steps):
+            leaves, action, _, _ = step(jax.tree.leaves(roots), leaves, result, obs)
+            np.array(action)
+
     def environment_steps() -> None:
         environment.reset(0)
         for action in actions:
             environment.step(action, 0)
 
-    return {"loop": loop, "updates": updates, "environment": environment_steps}
+    return {"loop": loop, "calls": calls, "updates": updates, "environment": environment_steps}

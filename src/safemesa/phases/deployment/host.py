@@ -4,9 +4,9 @@ One compiled call per step stores the last transition, learns from it and choose
 the environment steps between two calls. Several seeds share the call and step together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -127,17 +127,39 @@ def host_step(
     return replace(state, env=act_at(agent, state, roots)), record, metrics
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
-def _host_step(
+CompiledStep = Callable[
+    [list[Array], list[Array], Step, Array | np.ndarray],
+    tuple[list[Array], Array, EpisodeRecord, Metrics],
+]
+"""From the leaves of roots and state to those of the next state, with the action to take."""
+
+
+@cache
+def compiled_step(
     axis: SeedAxis,
     agent: AbstractAgent,
     learning: bool | None,
-    roots: Roots,
-    state: DeployState,
-    result: Step,
-    obs: Array,
-) -> tuple[DeployState, EpisodeRecord, Metrics]:
-    return axis.map(partial(host_step, agent, learning), (0, 0, 0, 0))(roots, state, result, obs)
+    roots: Any,
+    state: Any,
+) -> CompiledStep:
+    """`host_step` of all seeds between leaves, which donates those of the state.
+
+    `roots` and `state` are the structures (`jax.tree.structure`) of these.
+
+    A state has a hundred arrays in nested modules. To take them apart and put them together in
+    Python, and to compare the agent with that of the step before, took longer than the rest of a
+    call; leaves in a list pass through.
+    """
+
+    def step(
+        root_leaves: list[Array], leaves: list[Array], result: Step, obs: Array
+    ) -> tuple[list[Array], Array, EpisodeRecord, Metrics]:
+        given = (jax.tree.unflatten(roots, root_leaves), jax.tree.unflatten(state, leaves))
+        mapped = axis.map(partial(host_step, agent, learning), (0, 0, 0, 0))
+        following, record, metrics = mapped(*given, result, obs)
+        return jax.tree.leaves(following), following.env.action, record, metrics
+
+    return jax.jit(step, donate_argnums=1)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -218,16 +240,21 @@ def deploy_host(
         lanes.append(lane)
     # Copied, because steps donate their state and callers keep what they passed.
     state = jax.tree.map(jnp.copy, axis.stack(states))
+    action, (leaves, structure) = state.env.action, jax.tree.flatten(state)
     stacked_roots = axis.stack(roots)
+    root_leaves, root_structure = jax.tree.flatten(stacked_roots)
+    steps: dict[bool | None, CompiledStep] = {}
     while any(lane.final is None for lane in lanes):
-        actions = np.array(state.env.action).reshape(axis.count, -1)
+        actions = np.array(action).reshape(axis.count, -1)
         running = [seed for seed, lane in enumerate(lanes) if lane.final is None]
         learns = {lanes[seed].step >= agent.learning_starts for seed in running}
         learning = learns.pop() if len(learns) == 1 else None
         for seed in running:
             lanes[seed].take(actions[seed])
-        state, record, metrics = _host_step(
-            axis, agent, learning, stacked_roots, state, *_gather(axis, lanes)
+        if learning not in steps:
+            steps[learning] = compiled_step(axis, agent, learning, root_structure, structure)
+        leaves, action, record, metrics = steps[learning](
+            root_leaves, leaves, *_gather(axis, lanes)
         )
         for seed in running:
             lane = lanes[seed]
@@ -236,6 +263,7 @@ def deploy_host(
                 lane.episodes.append(_episode(axis.unstack(record)[seed]))
             finished = config.finished(lane.step, lane.episode)
             if finished or (lane.ended and lane.step - lane.first_step >= config.chunk_steps):
+                state = jax.tree.unflatten(structure, leaves)
                 one = axis.unstack(state)[seed]
                 numbers = _numbers(axis, agent, stacked_roots, state, metrics, seed)
                 on_chunk(seed, lane.close_chunk(one, numbers))

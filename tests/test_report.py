@@ -29,10 +29,12 @@ from safemesa.experiments.figures import (
     reliability,
     smooth,
 )
+from safemesa.experiments.overall import overall_rows, violation_profiles
 from safemesa.experiments.planes import plane
 from safemesa.experiments.report import write_report
 from safemesa.experiments.result_tables import (
     format_number,
+    overall_as_table,
     pairs_as_table,
     results_as_table,
     verdict,
@@ -225,6 +227,37 @@ def test_verdicts_need_six_pairs():
     assert verdict(paired_difference([0] * 6, [1] * 6)) == "lower"
     assert verdict(paired_difference([1] * 6, [0] * 6)) == "higher"
     assert verdict(paired_difference([1] * 6, [1] * 6)) == "not resolved"
+
+
+def test_arms_are_compared_over_all_domains_that_they_have_in_common(tmp_path):
+    """Violations of 10 episodes; the shares 0.2 and 0.4 have the mean 0.3, whatever their n."""
+    counts = {
+        ("mesa", "navigation1"): (1, 2, 3),
+        ("mesa", "navigation2"): (4, 4, 4, 4),
+        ("multitask", "navigation1"): (2, 2, 2),
+        ("multitask", "navigation2"): (9, 9, 9),
+        ("rrl", "navigation1"): (0, 0, 0),
+    }
+    for (arm, domain), violations in counts.items():
+        for seed, count in enumerate(violations):
+            folder = tmp_path / f"{arm}-{domain}-{seed}"
+            made_up(folder, arm, seed, violations=count, domain=domain)
+    groups = group_runs(find_runs([tmp_path]))
+    mesa, multitask = overall_rows(groups)  # RRL has not run on Navigation 2
+    assert (mesa.arm, mesa.runs, mesa.domains) == ("mesa", 7, ("navigation1", "navigation2"))
+    assert mesa.share == pytest.approx(0.3)
+    assert mesa.interval is not None
+    assert mesa.interval[0] < 0.3 < mesa.interval[1]
+    # Navigation 1: lower, equal and higher; Navigation 2: always lower.
+    assert mesa.better == pytest.approx(0.75)
+    assert (multitask.arm, multitask.better) == ("multitask", None)
+    table = overall_as_table([mesa, multitask], "multitask")
+    assert [row[2].text for row in table.rows] == ["0.30", "0.55"]
+    profile = dict((group.arm, one) for group, one in violation_profiles(groups, "quick"))["mesa"]
+    # Beyond 0.2 there are one run of three on Navigation 1 and all on Navigation 2.
+    assert profile.share[np.searchsorted(profile.thresholds, 0.2)] == pytest.approx(2 / 3)
+    only = [group for group in groups if group.domain == "navigation1"]
+    assert overall_rows(only) == []
 
 
 def test_written_results_hold_every_number(tmp_path):
@@ -483,6 +516,7 @@ def test_domains_and_presets_are_kept_apart(runs, one_run, tmp_path):
     assert "of another version (paper)" in page.text
     assert "These run folders were left out" in page.text
     assert "Paired differences against" not in page.text
+    assert "All domains together" not in page.text  # no two domains of one preset
     pictures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
     assert "of-another-version-paper-trajectories.png" not in pictures
     assert "navigation2-quick-trajectories.png" in pictures

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.experiments.aggregate import Profile
 from safemesa.experiments.analysis import read_episode_lines
 from safemesa.experiments.calibration import CalibrationResult
 from safemesa.experiments.result_rows import RunGroup, arm_title
@@ -210,6 +211,38 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
 
 def _legend(group: RunGroup) -> str:
     return f"{group.title}, n = {len(group.runs)}"
+
+
+def profile_figure(profiles: Sequence[tuple[RunGroup, Profile]]) -> Figure:
+    """Performance profiles: the share of runs beyond each share of violating episodes."""
+    styles = group_styles([group for group, _ in profiles])
+    with styled_figure(5.0, 3.1) as figure:
+        axes = figure.subplots()
+        for style, (group, profile) in reversed(list(zip(styles, profiles, strict=True))):
+            axes.plot(
+                profile.thresholds,
+                profile.share,
+                color=style.colour,
+                linestyle=style.line,
+                drawstyle="steps-post",
+                label=group.title,
+            )
+            if profile.low is not None and profile.high is not None:
+                axes.fill_between(
+                    profile.thresholds,
+                    profile.low,
+                    profile.high,
+                    step="post",
+                    color=style.colour,
+                    alpha=0.12,
+                    linewidth=0.0,
+                )
+        axes.set(
+            xlabel="Share of episodes with a violation", ylabel="Runs with more", ylim=(-0.03, 1.03)
+        )
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
+    return figure
 
 
 def draw_curve(axes: Axes, curve: Curve, style: Style) -> None:

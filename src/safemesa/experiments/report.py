@@ -21,6 +21,7 @@ from safemesa.experiments.report_sections import (
     Pictures,
     Place,
     calibration_section,
+    overall_section,
     place_section,
     provenance_section,
 )
@@ -67,6 +68,9 @@ def write_report(
         progress.update(done)
     progress.finish()
     titles = [place.title for place in places]
+    for name, parts in overall_section(groups, pictures).items():
+        titles.append(name)
+        body += parts
     if with_calibration:
         body += calibration_section(paths, pictures, progress)
         titles.append("Calibration")

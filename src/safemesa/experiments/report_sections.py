@@ -9,6 +9,7 @@ from safemesa.core.errors import SafemesaError
 from safemesa.core.files import write_atomic
 from safemesa.experiments import analysis, figures, plane_figures, result_tables
 from safemesa.experiments.calibrate_runs import calibrate_runs, table_rows
+from safemesa.experiments.overall import overall_rows, violation_profiles
 from safemesa.experiments.planes import Plane, plane
 from safemesa.experiments.report_html import (
     Html,
@@ -161,6 +162,27 @@ def _paths(place: Place, planes: dict[int, Plane], pictures: Pictures) -> list[H
             )
         )
     return parts
+
+
+def overall_section(groups: Sequence[RunGroup], pictures: Pictures) -> dict[str, list[Html]]:
+    """Table and profiles over the domains of each preset that has several, by title."""
+    rows, found = overall_rows(groups, BASELINE), {}
+    for preset in dict.fromkeys(row.preset for row in rows):
+        here = [row for row in rows if row.preset == preset]
+        title = f"All domains together, {preset}"
+        caption = (
+            f"Share of runs on {', '.join(here[0].domains)} with more than so many violating "
+            "episodes; lower is safer. Shading: pointwise 95 % bootstrap intervals, where there "
+            "are three runs or more per domain."
+        )
+        figure = figures.profile_figure(violation_profiles(groups, preset))
+        found[title] = [
+            heading(2, title),
+            table(result_tables.overall_as_table(here, BASELINE)),
+            paragraph(result_tables.OVERALL_READING, "soft"),
+            pictures.add(slug(title), figure, f"Performance profiles: {title}", caption),
+        ]
+    return found
 
 
 def calibration_section(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from safemesa.experiments.overall import OverallRow, overall_rows
 from safemesa.experiments.result_rows import (
     METRIC_TITLES,
     PairedRow,
@@ -37,6 +38,13 @@ PAIRED_READING = (
     "interval of the share that is lower."
 )
 """How a table of paired differences is read."""
+
+OVERALL_READING = (
+    "Each domain has the same weight, and bootstrap intervals (95 %) resample runs within their "
+    "domains. The probability of improvement is that of a run, drawn at random, to have a lower "
+    "share than one of the baseline on the same domain; ties count half, and seeds are not paired."
+)
+"""How the table over all domains is read."""
 
 ABSENT = "n/a"
 """What a cell says where a domain lacks a metric."""
@@ -160,6 +168,33 @@ def _counts_cell(difference: PairedDifference) -> Cell:
     return Cell(f"{difference.below} / {difference.equal} / {higher}", (share,))
 
 
+def overall_as_table(rows: Sequence[OverallRow], baseline: str) -> Table:
+    """One line per arm, over several domains."""
+
+    def cell(value: float | None, interval: tuple[float, float] | None) -> Cell:
+        if value is None:
+            return Cell("")
+        return Cell(format_number(value), tuple(_interval(*(interval or (None, None)))))
+
+    return Table(
+        header=(
+            "Arm",
+            "Runs",
+            "Share of episodes with a violation",
+            f"Probability of improvement on {arm_title(baseline)}",
+        ),
+        rows=tuple(
+            (
+                Cell(row.title),
+                Cell(str(row.runs)),
+                cell(row.share, row.interval),
+                cell(row.better, row.better_interval),
+            )
+            for row in rows
+        ),
+    )
+
+
 def wall_as_table(groups: Sequence[RunGroup]) -> Table:
     """Mean seconds per phase and run."""
     rows = []
@@ -227,6 +262,7 @@ def results_markdown(
     groups: Sequence[RunGroup],
     command: str,
     set_aside: Sequence[SetAside],
+    baseline: str,
 ) -> str:
     """`results.md`: the tables of each domain, and how they were made."""
     parts = ["# Results", READING]
@@ -238,6 +274,15 @@ def results_markdown(
             parts += ["Paired differences:", markdown_table(pairs_as_table(compared))]
     if pairs:
         parts.append(PAIRED_READING)
+    overall = overall_rows(groups, baseline)
+    for preset in dict.fromkeys(row.preset for row in overall):
+        here = [row for row in overall if row.preset == preset]
+        parts += [
+            f"## {', '.join(here[0].domains)} together, preset `{preset}`",
+            markdown_table(overall_as_table(here, baseline)),
+        ]
+    if overall:
+        parts.append(OVERALL_READING)
     parts += ["## Seconds per run", markdown_table(wall_as_table(groups))]
     if set_aside:
         lines = [f"- `{one.name}`: {one.reason}" for one in set_aside]

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safemesa.core.files import write_atomic, write_json
+from safemesa.experiments.overall import overall_rows
 from safemesa.experiments.result_rows import (
     PairedRow as PairedRow,
     ResultRow as ResultRow,
@@ -37,11 +38,13 @@ def write_results(
 ) -> None:
     """Writes `results.json` (every number of every run, and the tables) and `results.md`."""
     rows, pairs = results_table(records), paired_rows(records, baseline)
+    groups = group_runs(records)
     value = {
         "format": FORMAT,
         "command": command,
         "rows": [asdict(row) for row in rows],
         "paired": [asdict(pair) for pair in pairs],
+        "overall": [asdict(row) for row in overall_rows(groups, baseline)],
         "set_aside": [{"run": one.name, "reason": one.reason} for one in set_aside],
         "runs": [
             {
@@ -56,5 +59,5 @@ def write_results(
         ],
     }
     write_json(Path(folder) / "results.json", value)
-    text = results_markdown(rows, pairs, group_runs(records), command, set_aside)
+    text = results_markdown(rows, pairs, groups, command, set_aside, baseline)
     write_atomic(Path(folder) / "results.md", text.encode())

@@ -219,7 +219,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def probability_of_improvement(a: Values, b: Values, *, lower_is_better: bool = False) -> float:
+def probability_of_improvement(
+    a: Sequence[float | int] | Float[np.ndarray, " runs"],
+    b: Sequence[float | int] | Float[np.ndarray, " others"],
+    *,
+    lower_is_better: bool = False,
+) -> float:
     """Probability that a random run of `a` beats one of `b`; ties count half.
 
     The Mann-Whitney statistic over the number of pairs (Agarwal et al. 2021, sec. 4.3). Unpaired:

@@ -117,11 +117,14 @@ def test_invalid_values_are_never_written(tmp_path: Path) -> None:
 
 def test_next_action() -> None:
     log = make_log("a")
-    following, valid = log.next_action()
+    following, valid = log.next_action(np.arange(log.transitions))
     action = log.columns["action"]
     assert valid.tolist() == [True, True, False, False, True, True, True, False]
     for row in range(log.transitions):
         np.testing.assert_array_equal(following[row], action[row + 1 if valid[row] else row])
+    some = np.array([6, 0, 6])
+    np.testing.assert_array_equal(log.next_action(some)[0], following[some])
+    np.testing.assert_array_equal(log.next_action(some)[1], valid[some])
 
 
 def test_only_log() -> None:

@@ -19,6 +19,7 @@ from safemesa.cli.arguments import (
     worker_count,
 )
 from safemesa.core.errors import DatasetError, OutputFolderError
+from safemesa.phases.config import RESIDENT_GIB
 from safemesa.phases.presets import DOMAIN_PRESETS
 
 
@@ -45,6 +46,9 @@ class MetaTrainFlags(Common):
     """Whose meta-learner: mesa, mesa_as_printed, mesa_metasgd or multitask."""
     out: Path = Path("prior")
     """Artefact folder of the prior."""
+    memory: float = RESIDENT_GIB
+    """GiB of training logs that are kept in memory; larger ones are read from their files while
+    Phase 1 goes on, which is slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +173,7 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
         saver = Checkpointer(working.checkpoints, "meta_train")
         loop = ChunkLoop("meta_train", [saver], BarProgress())
         test_logs = [data] if data.test is not None else None
-        (prior,) = run_meta_train([config], data, test_logs, loop)
+        (prior,) = run_meta_train([config], data, test_logs, loop, resident_gib=flags.memory)
         notes = {
             "command": command_line(verb, arguments),
             "wall_s": loop.wall_seconds,

@@ -48,19 +48,17 @@ class TaskLog:
         """Sum of all rewards."""
         return sum(float(np.sum(reward, dtype=np.float64)) for reward in self._chunks("reward"))
 
-    def next_action(self) -> tuple[np.ndarray, np.ndarray]:
-        """The logged action of the following step: `(action [n, a], valid [n])`, in memory.
+    def next_action(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The logged action of the step after each of `rows`: `(action [n, a], valid [n])`.
 
         `valid` is false on the last row of an episode, which has no following step; there
         `action` repeats the row's own action, so that it stays within its bounds.
         """
-        episode, action = self.columns["episode"], self.columns["action"]
-        valid = np.zeros(self.transitions, np.bool_)
+        episode = self.columns["episode"]
         # Steps of an episode have no gaps, so the following row is the following step.
-        valid[:-1] = episode[1:] == episode[:-1]
-        following = np.array(action)
-        following[:-1][valid[:-1]] = action[1:][valid[:-1]]
-        return following, valid
+        following = np.minimum(rows + 1, self.transitions - 1)
+        valid = (following > rows) & (episode[following] == episode[rows])
+        return self.columns["action"][np.where(valid, following, rows)], valid
 
     def _chunks(self, column: str) -> Iterator[np.ndarray]:
         for chunk in row_chunks(self.transitions):

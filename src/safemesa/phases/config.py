@@ -21,6 +21,10 @@ from safemesa.learners.config import (
     require_share,
 )
 
+RESIDENT_GIB = 2.0
+"""Training logs of up to this size are kept on the device; no part of a configuration, because it
+changes no result."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:

@@ -1,6 +1,7 @@
 """Phase 1: the prior, from the logs of the training tasks (MESA section 4.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import equinox as eqx
@@ -11,25 +12,33 @@ from jaxtyping import Array, Float, Int
 
 from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.replay import RowLayout
 from safemesa.learners.meta import MetaState
 from safemesa.learners.risk import RecoveryState
 from safemesa.networks.normaliser import Normaliser, fit_normaliser
 from safemesa.phases.build import Learners, build_learners, fresh_risk_networks, phase_key
-from safemesa.phases.config import RunConfig
+from safemesa.phases.config import RESIDENT_GIB, RunConfig
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import Prior, RiskModel
 from safemesa.phases.tables import (
+    LogFiles,
     LogTable,
     MetaBatch,
+    MetaRows,
     TrainTables,
     build_log_table,
     build_train_tables,
+    meta_batch,
     sample_meta_batch,
+    sample_meta_rows,
 )
 
 CHUNK = 500
 """Outer steps between checkpoints and progress reports."""
+
+STREAMED = 50
+"""Outer steps whose rows are read together from logs that stay in their files."""
 
 
 class MetaTrainState(eqx.Module):
@@ -50,23 +59,30 @@ def _recovery_obs(
     return obs[:: max(1, obs.shape[0] // rows)][:rows]
 
 
+def step_keys(root: Key, step: Int[Array, ""]) -> tuple[Key, Key]:
+    """The keys of an outer step: of its batch, and of the recovery policy's states."""
+    batch, recovery = jax.random.split(jax.random.fold_in(root, step))
+    return batch, recovery
+
+
 def meta_train_chunk(
     learners: Learners,
-    tables: TrainTables,
+    draw: Callable[[Array, Key], MetaBatch],
     test_table: LogTable | None,
     state: MetaTrainState,
     root: Key,
     start: Int[Array, ""],
     stop: Int[Array, ""],
 ) -> tuple[MetaTrainState, Metrics]:
-    """Outer steps `start` to `stop`; returns the mean of each metric over them."""
+    """Outer steps `start` to `stop`; returns the mean of each metric over them.
+
+    `draw(step, key)` is the batch of an outer step.
+    """
     config = learners.meta.config
-    plan = learners.meta.plan(tables.tasks)
 
     def outer_step(index: Array, state: MetaTrainState) -> tuple[MetaTrainState, Metrics]:
-        key_batch, key_recovery = jax.random.split(jax.random.fold_in(root, index))
-        fraction = learners.meta.risk.violation_fraction
-        batch = sample_meta_batch(tables, plan, fraction, key=key_batch)
+        key_batch, key_recovery = step_keys(root, index)
+        batch = draw(index, key_batch)
         meta, metrics = learners.meta.update(
             state.meta, batch.support, batch.query, learners.guard.risk_term
         )
@@ -99,9 +115,71 @@ def _run_meta_train(
     start: Array,
     stop: Array,
 ) -> tuple[MetaTrainState, Metrics]:
-    advance = partial(meta_train_chunk, learners)
-    mapped = axis.map(advance, (None, None if test_tables is None else 0, 0, 0, None, None))
-    return mapped(tables, test_tables, state, roots, start, stop)
+    """On logs that are on the device."""
+    plan, fraction = learners.meta.plan(tables.tasks), learners.meta.risk.violation_fraction
+
+    def draw(step: Array, key: Key) -> MetaBatch:
+        del step
+        return sample_meta_batch(tables, plan, fraction, key=key)
+
+    advance = partial(meta_train_chunk, learners, draw)
+    mapped = axis.map(advance, (None if test_tables is None else 0, 0, 0, None, None))
+    return mapped(test_tables, state, roots, start, stop)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
+def _run_on_rows(
+    axis: SeedAxis,
+    learners: Learners,
+    layout: RowLayout,
+    rows: MetaRows,
+    test_tables: LogTable | None,
+    state: MetaTrainState,
+    roots: PyTree,
+    start: Array,
+    stop: Array,
+) -> tuple[MetaTrainState, Metrics]:
+    """On rows `[steps, ...]` that were gathered for the steps from `start` on."""
+
+    def advance(
+        own: MetaRows, test_table: LogTable | None, state: MetaTrainState, root: Key
+    ) -> tuple[MetaTrainState, Metrics]:
+        def draw(step: Array, key: Key) -> MetaBatch:
+            return meta_batch(layout, jax.tree.map(lambda part: part[step - start], own), key=key)
+
+        return meta_train_chunk(learners, draw, test_table, state, root, start, stop)
+
+    mapped = axis.map(advance, (0, None if test_tables is None else 0, 0, 0))
+    return mapped(rows, test_tables, state, roots)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw_rows(
+    axis: SeedAxis, learners: Learners, tables: TrainTables, roots: PyTree, start: Array
+) -> MetaRows:
+    """Numbers of the rows of `STREAMED` outer steps from `start` on: `[steps, ...]` per seed."""
+    plan, fraction = learners.meta.plan(tables.tasks), learners.meta.risk.violation_fraction
+
+    def draw(root: Key) -> MetaRows:
+        def one(step: Array) -> MetaRows:
+            return sample_meta_rows(tables, plan, fraction, key=step_keys(root, step)[0])
+
+        return jax.lax.map(one, start + jnp.arange(STREAMED))
+
+    return axis.map(draw, (0,))(roots)
+
+
+def _blocks(
+    start: int, stop: int, read: Callable[[int], MetaRows]
+) -> Iterator[tuple[int, int, MetaRows]]:
+    """Blocks of outer steps with their rows, of which the next ones are read meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, start)
+        for first in range(start, stop, STREAMED):
+            last, rows = min(first + STREAMED, stop), coming.result()
+            if last < stop:
+                coming = reader.submit(read, last)
+            yield first, last, rows
 
 
 def meta_train(
@@ -109,15 +187,20 @@ def meta_train(
     data: OfflineTasks,
     test_logs: Sequence[OfflineTasks] | None = None,
     loop: ChunkLoop | None = None,
+    *,
+    resident_gib: float = RESIDENT_GIB,
 ) -> list[Prior]:
     """Learns one prior per configuration; configurations may differ in their seeds alone.
 
-    `test_logs` (one per configuration) are needed only for `meta.recovery_logs = "test"`.
+    `test_logs` (one per configuration) are needed only for `meta.recovery_logs = "test"`. Training
+    logs that take more than `resident_gib` as a table stay in their files; rows of some steps are
+    read while those before are learned from. The prior is the same.
     """
     config, axis = configs[0], SeedAxis(len(configs))
     learners = build_learners(config, data.spaces)
     normaliser = fit_normaliser([np.asarray(log.columns["obs"]) for log in data.train])
-    tables = build_train_tables(data, normaliser, config.data.next_action, config.data_seed)
+    policy = config.data.next_action
+    tables = build_train_tables(data, normaliser, policy, config.data_seed, resident_gib)
     test_tables = None
     if config.meta.recovery_logs == "test" and test_logs:
         test_tables = axis.stack(
@@ -134,8 +217,27 @@ def meta_train(
             axis, learners, tables, test_tables, state, roots, jnp.int32(start), jnp.int32(stop)
         )
 
+    files = LogFiles(logs=data.train, spaces=data.spaces, normaliser=normaliser, next_action=policy)
+
+    def read(first: int) -> MetaRows:
+        numbers = _draw_rows(axis, learners, tables, roots, jnp.int32(first))
+        return jax.tree.map(lambda index: files.rows(np.asarray(index)), numbers)
+
+    def advance_streamed(
+        state: MetaTrainState, start: int, stop: int
+    ) -> tuple[MetaTrainState, Metrics]:
+        sums: list[Metrics] = []
+        for first, last, rows in _blocks(start, stop, read):
+            block = (jnp.int32(first), jnp.int32(last))
+            state, metrics = _run_on_rows(
+                axis, learners, files.layout, rows, test_tables, state, roots, *block
+            )
+            sums.append(jax.tree.map(lambda one, n=last - first: one * n, metrics))
+        return state, jax.tree.map(lambda *ones: sum(ones) / (stop - start), *sums)
+
     loop = loop or ChunkLoop("meta_train")
-    state = loop.run(axis, state, config.meta.iterations, CHUNK, advance)
+    step = advance if tables.table is not None else advance_streamed
+    state = loop.run(axis, state, config.meta.iterations, CHUNK, step)
     return [_prior(one, normaliser) for one in axis.unstack(state)]
 
 

@@ -1,8 +1,10 @@
-"""Logs on the device: one table of rows, and index tables that say which rows may be drawn.
+"""Logs as one table of rows, and index tables that say which rows may be drawn.
 
-Rows are what the safety networks see: normalised observations and actions in [-1, 1].
+Rows are what the safety networks see: normalised observations and actions in [-1, 1]. The table is
+on the device, or, where it is too large, stays in its files.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,8 +18,10 @@ from safemesa.core.types import Key, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import RowLayout
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows, split_support_query
+from safemesa.datasets.validation import row_chunks
 from safemesa.learners.meta import BatchPlan
 from safemesa.networks.normaliser import Normaliser
+from safemesa.phases.config import RESIDENT_GIB
 
 
 def scale_actions(action: np.ndarray, spaces: Spaces) -> np.ndarray:
@@ -47,21 +51,26 @@ class LogTable(eqx.Module):
     layout: RowLayout = eqx.field(static=True)
 
     def batch(self, index: Int[Array, "..."], *, key: Key) -> RiskBatch:
-        """Gathers rows; where no next action is logged, a uniform one is drawn."""
-        columns = self.layout.unpack(self.rows[index])
-        following, now = jax.random.uniform(
-            key, (2, *columns["next_action"].shape), jnp.float32, minval=-1.0, maxval=1.0
-        )
-        logged = columns["next_action_logged"][..., None] > 0.5
-        return RiskBatch(
-            obs=columns["obs"],
-            action=columns["action"],
-            cost=columns["cost"],
-            next_obs=columns["next_obs"],
-            next_action=jnp.where(logged, columns["next_action"], following),
-            terminated=columns["terminated"],
-            policy_action=now,
-        )
+        """Gathers rows."""
+        return batch_of_rows(self.layout, self.rows[index], key=key)
+
+
+def batch_of_rows(layout: RowLayout, rows: Float[Array, "... width"], *, key: Key) -> RiskBatch:
+    """Rows as a batch; where no next action is logged, a uniform one is drawn."""
+    columns = layout.unpack(rows)
+    following, now = jax.random.uniform(
+        key, (2, *columns["next_action"].shape), jnp.float32, minval=-1.0, maxval=1.0
+    )
+    logged = columns["next_action_logged"][..., None] > 0.5
+    return RiskBatch(
+        obs=columns["obs"],
+        action=columns["action"],
+        cost=columns["cost"],
+        next_obs=columns["next_obs"],
+        next_action=jnp.where(logged, columns["next_action"], following),
+        terminated=columns["terminated"],
+        policy_action=now,
+    )
 
 
 def log_layout(spaces: Spaces) -> RowLayout:
@@ -79,69 +88,124 @@ def log_layout(spaces: Spaces) -> RowLayout:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogFiles:
+    """Logs one after the other, whose rows are packed when they are asked for.
+
+    Attributes:
+        logs: Their columns may be memory-mapped.
+        normaliser: Of observations.
+        next_action: `DataConfig.next_action`.
+    """
+
+    logs: tuple[TaskLog, ...]
+    spaces: Spaces
+    normaliser: Normaliser
+    next_action: str
+
+    @property
+    def layout(self) -> RowLayout:
+        """The columns of a row."""
+        return log_layout(self.spaces)
+
+    @property
+    def starts(self) -> Int[np.ndarray, " logs_and_end"]:
+        """The first row of each log, then the number of rows."""
+        return np.concatenate([[0], np.cumsum([log.transitions for log in self.logs])])
+
+    @property
+    def nbytes(self) -> int:
+        """What all rows would take in memory."""
+        return 4 * self.layout.width * int(self.starts[-1])
+
+    def rows(self, index: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... width"]:
+        """The rows of a table of these logs, in any order and number."""
+        flat = np.asarray(index).reshape(-1)
+        # In the order in which they lie in their files.
+        order = np.argsort(flat, kind="stable")
+        ordered, starts = flat[order], self.starts
+        found = np.empty((flat.size, self.layout.width), np.float32)
+        for log, start, low, high in zip(
+            self.logs,
+            starts[:-1],
+            np.searchsorted(ordered, starts[:-1]),
+            np.searchsorted(ordered, starts[1:]),
+            strict=True,
+        ):
+            found[order[low:high]] = self._pack(log, ordered[low:high] - start)
+        return found.reshape(*np.shape(index), self.layout.width)
+
+    def _pack(self, log: TaskLog, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n width"]:
+        """Rows of one log."""
+        mean, std = np.asarray(self.normaliser.mean), np.asarray(self.normaliser.std)
+        following, has_next = log.next_action(rows)
+        columns = {
+            "obs": (log.columns["obs"][rows] - mean) / std,
+            "action": scale_actions(log.columns["action"][rows], self.spaces),
+            "next_obs": (log.columns["next_obs"][rows] - mean) / std,
+            "next_action": np.where(
+                has_next[:, None], scale_actions(following, self.spaces), np.float32(0.0)
+            ),
+            "cost": log.columns["cost"][rows],
+            "terminated": log.columns["terminated"][rows],
+            "next_action_logged": has_next & (self.next_action == "logged"),
+        }
+        packed = np.empty((len(rows), self.layout.width), np.float32)
+        for name, place in self.layout.places.items():
+            packed[:, place] = columns[name]
+        return packed
+
+
 def build_log_table(
     logs: tuple[TaskLog, ...], spaces: Spaces, normaliser: Normaliser, next_action: str
 ) -> LogTable:
-    """Packs logs one after the other; `next_action` is `DataConfig.next_action`."""
-    layout = log_layout(spaces)
-    mean, std = np.asarray(normaliser.mean), np.asarray(normaliser.std)
-    parts = []
-    for log in logs:
-        following, logged = log.next_action()
-        uses_log = np.full(log.transitions, next_action == "logged") & logged
-        following = np.where(logged[:, None], scale_actions(following, spaces), 0.0)
-        columns = {
-            "obs": (log.columns["obs"] - mean) / std,
-            "action": scale_actions(log.columns["action"], spaces),
-            "next_obs": (log.columns["next_obs"] - mean) / std,
-            "next_action": following,
-            "cost": log.columns["cost"],
-            "terminated": log.columns["terminated"],
-            "next_action_logged": uses_log,
-        }
-        parts.append(_pack(layout, columns))
-    return LogTable(jnp.asarray(np.concatenate(parts)), layout)
-
-
-def _pack(layout: RowLayout, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Host-side packing in the order of the layout."""
-    flat = [
-        np.asarray(columns[name], np.float32).reshape(len(columns["obs"]), -1)
-        for name, _ in layout.fields
-    ]
-    return np.concatenate(flat, axis=1)
+    """All rows of some logs on the device; `next_action` is `DataConfig.next_action`."""
+    files = LogFiles(logs=logs, spaces=spaces, normaliser=normaliser, next_action=next_action)
+    table = np.empty((int(files.starts[-1]), files.layout.width), np.float32)
+    for chunk in row_chunks(len(table)):
+        table[chunk] = files.rows(np.arange(chunk.start, chunk.stop))
+    return LogTable(jnp.asarray(table), files.layout)
 
 
 class TrainTables(eqx.Module):
-    """Training logs with their index tables. Entries of `halves` are `2 task + half`."""
+    """Training logs with their index tables. Entries of `halves` are `2 task + half`.
 
-    table: LogTable
+    `table` is None where the logs stay in their files.
+    """
+
+    table: LogTable | None
     everything: RowIndex
     halves: RowIndex
     tasks: int = eqx.field(static=True)
 
 
 def build_train_tables(
-    data: OfflineTasks, normaliser: Normaliser, next_action: str, seed: int
+    data: OfflineTasks,
+    normaliser: Normaliser,
+    next_action: str,
+    seed: int,
+    resident_gib: float = RESIDENT_GIB,
 ) -> TrainTables:
     """Packs the training logs and splits each by episodes into two halves.
 
     An outer step draws its support from one half of a task and its query from the other, in an
     order tossed per task and step: disjoint, and all data serve both purposes.
     """
-    table = build_log_table(data.train, data.spaces, normaliser, next_action)
+    files = LogFiles(
+        logs=data.train, spaces=data.spaces, normaliser=normaliser, next_action=next_action
+    )
+    fits = files.nbytes <= resident_gib * 2**30
     rng = np.random.default_rng([seed, 2])
-    sizes = [log.transitions for log in data.train]
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
+    offsets = files.starts[:-1].tolist()
     costs = [np.asarray(log.columns["cost"]) for log in data.train]
-    everything = [np.arange(size, dtype=np.int32) for size in sizes]
+    everything = [np.arange(log.transitions, dtype=np.int32) for log in data.train]
     halves = [
         half
         for log in data.train
         for half in split_support_query(np.asarray(log.columns["episode"]), rng)
     ]
     return TrainTables(
-        table=table,
+        table=build_log_table(data.train, data.spaces, normaliser, next_action) if fits else None,
         everything=make_row_index(everything, costs, offsets),
         halves=make_row_index(
             halves, [cost for cost in costs for _ in range(2)], np.repeat(offsets, 2).tolist()
@@ -157,11 +221,41 @@ class MetaBatch(NamedTuple):
     query: RiskBatch
 
 
+class MetaRows(NamedTuple):
+    """Numbers of the rows of one outer step, or these rows themselves."""
+
+    support: Array
+    query: Array
+
+
 def sample_meta_batch(
     tables: TrainTables, plan: BatchPlan, violation_fraction: float | None, *, key: Key
 ) -> MetaBatch:
     """Draws tasks, then rows: support `[tasks, steps, rows]`, query `[tasks, rows]`."""
-    key_tasks, key_order, key_rows, key_action = jax.random.split(key, 4)
+    table = tables.table
+    assert table is not None
+    rows = sample_meta_rows(tables, plan, violation_fraction, key=key)
+    return meta_batch(table.layout, jax.tree.map(lambda index: table.rows[index], rows), key=key)
+
+
+def meta_batch(layout: RowLayout, rows: MetaRows, *, key: Key) -> MetaBatch:
+    """The batch of rows `[..., width]` that `sample_meta_rows` chose with the same key."""
+    key_action = jax.random.split(key, 4)[3]
+    if rows.support.shape[1] == 0:
+        query = batch_of_rows(layout, rows.query, key=key_action)
+        return MetaBatch(jax.tree.map(lambda leaf: leaf[:, :0], query), query)
+    key_support, key_query = jax.random.split(key_action)
+    return MetaBatch(
+        batch_of_rows(layout, rows.support, key=key_support),
+        batch_of_rows(layout, rows.query, key=key_query),
+    )
+
+
+def sample_meta_rows(
+    tables: TrainTables, plan: BatchPlan, violation_fraction: float | None, *, key: Key
+) -> MetaRows:
+    """Draws tasks, then numbers of rows, as `sample_meta_batch`."""
+    key_tasks, key_order, key_rows, _ = jax.random.split(key, 4)
     if plan.distinct_tasks:
         tasks = jax.random.permutation(key_tasks, jnp.arange(tables.tasks, dtype=jnp.int32))
         tasks = tasks[: plan.tasks]
@@ -174,8 +268,7 @@ def sample_meta_batch(
     row_keys = jax.random.split(key_rows, (2, plan.tasks))
     if plan.support_steps == 0:
         query = _pooled_rows(tables.everything, tasks, plan, violation_fraction, row_keys[1])
-        query_batch = tables.table.batch(query, key=key_action)
-        return MetaBatch(jax.tree.map(lambda leaf: leaf[:, :0], query_batch), query_batch)
+        return MetaRows(query[:, :0], query)
     half = jax.random.randint(key_order, (plan.tasks,), 0, 2, jnp.int32)
     support_rows = plan.support_steps * plan.support_rows
     support = jax.vmap(lambda entry, k: draw(tables.halves, entry, support_rows, k))(
@@ -184,12 +277,8 @@ def sample_meta_batch(
     query = jax.vmap(lambda entry, k: draw(tables.halves, entry, plan.query_rows, k))(
         2 * tasks + (1 - half), row_keys[1]
     )
-    key_support, key_query = jax.random.split(key_action)
     shape = (plan.tasks, plan.support_steps, plan.support_rows)
-    return MetaBatch(
-        tables.table.batch(support.reshape(shape), key=key_support),
-        tables.table.batch(query, key=key_query),
-    )
+    return MetaRows(support.reshape(shape), query)
 
 
 def _pooled_rows(

@@ -30,8 +30,8 @@ def run(command: list[str | Path], folder: Path, **settings: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Commands of an environment that holds the wheel and what it depends on, and nothing else."""
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel, and the commands of an environment that holds nothing but pip."""
     place = tmp_path_factory.mktemp("fresh")
     pip = [sys.executable, "-m", "pip"]
     wheel = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", place / "dist", ROOT]
@@ -42,13 +42,19 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(place / "environment", with_pip=True)
     folder = place / "environment" / ("Scripts" if os.name == "nt" else "bin")
     (path,) = (place / "dist").glob("*.whl")
-    run([folder / "python", "-m", "pip", "install", "--quiet", path], place)
-    return folder
+    return path, folder
 
 
-@pytest.mark.parametrize("page", ["import_csv.md", "tutorial.md"])
-def test_the_page_works_as_written(page: str, binaries: Path, tmp_path: Path) -> None:
-    """Every command and every script, in their order; a script is a program of its own."""
+@pytest.mark.parametrize(("page", "extras"), [("import_csv.md", ""), ("tutorial.md", "[plots]")])
+def test_the_page_works_as_written(
+    page: str, extras: str, fresh: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Every command and every script, in their order; a script is a program of its own.
+
+    The page without extras comes first, so that nothing else is installed then.
+    """
+    wheel, binaries = fresh
+    run([binaries / "python", "-m", "pip", "install", "--quiet", f"{wheel}{extras}"], tmp_path)
     work = tmp_path / "empty"
     work.mkdir()
     # Nothing of the environment that runs the tests may help.

@@ -6,13 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK := requirements-dev.lock
-LOCK_EXTRAS := dev plots tensorboard mujoco data minari onnx slurm
+LOCK_EXTRAS := dev plots tensorboard mujoco data minari onnx slurm docs
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-slurm check bench lock clean
+.PHONY: help setup demo docs test test-slow test-fresh test-slurm check bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ $(INSTALLED): $(LOCK) pyproject.toml
 demo: setup ## train, adapt and deploy a small example; results in OUT
 	@$(BIN)/safemesa demo --out $(OUT)
 
+docs: setup ## build the documentation site in docs/_build/html
+	@$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	@echo 'Site: docs/_build/html/index.html'
+
 # submitit has closed pytest's captured output in a process that ran other tests before: its jobs are
 # tested in a process of their own.
 test: setup ## run the tests on all cores
@@ -40,6 +44,9 @@ test: setup ## run the tests on all cores
 
 test-slow: setup ## run the slow tests (learning, end to end)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
+
+test-fresh: setup ## run the CSV example from the built wheel in a fresh environment (needs a package index)
+	@$(BIN)/python -m pytest -q -rs -m slow tests/test_fresh_environment.py $(ARGS)
 
 test-slurm: setup ## run grids on a SLURM of one node (needs root and the packages slurm-wlm)
 	@$(BIN)/python -m pytest -q -rs -m slurm $(ARGS)
@@ -63,5 +70,5 @@ lock: setup ## resolve the newest versions into requirements-dev.lock, for every
 	@echo 'Wrote $(LOCK)'
 
 clean: ## remove .venv, caches and build output (not runs/ or data/)
-	rm -rf $(VENV) dist build .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist build docs/_build .hypothesis .import_linter_cache .pytest_cache .ruff_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +

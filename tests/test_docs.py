@@ -1,16 +1,20 @@
-"""Runs what the README and the docs show: every `safemesa` command and every Python block."""
+"""Runs what the README and the docs show, and holds the site together: contents, links, names."""
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from safemesa.cli.main import main
+import safemesa
+from safemesa.cli.main import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.MULTILINE | re.DOTALL
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", FENCE)
 
 RUN_ELSEWHERE = ("make ", "python -m benchmarks.speed", "pip install")
 """Commands of the docs that other tests, or continuous integration, run."""
@@ -43,11 +47,64 @@ def test_the_page_runs_as_written(
             assert main(words[1:]) == 0, command
 
 
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, by GitHub's rules."""
+    names: set[str] = set()
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=FENCE)
+    for heading in re.findall(r"^#+ (.+)$", prose, re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        name = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        number = 0
+        while (unique := f"{name}-{number}" if number else name) in names:
+            number += 1
+        names.add(unique)
+    return names
+
+
 def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    """Files and headings, in the README, the docs and the other pages at the root."""
+    for page in sorted({*PAGES, *ROOT.glob("*.md")}):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if re.match(r"[a-z]+:", link):
+                continue
+            target, _, anchor = link.partition("#")
+            place = page.parent / target if target else page
+            assert place.exists(), f"{page.name} links to {target}"
+            if anchor:
+                assert anchor in anchors(place), f"{page.name} links to {link}"
+
+
+def test_every_page_is_in_the_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```$", index, FENCE)
+    listed = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    assert sorted(listed) == sorted(page.stem for page in PAGES[1:] if page.stem != "index")
+    assert [page for page in listed if f"({page}.md)" not in index] == []
+
+
+def test_the_reference_has_every_verb_and_every_public_name() -> None:
+    commands = (ROOT / "docs" / "cli.md").read_text()
+    shown = re.findall(r"^```\{safemesa-help\} (\S+)$", commands, re.MULTILINE)
+    assert sorted(shown) == sorted(VERBS)
+    interface = (ROOT / "docs" / "api.md").read_text()
+    documented = re.findall(r"^\.\. auto\w+:: (?:safemesa\.)?(\w+)$", interface, re.MULTILINE)
+    assert "automodule:: safemesa.core.errors" in interface  # SafemesaError and its kinds
+    assert set(safemesa.__all__) - {"SafemesaError"} <= set(documented)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    for module in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(module, reason="needs the extra safemesa[docs]")
+    command = f"{sys.executable} -m sphinx -b html -W --keep-going -n -q docs"
+    built = subprocess.run(
+        [*command.split(), tmp_path / "html"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    site = tmp_path / "html"
+    assert "--data.train-tasks" in (site / "cli.html").read_text()
+    for page in PAGES[1:]:
+        assert (site / f"{page.stem}.html").is_file()
 
 
 @pytest.mark.parametrize("page", ["add_a_guard.md", "add_a_meta_learner.md"])

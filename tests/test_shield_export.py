@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,24 @@ def test_export_check_and_bench_on_the_command_line(
     with pytest.raises(SystemExit) as stop:
         main(["shield", "--help"])
     assert stop.value.code == 0
+
+
+def test_the_card_shows_what_evaluate_found(tmp_path: Path) -> None:
+    """The file of `safemesa evaluate --out`; scores that are unknown there are left out."""
+    missed = {"value": 0.1, "count": 2, "of": 20, "low": 0.01, "high": 0.31}
+    scores = {
+        "risk_limit": 0.3,
+        "auroc": {"value": 0.912, "low": 0.85, "high": 0.95},
+        "brier": {"value": None},
+        "miss_rate": missed,
+    }
+    summary = {"folds": 5, "seen_by_prior": False, "scores": scores}
+    export_shield(replace(make_source(), calibration=summary), tmp_path / "s")
+    card = (tmp_path / "s" / "MODEL_CARD.md").read_text()
+    assert "- AUROC: 0.912 [0.850, 0.950]\n" in card
+    assert "- violations missed at risk limit 0.3: 0.100 [0.010, 0.310] (2 of 20)\n" in card
+    assert "Brier" not in card
+    assert "folds" not in card
 
 
 def test_the_bench_measures_decide(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -
     return replace(
         config,
         seed=seed,
-        data=replace(config.data, train_tasks=4, train_transitions=300, test_transitions=120),
+        data=replace(config.data, train_tasks=4, train_transitions=300, test_transitions=200),
         risk=replace(config.risk, hidden=(8,)),
         meta=replace(config.meta, iterations=40, tasks=2, support_batch=16, query_batch=16),
         adapt=replace(config.adapt, steps=6, scratch_steps=20, batch=16),
@@ -26,14 +26,14 @@ def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -
 
 TINY_FLAGS = shlex.split(
     "--preset quick --seed 7 --data.train-tasks 4 --data.train-transitions 300 "
-    "--data.test-transitions 120 --risk.hidden 8 --meta.iterations 1200 --meta.tasks 2 "
+    "--data.test-transitions 200 --risk.hidden 8 --meta.iterations 1200 --meta.tasks 2 "
     "--meta.support-batch 16 --meta.query-batch 16 --adapt.steps 6 --adapt.scratch-steps 20 "
     "--adapt.batch 16 --sac.hidden 8 --sac.batch 16 --sac.warmup-steps 10 "
     "--deploy.episodes 12 --deploy.chunk-steps 40"
 )
 
 GRID_FLAGS = shlex.split(
-    "--preset quick --data.train-tasks 4 --data.train-transitions 300 --data.test-transitions 120 "
+    "--preset quick --data.train-tasks 4 --data.train-transitions 300 --data.test-transitions 200 "
     "--risk.hidden 8 --meta.iterations 40 --meta.tasks 2 --meta.support-batch 16 "
     "--meta.query-batch 16 --adapt.steps 6 --adapt.scratch-steps 20 --adapt.batch 16 "
     "--sac.hidden 8 --sac.batch 16 --sac.warmup-steps 10 --deploy.episodes 6 "

@@ -32,7 +32,7 @@ class ExportFlags:
     fallback: str = "constant"
     """On a fault: `constant` (the safe action) or `hold` (the last executed action)."""
     calibration: Path | None = None
-    """JSON summary to carry, such as `safemesa calibration --out` writes."""
+    """JSON summary to carry, such as `safemesa evaluate --out` writes."""
     onnx: bool = False
     """Also write shield.onnx (needs `pip install 'safemesa[onnx]'`)."""
     force: bool = False
@@ -137,6 +137,6 @@ def bench(verb: str, arguments: Sequence[str]) -> None:
     except runtime.ShieldError as error:
         raise CheckpointError(str(error)) from error
     for name, value in result.items():
-        print(f"{name}: {value}")
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     if flags.out is not None:
         write_json(flags.out, result)

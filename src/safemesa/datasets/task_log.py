@@ -9,6 +9,10 @@ import numpy as np
 
 from safemesa.datasets.validation import row_chunks
 
+FEW_VIOLATIONS = 10
+"""With fewer in its log, how well a risk fits the new robot is hardly known: `data doctor` asks for
+more, `adapt` warns, and an exported shield may only monitor."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskLog:

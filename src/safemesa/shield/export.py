@@ -16,6 +16,7 @@ from safemesa.core.files import atomic_folder, read_json, sha256, write_atomic, 
 from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import save_tensors
 from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.task_log import FEW_VIOLATIONS
 from safemesa.phases.config import RunConfig
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
 from safemesa.phases.storage.run_folder import RunFolder, provenance
@@ -26,9 +27,6 @@ from safemesa.shield.model_card import model_card
 RUNTIME_FILE = "safemesa_shield.py"
 CARD_FILE = "MODEL_CARD.md"
 ONNX_FILE = "shield.onnx"
-
-FEW_VIOLATIONS = 10
-"""With fewer in the new robot's log, enforcing must be asked for."""
 
 KNOWN_ANSWERS = 32
 
@@ -325,5 +323,5 @@ def reference_answers(
 
 
 def read_calibration(path: Path) -> Any:
-    """A calibration summary from a JSON file, such as `safemesa calibration --out` writes."""
+    """A calibration summary from a JSON file, such as `safemesa evaluate --out` writes."""
     return read_json(path, error=ConfigurationError)

@@ -86,9 +86,36 @@ def _data(log: Mapping[str, Any] | None) -> list[str]:
 
 
 def _calibration(calibration: Any) -> list[str]:
-    """Numbers at the top of the summary as a list; the manifest holds all of it."""
+    """What `safemesa evaluate` found, else the numbers at the top; the manifest holds all of it."""
     if calibration is None:
         return ["None came with this model. Treat the risk as a score."]
-    rows = calibration.items() if isinstance(calibration, Mapping) else ()
-    numbers = [f"- {name}: {value:.4g}" for name, value in rows if isinstance(value, int | float)]
-    return [*numbers, "The whole summary is `calibration` in manifest.json."]
+    summary = calibration if isinstance(calibration, Mapping) else {}
+    scores = summary.get("scores")
+    lines = _scores(scores) if isinstance(scores, Mapping) else []
+    if not lines:
+        numbers = {name: value for name, value in summary.items() if type(value) in (int, float)}
+        lines = [f"- {name}: {value:.4g}" for name, value in numbers.items()]
+    return [*lines, "", "The whole summary is `calibration` in manifest.json."]
+
+
+def _scores(scores: Mapping[str, Any]) -> list[str]:
+    """Scores of `safemesa evaluate` with their intervals; those that are missing are left out."""
+    limit = scores.get("risk_limit")
+    at = f" at risk limit {limit:g}" if type(limit) in (int, float) else ""
+    names = {
+        "auroc": "AUROC",
+        "brier": "Brier score",
+        "calibration_error": "calibration error",
+        "miss_rate": f"violations missed{at}",
+        "false_alarm_episodes": f"safe episodes with an alarm{at}",
+    }
+    lines = []
+    for key, name in names.items():
+        score = scores.get(key)
+        found = score if isinstance(score, Mapping) else {}
+        numbers = [found.get(part) for part in ("value", "low", "high")]
+        if all(type(number) in (int, float) for number in numbers):
+            count = f" ({found['count']} of {found['of']})" if {"count", "of"} <= set(found) else ""
+            value, low, high = numbers
+            lines.append(f"- {name}: {value:.3f} [{low:.3f}, {high:.3f}]{count}")
+    return lines

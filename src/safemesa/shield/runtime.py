@@ -1319,7 +1319,7 @@ def main(arguments: list[str]) -> int:
         print(f"safemesa_shield: {error}", file=sys.stderr)
         return 2
     for name, value in result.items():
-        print(f"{name}: {value}")
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     return 0
 
 

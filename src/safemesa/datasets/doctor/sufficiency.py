@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from safemesa.datasets.doctor.task_scan import TaskScan
+from safemesa.datasets.task_log import FEW_VIOLATIONS
 
 TASKS = 5
 VIOLATING_EPISODES = 10
 """Episodes with a violation that each training task should have."""
-TEST_VIOLATIONS = 10
-"""Violations of the new robot's log; they are what tells it from the others."""
 ACTION_BINS = 10
 COVERAGE = 0.5
 """Share of the bins of each action's range that should be visited."""
@@ -92,9 +91,9 @@ def judge(scans: Sequence[TaskScan]) -> Sufficiency:
             "range is visited, and risk is asked of actions that were never tried."
         )
     for one in tasks:
-        if one["role"] == "test" and one["violations"] < TEST_VIOLATIONS:
+        if one["role"] == "test" and one["violations"] < FEW_VIOLATIONS:
             advice.append(
-                f"{TEST_VIOLATIONS - one['violations']} more violations of the new robot "
+                f"{FEW_VIOLATIONS - one['violations']} more violations of the new robot "
                 f"{one['task']!r}: its {one['violations']} are all that tells it from the others."
             )
     return Sufficiency(tasks=tasks, advice=tuple(advice))

@@ -10,6 +10,7 @@ from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.locks import folder_lock
 from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.task_log import FEW_VIOLATIONS
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.phases.collection.compiled import collect_test, collect_train
@@ -17,9 +18,6 @@ from safemesa.phases.collection.host import collect_random_train, collect_test_h
 from safemesa.phases.collection.sac import collect_sac
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
-
-FEW_VIOLATIONS = 5
-"""Fewer violations than this in a test log earn a loud warning."""
 
 
 class FewViolationsWarning(UserWarning):

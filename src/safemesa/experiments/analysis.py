@@ -1,6 +1,6 @@
 """What figures show of a run: the risk over the plane while a prior adapts, and trajectories."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,25 +183,14 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
     Raises:
         CheckpointError: the replay does not hold all steps of `metrics.jsonl`.
     """
-    run_folder, lines = RunFolder(folder), read_episode_lines(folder)
-    layout = _replay_layout(run_folder)
-    rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
-    ends = np.cumsum([line["length"] for line in lines])
-    if len(rows) < ends[-1]:
-        raise CheckpointError(
-            f"{run_folder.replay} holds {len(rows)} steps, metrics.jsonl {ends[-1]}: one of them "
-            "was changed. Restore the run folder, or make the run again."
-        )
-    found = []
+    lines, found = read_episode_lines(folder), []
     for number in numbers:
-        stop = int(ends[number])
-        unpacked = layout.unpack(jnp.asarray(rows[stop - lines[number]["length"] : stop]))
-        columns = {name: np.asarray(values) for name, values in unpacked.items()}
+        columns = replay_columns(folder, range(number, number + 1))
         found.append(
             Episode(
                 number=number,
                 positions=np.concatenate([columns["obs"], columns["next_obs"][-1:]]),
-                intervened=np.any(columns["proposed_action"] != columns["action"], axis=-1),
+                intervened=intervened(columns),
                 violation=bool(lines[number]["violation"]),
                 success=bool(lines[number]["success"]),
             )
@@ -215,14 +204,41 @@ def last_episode(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     Raises:
         CheckpointError: metrics or replay are missing or damaged.
     """
-    run_folder, lines = RunFolder(folder), read_episode_lines(folder)
+    number = len(read_episode_lines(folder)) - 1
+    return number, replay_columns(folder, range(number, number + 1))
+
+
+def replay_columns(folder: Path, numbers: range | None = None) -> dict[str, np.ndarray]:
+    """All steps of consecutive episodes of Phase 3, of those that ended; by default all of them.
+
+    Columns of the replay `[steps, ...]`, actions in [-1, 1]; `episode` and `step` say where in the
+    run each row is from (`int32`).
+
+    Raises:
+        CheckpointError: metrics or replay are missing or damaged, or do not fit each other.
+    """
+    run_folder = RunFolder(folder)
+    lengths = np.array([line["length"] for line in read_episode_lines(folder)], np.int32)
     layout = _replay_layout(run_folder)
     rows = ReplayFile(run_folder.replay / "rows.f32", layout.width).read()
-    stop = sum(line["length"] for line in lines)
-    if len(rows) < stop:
-        raise CheckpointError(f"{run_folder.replay} holds {len(rows)} of {stop} steps.")
-    unpacked = layout.unpack(jnp.asarray(rows[stop - lines[-1]["length"] : stop]))
-    return len(lines) - 1, {name: np.asarray(values) for name, values in unpacked.items()}
+    ends = np.cumsum(lengths)
+    if len(rows) < ends[-1]:
+        raise CheckpointError(
+            f"{run_folder.replay} holds {len(rows)} steps, metrics.jsonl {ends[-1]}: one of them "
+            "was changed. Restore the run folder, or make the run again."
+        )
+    chosen = range(len(lengths)) if numbers is None else numbers
+    first, stop = ends[chosen[0]] - lengths[chosen[0]], ends[chosen[-1]]
+    unpacked = layout.unpack(jnp.asarray(rows[first:stop]))
+    columns = {name: np.asarray(values) for name, values in unpacked.items()}
+    columns["episode"] = np.repeat(np.asarray(chosen, np.int32), lengths[chosen])
+    columns["step"] = np.concatenate([np.arange(lengths[one], dtype=np.int32) for one in chosen])
+    return columns
+
+
+def intervened(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " steps"]:
+    """Whether the executed action of each replayed step is not the proposed one."""
+    return np.any(columns["proposed_action"] != columns["action"], axis=-1)
 
 
 def _replay_layout(run_folder: RunFolder) -> RowLayout:

@@ -14,9 +14,11 @@ from safemesa.domains.probe_base import AbstractProbe
 from safemesa.domains.probes import ACTION, TASK
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.headroom import (
+    DEPLOYED,
     HeadroomFiles,
     Workplace,
     asked_log,
+    configurations,
     measure,
     oracles,
     trained_critics,
@@ -38,7 +40,6 @@ from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-ARMS = ("multitask", "mesa", "rrl", "unconstrained", "mesa_as_printed")
 
 
 # --- Rows before first violations ------------------------------------------------------------
@@ -191,6 +192,10 @@ def test_rescues_are_not_tried_where_no_simulator_can_be_set() -> None:
 # --- Known answers on probes -------------------------------------------------------------------
 
 
+DATA_SEED = 6
+"""Its four training tasks have either sign twice, so that the prior can prefer neither."""
+
+
 def probe_configs(probe: AbstractProbe) -> dict[str, RunConfig]:
     """Small networks that learn quickly; the scratch arm has few rows of the test task."""
 
@@ -199,22 +204,23 @@ def probe_configs(probe: AbstractProbe) -> dict[str, RunConfig]:
         return replace(
             one,
             domain=probe.name,
+            data_seed=DATA_SEED,
             data=replace(one.data, train_transitions=400, test_transitions=60),
             risk=RiskConfig(hidden=(16,), learning_rate=5e-3, risk_limit=0.3),
             meta=replace(one.meta, iterations=300, outer_rate=5e-3),
             adapt=replace(one.adapt, steps=150, scratch_steps=300, batch=64),
         )
 
-    return {arm: config(arm) for arm in ARMS}
+    return {arm: config(arm) for arm in ("multitask", "mesa", "rrl")}
 
 
-def probe_scores(probe: AbstractProbe, folder: Path) -> dict[str, dict]:
-    """Scores of all critics of a probe under its random policy; Phase 3 is not needed."""
+def probe_scores(probe: AbstractProbe, folder: Path, *arms: str) -> dict[str, dict]:
+    """Scores of some arms' critics and of oracles under the random policy, without Phase 3."""
     configs = probe_configs(probe)
     config = configs["multitask"]
     test = collect_test_log(probe, config)
     place = Workplace(data_dir=folder)
-    critics = trained_critics(configs, {}, test, place)
+    critics = trained_critics({arm: configs[arm] for arm in arms}, {}, test, place)
     critics |= oracles(configs, critics["multitask_prior"], test, test.only_log())
     log = asked_log(probe, config, sample_test_task(probe, config.seed))
     gamma = config.risk.gamma_risk
@@ -228,18 +234,16 @@ def probe_scores(probe: AbstractProbe, folder: Path) -> dict[str, dict]:
 def test_where_only_the_task_tells_the_risk_there_is_headroom_and_adaptation_uses_it(
     tmp_path: Path,
 ) -> None:
-    scores = probe_scores(TASK, tmp_path)
-    auc = {name: one["auc"] for name, one in scores.items()}
-    assert auc["oracle"] > 0.97
-    assert auc["oracle_scratch"] > 0.97
-    assert auc["multitask_prior"] < 0.75
-    assert auc["multitask"] > 0.9
-    assert auc["mesa"] > 0.9
-    assert scores["multitask_prior"]["brier"] - scores["oracle"]["brier"] > 0.15
+    scores = probe_scores(TASK, tmp_path, "multitask", "mesa")
+    brier = {name: one["brier"] for name, one in scores.items()}
+    # Without data of the task nothing is better than 1/2, whose Brier score is 1/4.
+    assert brier["multitask_prior"] > 0.2
+    assert max(brier["oracle"], brier["oracle_scratch"]) < 0.06
+    assert max(brier["multitask"], brier["mesa"]) < 0.08
 
 
 def test_where_all_tasks_share_the_risk_there_is_no_headroom(tmp_path: Path) -> None:
-    scores = probe_scores(ACTION, tmp_path)
+    scores = probe_scores(ACTION, tmp_path, "multitask")
     assert abs(scores["multitask_prior"]["auc"] - scores["oracle"]["auc"]) < 0.03
     assert abs(scores["multitask_prior"]["brier"] - scores["oracle"]["brier"]) < 0.02
 
@@ -247,11 +251,12 @@ def test_where_all_tasks_share_the_risk_there_is_no_headroom(tmp_path: Path) -> 
 # --- Whole measurements, files, the command ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_measurement_has_a_row_per_critic_and_policy_and_uses_finished_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("safemesa.cli.headroom.prepare_jax", lambda: None)
-    configs = {arm: tiny_config(arm) for arm in ARMS}
+    configs = {arm: tiny_config(arm) for arm in DEPLOYED}
     place = Workplace(runs_dir=tmp_path / "runs", data_dir=tmp_path / "data")
     rows, escaped = measure(configs, place)
     assert {(row["critic"], row["policy"]) for row in rows} == {
@@ -259,7 +264,6 @@ def test_a_measurement_has_a_row_per_critic_and_policy_and_uses_finished_runs(
         for policy in ("data", "task")
         for critic in (
             *("multitask_prior", "multitask", "mesa_prior", "mesa", "rrl"),
-            *("mesa_as_printed_prior", "mesa_as_printed"),
             *("oracle", "oracle_scratch", "oracle_task_policy"),
         )
     }
@@ -301,6 +305,14 @@ def test_wrong_input_is_told(
     assert main(["headroom", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_arms_must_have_a_prior() -> None:
+    names = configurations("navigation1", "cpu", 0, ("mesa_metasgd",))
+    assert list(names) == [*DEPLOYED, "mesa_metasgd"]
+    for arm in ("carl", "reward_penalty", "scratch+sqrl"):
+        with pytest.raises(ConfigurationError, match="has no prior"):
+            configurations("navigation1", "cpu", 0, (arm,))
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:

@@ -110,6 +110,17 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         seen = self._observed(obs) if self._obs_noise else obs
         return seen, reward, terminated, truncated and not terminated, info
 
+    def observe_again(self, obs: np.ndarray) -> None:
+        """Starts an episode in the state that is observed as `obs`; for analysis.
+
+        Positions that are not observed, such as the distance travelled, are zero.
+        """
+        self.reset(seed=0)
+        stock: Any = self.stock.unwrapped
+        hidden = stock.model.nq + stock.model.nv - len(obs)
+        position, velocity = np.split(np.asarray(obs, np.float64), [len(obs) - stock.model.nv])
+        stock.set_state(np.concatenate([np.zeros(hidden), position]), velocity)
+
     def render(self) -> np.ndarray | None:
         """The current state as an image of uint8, or None without a render mode.
 

@@ -1,6 +1,6 @@
 """What figures show of a run: the risk over the plane while a prior adapts, and trajectories."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,15 +182,14 @@ def episodes(folder: Path, numbers: Sequence[int]) -> list[Episode]:
     Raises:
         CheckpointError: the replay does not hold all steps of `metrics.jsonl`.
     """
-    lines, steps = _read_steps(folder)
-    found = []
+    lines, found = read_episode_lines(folder), []
     for number in numbers:
-        columns = steps(number)
+        columns = replay_columns(folder, range(number, number + 1))
         found.append(
             Episode(
                 number=number,
                 positions=np.concatenate([columns["obs"], columns["next_obs"][-1:]]),
-                intervened=np.any(columns["proposed_action"] != columns["action"], axis=-1),
+                intervened=intervened(columns),
                 violation=bool(lines[number]["violation"]),
                 success=bool(lines[number]["success"]),
             )
@@ -204,30 +203,36 @@ def last_episode(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     Raises:
         CheckpointError: metrics or replay are missing or damaged.
     """
-    lines, steps = _read_steps(folder)
-    return len(lines) - 1, steps(len(lines) - 1)
+    number = len(read_episode_lines(folder)) - 1
+    return number, replay_columns(folder, range(number, number + 1))
 
 
-def _read_steps(
-    folder: Path,
-) -> tuple[list[dict[str, Any]], Callable[[int], dict[str, np.ndarray]]]:
-    """The lines of `metrics.jsonl`, and the replay columns of an episode by its number.
+def replay_columns(folder: Path, numbers: range | None = None) -> dict[str, np.ndarray]:
+    """All steps of consecutive episodes of Phase 3, of those that ended; by default all of them.
+
+    Columns of the replay `[steps, ...]`, actions in [-1, 1]; `episode` and `step` say where in the
+    run each row is from (`int32`).
 
     Raises:
-        CheckpointError: metrics or replay are missing or damaged, or do not belong together.
+        CheckpointError: metrics or replay are missing or damaged, or do not fit each other.
     """
-    run_folder, lines = RunFolder(folder), read_episode_lines(folder)
-    columns = read_replay(run_folder.replay)
-    ends = np.cumsum([line["length"] for line in lines])
-    if len(columns["obs"]) < ends[-1]:
+    run_folder = RunFolder(folder)
+    lengths = np.array([line["length"] for line in read_episode_lines(folder)], np.int32)
+    rows = read_replay(run_folder.replay)
+    there, ends = len(rows["obs"]), np.cumsum(lengths)
+    if there < ends[-1]:
         raise CheckpointError(
-            f"{run_folder.replay} holds {len(columns['obs'])} steps, metrics.jsonl {ends[-1]}: one "
-            "of them was changed. Restore the run folder, or make the run again."
+            f"{run_folder.replay} holds {there} steps, metrics.jsonl {ends[-1]}: one of them was "
+            "changed. Restore the run folder, or make the run again."
         )
+    chosen = range(len(lengths)) if numbers is None else numbers
+    first, stop = ends[chosen[0]] - lengths[chosen[0]], ends[chosen[-1]]
+    columns = {name: np.array(column[first:stop]) for name, column in rows.items()}
+    columns["episode"] = np.repeat(np.asarray(chosen, np.int32), lengths[chosen])
+    columns["step"] = np.concatenate([np.arange(lengths[one], dtype=np.int32) for one in chosen])
+    return columns
 
-    def steps(number: int) -> dict[str, np.ndarray]:
-        stop = int(ends[number])
-        start = stop - lines[number]["length"]
-        return {name: np.array(column[start:stop]) for name, column in columns.items()}
 
-    return lines, steps
+def intervened(columns: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " steps"]:
+    """Whether the executed action of each replayed step is not the proposed one."""
+    return np.any(columns["proposed_action"] != columns["action"], axis=-1)

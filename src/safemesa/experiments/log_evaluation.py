@@ -108,11 +108,12 @@ def predict(
     for model, split in zip(models, splits, strict=True):
         obs = np.asarray(split.log.columns["obs"])[split.asked]
         action = scale_actions(np.asarray(split.log.columns["action"])[split.asked], data.spaces)
-        found.append(_risk_of(model, obs, action))
+        found.append(risk_of(model, obs, action))
     return found
 
 
-def _risk_of(model: RiskModel, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+def risk_of(model: RiskModel, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Risk `[n]` of observations `[n, o]` and actions in [-1, 1] `[n, a]`, of any number."""
     parts = [
         np.asarray(_risk(model, jnp.asarray(obs[start : start + ROWS_PER_CALL]),
                          jnp.asarray(action[start : start + ROWS_PER_CALL])))

@@ -22,11 +22,13 @@ ROLLOUTS_PER_CALL = 256
 COLUMNS = ("obs", "action", "reward", "cost", "next_obs", "terminated", "truncated")
 
 
-def _rollout(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, jax.Array]:
-    """One rollout of the random policy: columns `[log_max_length, ...]` and which rows are real.
+def _rollout(
+    domain: AbstractJaxDomain, task: PyTree, key: Key, extra_steps: int
+) -> tuple[dict, jax.Array]:
+    """One rollout of the random policy: columns `[steps, ...]` and which rows are real.
 
-    A rollout ends at its length (truncated), at a goal or, where the domain's data collection says
-    so, at a violation (terminated).
+    A rollout ends `extra_steps` after its length (truncated), at a goal or, where the domain's data
+    collection says so, at a violation (terminated).
     """
     domain = dataclasses.replace(domain, terminate_on_violation=domain.log_ends_on_violation)
     key_start, key_steps = jax.random.split(key)
@@ -37,7 +39,7 @@ def _rollout(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, j
         key_action, key_step = jax.random.split(jax.random.fold_in(key_steps, index))
         action = domain.log_action(mode, obs, key=key_action)
         state, result = domain.step(task, state, action, key=key_step)
-        last = (index + jnp.int32(1) >= length) | result.truncated
+        last = (index + jnp.int32(1) >= length + extra_steps) | result.truncated
         row = {
             "obs": obs,
             "action": action,
@@ -49,26 +51,38 @@ def _rollout(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, j
         }
         return (state, result.obs, running & ~result.terminated & ~last), (row, running)
 
-    indices = jnp.arange(domain.log_max_length, dtype=jnp.int32)
+    indices = jnp.arange(domain.log_max_length + extra_steps, dtype=jnp.int32)
     start = (state, obs, jnp.asarray(True))
     return jax.lax.scan(step, start, indices)[1]
 
 
-@partial(jax.jit, static_argnums=0)
-def log_rollouts(domain: AbstractJaxDomain, task: PyTree, key: Key) -> tuple[dict, jax.Array]:
+@partial(jax.jit, static_argnums=(0, 3))
+def log_rollouts(
+    domain: AbstractJaxDomain, task: PyTree, key: Key, extra_steps: int = 0
+) -> tuple[dict, jax.Array]:
     """`ROLLOUTS_PER_CALL` independent rollouts; leaves are `[rollouts, steps, ...]`."""
     keys = jax.random.split(key, ROLLOUTS_PER_CALL)
-    return jax.vmap(lambda one: _rollout(domain, task, one))(keys)
+    return jax.vmap(lambda one: _rollout(domain, task, one, extra_steps))(keys)
 
 
 def collect_log(
-    domain: AbstractJaxDomain, task: PyTree, transitions: int, *, key: Key, name: str, role: str
+    domain: AbstractJaxDomain,
+    task: PyTree,
+    transitions: int,
+    *,
+    key: Key,
+    name: str,
+    role: str,
+    extra_steps: int = 0,
 ) -> TaskLog:
-    """A log of exactly `transitions` rows; the last rollout is cut short (truncated)."""
+    """A log of exactly `transitions` rows; the last rollout is cut short (truncated).
+
+    Every rollout goes on for `extra_steps` beyond the length that the domain gives it.
+    """
     parts: list[dict[str, np.ndarray]] = []
     rows = episodes = call = 0
     while rows < transitions:
-        block, running = log_rollouts(domain, task, jax.random.fold_in(key, call))
+        block, running = log_rollouts(domain, task, jax.random.fold_in(key, call), extra_steps)
         real = np.asarray(running)
         columns = {column: np.asarray(values)[real] for column, values in block.items()}
         columns["episode"] = (np.nonzero(real)[0] + episodes).astype(np.int32)

@@ -20,10 +20,17 @@ TRAIN_SEEDS = 1_000_000
 
 
 def random_log(
-    domain: AbstractHostDomain, task: PyTree, transitions: int, *, seed: int, name: str, role: str
+    domain: AbstractHostDomain,
+    task: PyTree,
+    transitions: int,
+    *,
+    seed: int,
+    name: str,
+    role: str,
+    terminate_on_violation: bool = False,
 ) -> TaskLog:
-    """A log of exactly `transitions` rows. Violations end no episode; the last one is cut short."""
-    env = domain.make_env(task, terminate_on_violation=False)
+    """A log of exactly `transitions` rows, whose last episode is cut short."""
+    env = domain.make_env(task, terminate_on_violation=terminate_on_violation)
     environment = HostEnvironment(env, seed, domain.spaces)
     rng = np.random.default_rng([seed, ACTION_STREAM])
     rows: dict[str, list] = {column: [] for column in COLUMNS}

@@ -19,11 +19,18 @@ BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", FENCE)
 RUN_ELSEWHERE = ("make ", "python -m benchmarks.speed", "pip install")
 """Commands of the docs that other tests, or continuous integration, run."""
 
-pages_with_blocks = [page for page in PAGES if BLOCK.search(page.read_text())]
+SLOW = ("tutorial.md",)
+"""Pages of whole runs; `make test-fresh` also runs them as a user would."""
+
+pages_with_blocks = [
+    pytest.param(page, marks=pytest.mark.slow if page.name in SLOW else (), id=page.name)
+    for page in PAGES
+    if BLOCK.search(page.read_text())
+]
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("page", pages_with_blocks, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages_with_blocks)
 def test_the_page_runs_as_written(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

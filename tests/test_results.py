@@ -11,7 +11,11 @@ from safemesa.experiments.results import find_runs, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-SHOWN = {"navigation": "README.md", "robots_cpu": "docs/results.md"}
+SHOWN = {
+    "navigation": "README.md",
+    "robots_cpu": "docs/results.md",
+    "comparisons_cpu": "docs/guards.md",
+}
 """Folder of runs to the page that shows its table."""
 
 
@@ -35,9 +39,10 @@ def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
         assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
 
 
-def test_verdicts_are_made_from_the_committed_runs() -> None:
-    """`safemesa paper claims --out results/robots_cpu --preset cpu` made them."""
-    folder = RESULTS / "robots_cpu"
+@pytest.mark.parametrize("name", ["robots_cpu", "comparisons_cpu"])
+def test_verdicts_are_made_from_the_committed_runs(name: str) -> None:
+    """`safemesa paper claims --out results/NAME --preset cpu` made them."""
+    folder = RESULTS / name
     stored = json.loads((folder / "claims.json").read_text())["findings"]
     found = [one.row() for one in findings(find_runs([folder]), "cpu")]
     assert [(one["id"], one["verdict"]) for one in stored] == [

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import jax
 
-import safemesa
 from safemesa.core.errors import OutputFolderError
 from safemesa.core.files import atomic_folder, sha256
 from safemesa.core.spaces import Spaces
@@ -89,7 +88,7 @@ class SharedPriors:
 @cache
 def _code() -> str:
     """A hash of this package's source: no prior outlives the code that made it."""
-    root = Path(safemesa.__file__).parent
+    root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

@@ -187,6 +187,14 @@ def test_runs_of_other_settings_are_never_averaged(tmp_path):
     assert styles[0].line != styles[1].line
 
 
+def test_no_two_arms_look_alike(tmp_path):
+    arms = ("mesa", "maml+csc", "maml+rcpo", "maml+sqrl", "oracle", "mesa_frozen", "scratch+sqrl")
+    for arm in arms:
+        made_up(tmp_path / arm, arm)
+    styles = group_styles(group_runs(find_runs([tmp_path])))
+    assert len(set(styles)) == len(arms)
+
+
 def test_rows_summarise_their_runs(tmp_path):
     for seed, violations in enumerate([4, 0, 2, 9]):
         made_up(tmp_path / str(seed), seed=seed, violations=violations)

@@ -49,6 +49,9 @@ SPARE_COLOURS = ("#7B3294", "#35978F", "#A6761D", "#1B1B1B")
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 """Variants of an arm share its colour and differ in their line."""
 
+MOST_BANDS = 8
+"""With more curves than that, bands would hide them."""
+
 RED, GREEN, BLUE, PURPLE, INK = "#D7191C", "#009E73", "#4477AA", "#7B3294", "#222222"
 DPI = 140
 STYLE: dict[Any, Any] = {
@@ -80,14 +83,14 @@ class Style(NamedTuple):
 
 
 def group_styles(groups: Sequence[RunGroup]) -> list[Style]:
-    """A colour per arm and a line per variant."""
+    """A colour per arm and a line per variant; where colours run out, arms too differ in lines."""
     others = sorted({group.arm for group in groups} - set(COLOURS))
-    spare = {arm: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, arm in enumerate(others)}
-    seen: dict[str, int] = {}
+    colours = COLOURS | {arm: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, arm in enumerate(others)}
+    used: dict[str, int] = {}
     styles = []
     for group in groups:
-        number = seen[group.arm] = seen.get(group.arm, -1) + 1
-        colour = COLOURS.get(group.arm) or spare[group.arm]
+        colour = colours[group.arm]
+        number = used[colour] = used.get(colour, -1) + 1
         styles.append(Style(colour, LINES[number % len(LINES)]))
     return styles
 
@@ -194,7 +197,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             # The first arm is drawn last, so that it is seen where curves coincide.
             for style, curve in reversed(list(zip(styles, curves[metric], strict=True))):
                 if curve is not None:
-                    draw_curve(axes, curve, style)
+                    draw_curve(axes, curve, style, with_band=len(groups) <= MOST_BANDS)
             axes.set(title=title, xlabel="Episode" if steps is None else "Environment steps")
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
@@ -227,7 +230,8 @@ def profile_figure(profiles: Sequence[tuple[RunGroup, Profile]]) -> Figure:
                 drawstyle="steps-post",
                 label=group.title,
             )
-            if profile.low is not None and profile.high is not None:
+            banded = len(profiles) <= MOST_BANDS
+            if banded and profile.low is not None and profile.high is not None:
                 axes.fill_between(
                     profile.thresholds,
                     profile.low,
@@ -245,10 +249,10 @@ def profile_figure(profiles: Sequence[tuple[RunGroup, Profile]]) -> Figure:
     return figure
 
 
-def draw_curve(axes: Axes, curve: Curve, style: Style) -> None:
+def draw_curve(axes: Axes, curve: Curve, style: Style, *, with_band: bool = True) -> None:
     """A line, and a band of one standard error where there is any."""
     axes.plot(curve.x, curve.mean, color=style.colour, linestyle=style.line)
-    if np.any(curve.standard_error > 0.0):
+    if with_band and np.any(curve.standard_error > 0.0):
         low, high = curve.mean - curve.standard_error, curve.mean + curve.standard_error
         axes.fill_between(curve.x, low, high, color=style.colour, alpha=0.18, linewidth=0.0)
 

@@ -108,8 +108,8 @@ def _curves(place: Place, pictures: Pictures) -> list[Html]:
     except SafemesaError as error:
         return [paragraph(f"No curves: {error}", "note")]
     caption = (
-        "Episodes of Phase 3, means over runs; shading is one standard error. Where curves "
-        "coincide, the first arm is on top."
+        "Episodes of Phase 3, means over runs; shading is one standard error (left out where there "
+        "are many arms). Where curves coincide, the first arm is on top."
     )
     name = slug(f"{place.title} curves")
     return [pictures.add(name, figure, f"Learning curves on {place.title}", caption)]
@@ -173,7 +173,7 @@ def overall_section(groups: Sequence[RunGroup], pictures: Pictures) -> dict[str,
         caption = (
             f"Share of runs on {', '.join(here[0].domains)} with more than so many violating "
             "episodes; lower is safer. Shading: pointwise 95 % bootstrap intervals, where there "
-            "are three runs or more per domain."
+            "are three runs or more per domain and not too many arms."
         )
         figure = figures.profile_figure(violation_profiles(groups, preset))
         found[title] = [

@@ -130,6 +130,14 @@ def test_the_ablation_of_the_test_log(tmp_path: Path) -> None:
     assert results["halfcheetah_fewer"].verdict == "not measured"
 
 
+def test_arms_that_a_claim_does_not_name_do_not_touch_it(tmp_path: Path) -> None:
+    """The oracle's test log is as large as a training log, and is no larger log of MESA's."""
+    write_run(tmp_path, "mesa", "navigation1", 0, violations=3)
+    write_run(tmp_path, "multitask", "navigation1", 0, violations=5)
+    write_run(tmp_path, "oracle", "navigation1", 0, test_transitions=10_000)
+    assert found(tmp_path)["navigation1_fewer_than_multitask"].verdict == "holds"
+
+
 def test_pessimism_at_the_start_and_its_fall_are_two_claims(tmp_path: Path) -> None:
     write_run(tmp_path, "mesa", "navigation1", 0, bias=(0.3, 0.2, 0.1))
     write_run(tmp_path, "mesa", "halfcheetah", 0, bias=(-0.3, -0.2, -0.1))

@@ -73,7 +73,8 @@ def _finding(
     claim: Claim, runs: Sequence[RunRecord], preset: str, calibration: Path | None
 ) -> Finding:
     """One claim."""
-    here = [run for run in runs if run.domain == claim.domain]
+    # Other arms, such as `oracle`, may have logs of other sizes.
+    here = [run for run in runs if run.domain == claim.domain and run.arm in claim.arms]
     try:
         if claim.metric == "adaptation_steps":
             return _adaptation(claim, preset, calibration)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from tiny import episodes_of, tiny_config
 
+import safemesa
 from safemesa.core.errors import (
     CheckpointError,
     ConfigurationError,
@@ -22,7 +24,7 @@ from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import load_prior, load_risk_model
 from safemesa.phases.storage.checkpoint import Checkpointer
-from safemesa.phases.storage.run_folder import METRIC_FIELDS
+from safemesa.phases.storage.run_folder import METRIC_FIELDS, provenance
 
 SUMMARY_FIELDS = {
     "arm",
@@ -317,6 +319,18 @@ def test_config_round_trip_and_refusals() -> None:
     values["risk"]["gamma_risk"] = "high"
     with pytest.raises(ConfigurationError, match=r"config\.risk\.gamma_risk"):
         config_from_json(RunConfig, values)
+
+
+def test_a_run_knows_the_commit_that_made_it() -> None:
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("not a clone")
+    head = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    # Between Python and the clone there may be an installed copy, which knows no commit.
+    if Path(safemesa.__file__).is_relative_to(root):
+        assert str(provenance()["git_commit"]).startswith(head.stdout.strip())
 
 
 def test_each_function_compiles_once(

@@ -156,7 +156,7 @@ def provenance() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """Commit of the source tree this runs from; None for an installed package."""
-    source = Path(__file__).resolve().parents[3]
+    source = Path(__file__).resolve().parents[4]
     if not (source / ".git").exists():
         return None
     try:

@@ -65,7 +65,7 @@ def step_keys(root: Key, step: Int[Array, ""]) -> tuple[Key, Key]:
     return batch, recovery
 
 
-def meta_train_chunk(
+def _outer_steps(
     learners: Learners,
     draw: Callable[[Array, Key], MetaBatch],
     test_table: LogTable | None,
@@ -104,6 +104,25 @@ def meta_train_chunk(
     return state, jax.tree.map(lambda total: total / steps, totals)
 
 
+def meta_train_chunk(
+    learners: Learners,
+    tables: TrainTables,
+    test_table: LogTable | None,
+    state: MetaTrainState,
+    root: Key,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+) -> tuple[MetaTrainState, Metrics]:
+    """Outer steps `start` to `stop` on logs that are on the device; returns mean metrics."""
+    plan, fraction = learners.meta.plan(tables.tasks), learners.meta.risk.violation_fraction
+
+    def draw(step: Array, key: Key) -> MetaBatch:
+        del step
+        return sample_meta_batch(tables, plan, fraction, key=key)
+
+    return _outer_steps(learners, draw, test_table, state, root, start, stop)
+
+
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def _run_meta_train(
     axis: SeedAxis,
@@ -115,16 +134,9 @@ def _run_meta_train(
     start: Array,
     stop: Array,
 ) -> tuple[MetaTrainState, Metrics]:
-    """On logs that are on the device."""
-    plan, fraction = learners.meta.plan(tables.tasks), learners.meta.risk.violation_fraction
-
-    def draw(step: Array, key: Key) -> MetaBatch:
-        del step
-        return sample_meta_batch(tables, plan, fraction, key=key)
-
-    advance = partial(meta_train_chunk, learners, draw)
-    mapped = axis.map(advance, (None if test_tables is None else 0, 0, 0, None, None))
-    return mapped(test_tables, state, roots, start, stop)
+    advance = partial(meta_train_chunk, learners)
+    mapped = axis.map(advance, (None, None if test_tables is None else 0, 0, 0, None, None))
+    return mapped(tables, test_tables, state, roots, start, stop)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=5)
@@ -147,7 +159,7 @@ def _run_on_rows(
         def draw(step: Array, key: Key) -> MetaBatch:
             return meta_batch(layout, jax.tree.map(lambda part: part[step - start], own), key=key)
 
-        return meta_train_chunk(learners, draw, test_table, state, root, start, stop)
+        return _outer_steps(learners, draw, test_table, state, root, start, stop)
 
     mapped = axis.map(advance, (0, None if test_tables is None else 0, 0, 0))
     return mapped(rows, test_tables, state, roots)

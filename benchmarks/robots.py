@@ -94,13 +94,14 @@ def host_loop(size: Size, steps: int) -> dict[str, Run]:
     def updates() -> None:
         jax.block_until_ready(many(jax.tree.map(jnp.copy, first)))
 
+    root_leaves = jax.tree.leaves(roots)
     structures = jax.tree.structure(roots), jax.tree.structure(first)
     step = compiled_step(SeedAxis(1), limited, True, *structures)
 
     def calls() -> None:
         leaves = jax.tree.leaves(jax.tree.map(jnp.copy, first))
         for _ in range(steps):
-            leaves, action, _, _ = step(jax.tree.leaves(roots), leaves, result, obs)
+            leaves, action, _, _ = step(root_leaves, leaves, result, obs)
             np.array(action)
 
     def environment_steps() -> None:

@@ -151,3 +151,4 @@ def test_ten_million_transitions_train_in_less_memory_than_they_take(tmp_path: P
     assert (tmp_path / "prior" / "manifest.json").is_file()
     whole = run(LIMITED, limit, "meta-train", "logs", "--out", "other", "--memory", "64", *small)
     assert whole.returncode != 0
+    assert "allocate" in whole.stderr, whole.stderr

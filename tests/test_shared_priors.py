@@ -1,12 +1,13 @@
 """Runs of a grid do a Phase 1 that is the same for several of them once."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from tiny import episodes_of, tiny_config
 
 from safemesa.core.errors import CheckpointError
+from safemesa.learners.meta import MAML, meta_learners
 from safemesa.phases import run as pipeline
 from safemesa.phases.config import RunConfig
 from safemesa.phases.run import RunOptions, run
@@ -85,10 +86,29 @@ def shared_priors(config: RunConfig, folder: Path, options: RunOptions) -> Path:
     return shared.place(config)
 
 
+def test_what_the_hash_does_not_cover_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Own(MAML):
+        pass
+
+    def possible(config: RunConfig) -> bool:
+        domain = pipeline.find_domain(config.domain)
+        folder = Path("nowhere")
+        return pipeline.SharedPriors(
+            folder=folder, configs=[config], spaces=domain.spaces, train=folder
+        ).possible
+
+    mesa = tiny_config("mesa")
+    assert possible(mesa)
+    assert not possible(tiny_config("mesa_as_printed"))  # its recovery policy saw the test log
+    monkeypatch.setitem(meta_learners._items, "own", Own)
+    assert not possible(replace(mesa, meta_learner="own"))
+
+
 def test_a_damaged_shared_prior_is_refused(tmp_path: Path) -> None:
     options = RunOptions(data_dir=tmp_path / "data", priors=tmp_path / "priors")
     run([tiny_config("mesa")], [tmp_path / "mesa"], options)
     (tensors,) = (tmp_path / "priors").glob("*/model.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-4])
-    with pytest.raises(CheckpointError, match=r"priors.*Make it again"):
+    with pytest.raises(CheckpointError, match="Remove its folder, and the next run"):
         run([tiny_config("mesa_frozen")], [tmp_path / "frozen"], options)

@@ -224,15 +224,16 @@ class _Pipeline:
         return priors
 
     def _shared_priors(self) -> SharedPriors | None:
-        """Priors of other runs, where there may be some; one that saw a test log is of one run."""
-        if self.options.priors is None or self.config.meta.recovery_logs == "test":
+        """Priors of other runs, where there may be some."""
+        if self.options.priors is None:
             return None
-        return SharedPriors(
+        shared = SharedPriors(
             folder=self.options.priors,
             configs=self.configs,
             spaces=self.domain.spaces,
             train=train_folder(self.domain, self.config, self.options.data_dir),
         )
+        return shared if shared.possible else None
 
     def loop(self, phase: str) -> ChunkLoop:
         """A chunk loop that saves into the run folders."""

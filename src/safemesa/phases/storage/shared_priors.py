@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from safemesa.core.errors import OutputFolderError
+from safemesa.core.errors import CheckpointError, OutputFolderError
 from safemesa.core.files import atomic_folder, sha256
 from safemesa.core.spaces import Spaces
 from safemesa.guards import AbstractGuard
@@ -42,6 +42,13 @@ class SharedPriors:
     spaces: Spaces
     train: Path
 
+    @property
+    def possible(self) -> bool:
+        """Whether the hash covers everything: no test log, and no classes of the user's own."""
+        learners = build_learners(self.configs[0], self.spaces)
+        ours = [type(one).__module__.split(".")[0] for one in (learners.meta, learners.guard)]
+        return self.configs[0].meta.recovery_logs != "test" and set(ours) == {"safemesa"}
+
     def find(self) -> tuple[list[Prior], float] | None:
         """All priors and the seconds that their making took; None where one is missing.
 
@@ -51,8 +58,14 @@ class SharedPriors:
         places = [self.place(one) for one in self.configs]
         if not all((place / "manifest.json").is_file() for place in places):
             return None
-        wall = float(read_manifest(places[0], "prior")[2].get("wall_s", 0.0))
-        return [load_prior(place)[0] for place in places], wall
+        try:
+            wall = float(read_manifest(places[0], "prior")[2].get("wall_s", 0.0))
+            return [load_prior(place)[0] for place in places], wall
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"a prior that runs share is damaged: {error} Remove its folder, and the next run "
+                "makes it."
+            ) from error
 
     def add(self, priors: Sequence[Prior], wall: float) -> None:
         """Keeps priors for others; those that another run has added meanwhile stay."""

@@ -47,7 +47,7 @@ from safemesa.phases.meta_train import meta_train
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import Prior, RiskModel, load_prior, load_risk_model
-from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.run_folder import RunFolder, provenance
 from safemesa.phases.tables import physical_actions, scale_actions
 
 DEPLOYED = ("multitask", "mesa", "rrl", "unconstrained")
@@ -332,7 +332,12 @@ class HeadroomFiles:
         return False
 
     def add(self, critics: list[dict[str, Any]], escaped: list[dict[str, Any]]) -> None:
-        """Adds a domain and seed. The critics' file, which `has` reads, is written last."""
+        """Adds a domain and seed, with the commit that measured it.
+
+        The critics' file, which `has` reads, is written last.
+        """
+        commit = {"git_commit": provenance()["git_commit"]}
+        critics, escaped = ([{**row, **commit} for row in rows] for rows in (critics, escaped))
         unit = (critics[0]["domain"], critics[0]["seed"])
         others = [row for row in self.escapes() if (row["domain"], row["seed"]) != unit]
         _write_lines(self.folder / ESCAPES_FILE, [*others, *escaped])

@@ -1,18 +1,19 @@
 """Training Stable-Baselines3 and SBX agents with and without a shield, on paired seeds.
 
-    python -m benchmarks.shield_training prepare navigation2 --seed 0 --out shields
-    python -m benchmarks.shield_training train sb3_sac navigation2 --seed 0 --shield online \
-        --shields shields --out results/shield/training.jsonl
+    python -m benchmarks.shield_training all --preset cpu --seeds 0-2 --out results/shield
     python -m benchmarks.shield_training table results/shield/training.jsonl
 
-`prepare` learns a prior from logs of other robots, adapts it to a small log of this one, and
-exports the shield. `train` appends one line. Arms of a seed share the task and the agent's seed.
-Needs the extra `bench`, and `mujoco` for cartpole.
+`all` learns a prior per seed from logs of other robots, adapts it to a small log of this one,
+exports the shield, trains every agent in a process of its own with and without it, and appends one
+line for each; given again, it goes on with what is missing. `prepare` and `train` do one step of
+it. Arms of a seed share the task and the agent's seed. Needs the extra `bench`, and `mujoco` for
+cartpole.
 """
 
 import argparse
 import json
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,21 +24,27 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from safemesa.cli.grid import parse_seeds
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import configure
 from safemesa.phases import api
+from safemesa.phases.collection.logs import load_or_collect_train
 from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
+from safemesa.phases.progress import BarProgress
 from safemesa.phases.storage.artefacts import save_artefact
+from safemesa.phases.storage.run_folder import provenance
 from safemesa.shield.export import ShieldOptions, export_shield, find_source
 from safemesa.shield.gym import ShieldWrapper
 from safemesa.shield.online import OnlineRisk
 from safemesa.shield.runtime import Shield
 
 AGENTS = ("sb3_sac", "sb3_ppo", "sbx_sac")
-DOMAINS = ("navigation2", "cartpole")
 ARMS = ("none", "fixed", "online")
+STEPS = {"navigation1": 10_000, "navigation2": 10_000, "cartpole": 10_000}
+DOMAINS = tuple(STEPS)
+PRESETS = ("paper", "cpu", "quick")
 
 
 def configuration(domain: str, preset: str, seed: int) -> RunConfig:
@@ -54,7 +61,9 @@ def prepare(flags: argparse.Namespace) -> None:
     """Phases 1 and 2, and the export."""
     config = configuration(flags.domain, flags.preset, flags.seed)
     folder = flags.out / f"{flags.domain}-{flags.seed}"
-    train, new = api.collect_train(config), api.collect_test(config)
+    domain = find_domain(config.domain)
+    train = load_or_collect_train(domain, config, flags.data_dir, BarProgress())
+    new = api.collect_test(config)
     model = api.adapt(config, api.meta_train(config, train, new), new)
     save_artefact(folder / "risk", model, config, new.spaces, {"log": new.log_facts()})
     new.save(folder / "log")
@@ -144,6 +153,9 @@ def train(flags: argparse.Namespace) -> None:
         "return_mean": float(np.mean(returns)) if returns else None,
         "return_last_10": float(np.mean(returns[-10:])) if returns else None,
         "wall_s": round(time.perf_counter() - began, 1),
+        "preset": config.preset,
+        "hidden": flags.hidden,
+        "git_commit": provenance()["git_commit"],
         "command": shlex.join(["python", "-m", "benchmarks.shield_training", *sys.argv[1:]]),
     }
     flags.out.parent.mkdir(parents=True, exist_ok=True)
@@ -152,23 +164,66 @@ def train(flags: argparse.Namespace) -> None:
     print(json.dumps(record))
 
 
-def table(flags: argparse.Namespace) -> None:
-    """Sums over seeds, as Markdown."""
-    records = [json.loads(line) for line in flags.records.read_text().splitlines()]
+def steps_of(agent: str, domain: str) -> int:
+    """Enough for each agent to learn the task without a shield, or nearly so."""
+    return STEPS[domain] * (5 if agent == "sb3_ppo" else 1)
+
+
+def run_all(flags: argparse.Namespace) -> None:
+    """Every domain, seed, agent and arm that the file of records lacks."""
+    records_path = flags.out / "training.jsonl"
+    fields = ("agent", "domain", "seed", "shield", "steps")
+    done = {tuple(record[field] for field in fields) for record in read_records(records_path)}
+    module = [sys.executable, "-m", "benchmarks.shield_training"]
+    for seed in parse_seeds(flags.seeds):
+        for domain in flags.domains.split(","):
+            common = [domain, "--seed", str(seed)]
+            if not (flags.shields / f"{domain}-{seed}" / "shield").exists():
+                options = ["--preset", flags.preset, "--out", str(flags.shields)]
+                options += ["--data-dir", str(flags.data_dir)]
+                subprocess.run([*module, "prepare", *common, *options], check=True)
+            for agent in flags.agents.split(","):
+                steps = steps_of(agent, domain)
+                for arm in flags.arms.split(","):
+                    if (agent, domain, seed, arm, steps) in done:
+                        continue
+                    options = ["--shield", arm, "--steps", str(steps), "--out", str(records_path)]
+                    options += ["--shields", str(flags.shields), "--hidden", str(flags.hidden)]
+                    subprocess.run([*module, "train", agent, *common, *options], check=True)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of records; none where there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table_of(records: Sequence[dict[str, Any]]) -> str:
+    """Each agent and arm as a row of Markdown: its counts seed by seed, and its mean return."""
     groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        key = record["domain"], record["agent"], record["steps"], record["shield"]
+    for record in sorted(records, key=lambda record: record["seed"]):
+        order = AGENTS.index(record["agent"]), ARMS.index(record["shield"])
+        key = record["domain"], *order, record["agent"], record["steps"], record["shield"]
         groups.setdefault(key, []).append(record)
-    print("| domain | agent | steps | shield | seeds | violations | successes | return |")
-    print("|---|---|---|---|---|---|---|---|")
-    for (name, agent, steps, shield), rows in sorted(groups.items()):
-        seeds = " ".join(str(row["seed"]) for row in rows)
-        violations = " + ".join(str(row["violations"]) for row in rows)
-        successes = " + ".join(str(row["successes"]) for row in rows)
-        finished = [row["return_mean"] for row in rows if row["return_mean"] is not None]
-        mean = f"{np.mean(finished):.1f}" if finished else "-"
-        cells = (name, agent, steps, shield, seeds, violations, successes, mean)
-        print("| " + " | ".join(map(str, cells)) + " |")
+    heads = ["domain", "agent", "steps", "shield", "episodes", "violations", "successes"]
+    heads += ["overridden", "return"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for (name, _, _, agent, steps, shield), rows in sorted(groups.items()):
+        counts = [
+            ", ".join(str(row[field]) for row in rows)
+            for field in ("episodes", "violations", "successes")
+        ]
+        overridden = f"{100 * np.mean([row['overridden_share'] for row in rows]):.0f} %"
+        mean = f"{np.mean([row['return_mean'] for row in rows]):.0f}"
+        cells = (name, agent, steps, shield, *counts, overridden, mean)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def table(flags: argparse.Namespace) -> None:
+    """Prints the table."""
+    print(table_of(read_records(flags.records)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -177,8 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one = verbs.add_parser("prepare")
     one.set_defaults(verb=prepare)
     one.add_argument("domain", choices=DOMAINS)
-    one.add_argument("--preset", default="paper", choices=("paper", "quick"))
+    one.add_argument("--preset", default="paper", choices=PRESETS)
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--data-dir", type=Path, default=Path("data"))
     one.add_argument("--out", type=Path, default=Path("shields"))
     two = verbs.add_parser("train")
     two.set_defaults(verb=train)
@@ -186,10 +242,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     two.add_argument("domain", choices=DOMAINS)
     two.add_argument("--seed", type=int, default=0)
     two.add_argument("--shield", default="online", choices=ARMS)
-    two.add_argument("--steps", type=int, default=30_000)
+    two.add_argument("--steps", type=int, default=10_000)
     two.add_argument("--hidden", type=int, default=256)
     two.add_argument("--shields", type=Path, default=Path("shields"))
     two.add_argument("--out", type=Path, default=Path("results/shield/training.jsonl"))
+    every = verbs.add_parser("all")
+    every.set_defaults(verb=run_all)
+    every.add_argument("--agents", default=",".join(AGENTS))
+    every.add_argument("--domains", default="navigation2,cartpole")
+    every.add_argument("--arms", default="none,online")
+    every.add_argument("--seeds", default="0-2")
+    every.add_argument("--preset", default="cpu", choices=PRESETS)
+    every.add_argument("--hidden", type=int, default=256)
+    every.add_argument("--data-dir", type=Path, default=Path("data"))
+    every.add_argument("--shields", type=Path, default=Path("shields"))
+    every.add_argument("--out", type=Path, default=Path("results/shield"))
     three = verbs.add_parser("table")
     three.set_defaults(verb=table)
     three.add_argument("records", type=Path)

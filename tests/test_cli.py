@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny import TINY_FLAGS, episodes_of
 
-from safemesa.cli.main import VERBS, main
+from safemesa.cli.main import READER_LEFT, VERBS, main
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.phases.storage.artefacts import load_prior
 
@@ -175,6 +175,32 @@ def test_interruption_says_how_to_go_on(
     monkeypatch.setattr("safemesa.phases.run.run", interrupted)
     assert main(["run", "rrl", "navigation2", "--out", "stopped"]) == 130
     assert "safemesa run rrl navigation2 --out stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["grid", "--help"], ["doctor"], ["--help"]])
+def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
+    """As in `safemesa grid --help | head -1`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "safemesa.cli.main", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == READER_LEFT
+    assert errors == ""
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr("safemesa.cli.doctor.main", broken)
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        main(["doctor"])
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """`safemesa`: one verb per phase, and verbs for whole runs. `--help` imports no JAX."""
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +30,8 @@ VERBS: dict[str, tuple[str, str]] = {
 
 INTERRUPTED = 130
 USER_ERROR = 2
+READER_LEFT = 141
+"""What a shell reports of a program that SIGPIPE ended."""
 
 
 def usage() -> str:
@@ -48,6 +52,27 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _run(given)
+        finally:
+            sys.stdout.flush()
+    except SafemesaError as error:
+        print(f"safemesa: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        command = "safemesa " + " ".join(given)
+        print(f"\nInterrupted. What is done is saved; go on with:\n  {command}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        # What is left in the buffer would raise once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+
+
+def _run(given: Sequence[str]) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -61,16 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"safemesa: unknown verb {verb!r}.\n\n{usage()}", file=sys.stderr)
         return USER_ERROR
     module = importlib.import_module(f"safemesa.cli.{VERBS[verb][0]}")
-    try:
-        module.main(verb, given[1:])
-    except SafemesaError as error:
-        print(f"safemesa: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        command = "safemesa " + " ".join(given)
-        print(f"\nInterrupted. What is done is saved; go on with:\n  {command}", file=sys.stderr)
-        return INTERRUPTED
+    module.main(verb, given[1:])
     return 0
+
+
+def _reader_left() -> bool:
+    """Whether who read our output, such as `head`, is gone; other pipes than that break too."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 if __name__ == "__main__":

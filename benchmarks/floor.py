@@ -2,11 +2,12 @@
 
 Every product of the forward and backward passes is there with its shapes; activations, losses,
 optimisers, random numbers and the replay are not. A product's operands are the results of others,
-or noise, so that none can be removed or hoisted.
+or noise, so that none can be removed or hoisted; a test counts the products that were compiled.
 """
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +42,17 @@ class Products:
         *,
         parameters: bool,
         inputs: bool,
-    ) -> tuple[list[Array], Array]:
-        """Gradients of the weights (if `parameters`) and of the input (if `inputs`)."""
-        gradients = []
+    ) -> tuple[list[Array], list[Array]]:
+        """Last layer first: gradients of the weights (if `parameters`), and of what each layer puts
+        out, with the network's input at the end if `inputs`.
+        """
+        gradients, signals = [], [gradient]
         for layer in reversed(range(len(weights))):
             if parameters:
-                gradients.append(self(values[layer].T, gradient))
+                gradients.append(self(values[layer].T, signals[-1]))
             if layer > 0 or inputs:
-                gradient = self(gradient, weights[layer].T)
-        return gradients, gradient
+                signals.append(self(signals[-1], weights[layer].T))
+        return gradients, signals
 
 
 def network(key: Array, sizes: tuple[int, ...]) -> Weights:
@@ -61,8 +64,8 @@ def network(key: Array, sizes: tuple[int, ...]) -> Weights:
 
 def actor_critic_products(
     multiply: Products,
-    obs: Array,
     obs_action: Array,
+    next_obs: Array,
     sampler: Weights,
     actor: Weights,
     critics: list[Weights],
@@ -70,8 +73,9 @@ def actor_critic_products(
 ) -> list[Array]:
     """A target, a critic update and an actor update, as SAC and the risk learner both do."""
     results = []
-    next_action = multiply.forward(obs, sampler)[-1][:, :action_size]
-    proposal = jnp.concatenate([obs, next_action], axis=1)
+    obs = obs_action[:, : next_obs.shape[1]]
+    next_action = multiply.forward(next_obs, sampler)[-1][:, :action_size]
+    proposal = jnp.concatenate([next_obs, next_action], axis=1)
     actor_values = multiply.forward(obs, actor)
     action = jnp.concatenate([obs, actor_values[-1][:, :action_size]], axis=1)
     gradient = jnp.zeros_like(actor_values[-1])
@@ -82,18 +86,16 @@ def actor_critic_products(
             values, values[-1] - target, critic, parameters=True, inputs=False
         )[0]
         values = multiply.forward(action, critic)
-        through = multiply.backward(values, values[-1], critic, parameters=False, inputs=True)[1]
+        _, signals = multiply.backward(values, values[-1], critic, parameters=False, inputs=True)
         gradient = gradient + jnp.pad(
-            through[:, -action_size:], ((0, 0), (0, gradient.shape[1] - action_size))
+            signals[-1][:, -action_size:], ((0, 0), (0, gradient.shape[1] - action_size))
         )
     results += multiply.backward(actor_values, gradient, actor, parameters=True, inputs=False)[0]
     return results
 
 
-def online_step_floor(
-    sizes: tuple[int, int, int, int], steps: int
-) -> tuple[Callable[[], None], float]:
-    """`(run, operations per step)` for observation, action, hidden size and batch `sizes`."""
+def online_step_floor(sizes: tuple[int, int, int, int], steps: int) -> "Floor":
+    """Of an online step with observation, action, hidden size and batch `sizes`."""
     obs_size, action_size, hidden, batch = sizes
     keys = jax.random.split(jax.random.key(0), 8)
     inner = (hidden, hidden)
@@ -102,63 +104,77 @@ def online_step_floor(
     critic_sizes = (obs_size + action_size, *inner, 1)
     values = [network(key, critic_sizes) for key in keys[2:4]]
     risks = [network(key, critic_sizes) for key in keys[4:6]]
-    obs_action = jax.random.normal(keys[6], (batch, obs_size + action_size))
+    rows = jax.random.normal(keys[6], (2, batch, obs_size + action_size))
     multiply = Products()
 
-    def step(x: Array) -> list[Array]:
-        obs = x[:, :obs_size]
-        task = actor_critic_products(multiply, obs, x, policy, policy, values, action_size)
-        safety = actor_critic_products(multiply, obs, x, policy, recovery, risks, action_size)
+    def step(rows: Array) -> list[Array]:
+        x, next_obs = rows[0], rows[1, :, :obs_size]
+        task = actor_critic_products(multiply, x, next_obs, policy, policy, values, action_size)
+        # Of another batch: of two equal products the compiler would remove one.
+        x, next_obs = x + 1e-3, next_obs + 1e-3
+        safety = actor_critic_products(multiply, x, next_obs, policy, recovery, risks, action_size)
         return task + safety
 
-    return _repeat(step, obs_action, steps, multiply)
+    return _repeat(step, rows, steps, multiply)
 
 
-def meta_iteration_floor(
-    sizes: tuple[int, int, int, int], tasks: int, steps: int
-) -> tuple[Callable[[], None], float]:
-    """The products of one second-order MAML iteration with one inner step per task."""
+def meta_iteration_floor(sizes: tuple[int, int, int, int], tasks: int, steps: int) -> "Floor":
+    """Of an iteration of Phase 1: second-order MAML with one inner step per task, and
+    a step of the recovery policy down the prior critic.
+    """
     obs_size, action_size, hidden, batch = sizes
-    keys = jax.random.split(jax.random.key(0), 2)
+    keys = jax.random.split(jax.random.key(0), 3)
     critic = network(keys[0], (obs_size + action_size, hidden, hidden, 1))
-    rows = jax.random.normal(keys[1], (batch, obs_size + action_size))
+    recovery = network(keys[2], (obs_size, hidden, hidden, action_size))
+    # Rows and next rows differ: of two equal products the compiler would remove one.
+    rows = jax.random.normal(keys[1], (2, batch, obs_size + action_size))
     multiply = Products()
 
-    def task(x: Array) -> list[Array]:
-        target = multiply.forward(x, critic)[-1]
+    def task(rows: Array) -> list[Array]:
+        x, next_x = rows
+        target = multiply.forward(next_x, critic)[-1]
         support = multiply.forward(x, critic)
-        inner, _ = multiply.backward(
-            support, support[-1] - target, critic, parameters=True, inputs=False
-        )
+        signal = support[-1] - target
+        inner, signals = multiply.backward(support, signal, critic, parameters=True, inputs=False)
         adapted = [w - 1e-3 * g for w, g in zip(critic, reversed(inner), strict=True)]
-        target = multiply.forward(x, adapted)[-1]
+        target = multiply.forward(next_x, adapted)[-1]
         query = multiply.forward(x, adapted)
         outer, _ = multiply.backward(
             query, query[-1] - target, adapted, parameters=True, inputs=False
         )
-        # Reverse mode through the inner gradient: two products for each of its products.
-        second = _hessian_vector_products(multiply, support, critic, list(reversed(outer)))
+        # Through the inner gradient: two products for each of its products.
+        vector = list(reversed(outer))
+        second = _hessian_vector_products(multiply, support, signals, critic, vector)
         return [a + b for a, b in zip(reversed(outer), second, strict=True)]
 
-    def step(x: Array) -> list[Array]:
-        def body(index: Array, total: list[Array]) -> list[Array]:
-            found = task(x + index.astype(jnp.float32) * 1e-6)
-            return [a + b for a, b in zip(total, found, strict=True)]
+    def step(rows: Array) -> list[Array]:
+        found = [task(rows + index * 1e-6) for index in range(tasks)]
+        sums = [sum(some[1:], some[0]) for some in zip(*found, strict=True)]
+        return sums + recovery_step(rows[0])
 
-        zeros = [jnp.zeros_like(weight) for weight in critic]
-        return jax.lax.fori_loop(0, tasks, body, zeros)
+    def recovery_step(x: Array) -> list[Array]:
+        values = multiply.forward(x[:, :obs_size], recovery)
+        risks = multiply.forward(jnp.concatenate([x[:, :obs_size], values[-1]], axis=1), critic)
+        _, signals = multiply.backward(risks, risks[-1], critic, parameters=False, inputs=True)
+        action_gradient = signals[-1][:, -action_size:]
+        return multiply.backward(values, action_gradient, recovery, parameters=True, inputs=False)[
+            0
+        ]
 
-    run, operations = _repeat(step, rows, steps, multiply)
-    return run, operations * tasks
+    return _repeat(step, rows, steps, multiply)
 
 
 def _hessian_vector_products(
-    multiply: Products, values: list[Array], weights: Weights, vector: list[Array]
+    multiply: Products,
+    values: list[Array],
+    signals: list[Array],
+    weights: Weights,
+    vector: list[Array],
 ) -> list[Array]:
     """The products of differentiating an inner gradient once more, along `vector`.
 
-    The inner gradient's matrices (weights from the loss backwards) are differentiated with respect
-    to layer inputs, back-propagated signals and weights.
+    `values` and `signals` are what the inner pass computed forwards and backwards; half the squared
+    output is the loss.
     """
     tangents = [jnp.zeros_like(values[0])]
     for layer, weight in enumerate(weights):
@@ -167,26 +183,24 @@ def _hessian_vector_products(
             tangent = tangent + multiply(tangents[-1], weight)
         tangents.append(tangent)
     results = []
-    signal, moved = values[-1], tangents[-1]
-    for layer in reversed(range(len(weights))):
+    moved = tangents[-1]
+    for layer, signal in zip(reversed(range(len(weights))), signals, strict=True):
         product = multiply(values[layer].T, moved)
         if layer:
             product = product + multiply(tangents[layer].T, signal)
         results.append(product)
         if layer:
             moved = multiply(moved, weights[layer].T) + multiply(signal, vector[layer].T)
-            signal = multiply(signal, weights[layer].T)
     return list(reversed(results))
 
 
 def _repeat(
     step: Callable[[Array], list[Array]], x: Array, steps: int, multiply: Products
-) -> tuple[Callable[[], None], float]:
+) -> "Floor":
     """Compiles `steps` repetitions on slightly different inputs."""
     shapes = jax.eval_shape(step, x)
     operations, multiply.operations = multiply.operations, 0
 
-    @jax.jit
     def many(x: Array) -> list[Array]:
         def body(index: Array, found: list[Array]) -> list[Array]:
             del found
@@ -195,7 +209,21 @@ def _repeat(
         start = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
         return jax.lax.fori_loop(0, steps, body, start)
 
-    def run() -> None:
-        jax.block_until_ready(many(x))
+    return Floor(jax.jit(many).lower(x).compile(), x, operations)
 
-    return run, operations
+
+@dataclass(frozen=True)
+class Floor:
+    """Matrix products, compiled.
+
+    Attributes:
+        operations: Floating-point operations of one step, by the shapes of its products.
+    """
+
+    compiled: jax.stages.Compiled
+    x: Array
+    operations: int
+
+    def __call__(self) -> None:
+        """All steps."""
+        jax.block_until_ready(self.compiled(self.x))

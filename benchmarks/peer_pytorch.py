@@ -136,8 +136,12 @@ class OnlineStep:
 def meta_iterations(
     obs: int, action: int, hidden: int, batch: int, steps: int, tasks: int = 5
 ) -> Callable[[], None]:
-    """Second-order MAML over `tasks` tasks with torch.func, vectorised over tasks."""
+    """Second-order MAML with torch.func, vectorised over tasks, and a step of the recovery policy
+    down the prior critic.
+    """
     critic = mlp((obs + action, hidden, hidden, 1))
+    recovery = mlp((obs, hidden, hidden, action))
+    recovery_optimiser = adam(recovery)
     parameters = {name: p.detach().clone() for name, p in critic.named_parameters()}
     moments = [torch.nn.Parameter(p) for p in parameters.values()]
     optimiser = torch.optim.Adam(moments, lr=3e-4, fused=True)
@@ -167,5 +171,15 @@ def meta_iterations(
                 parameter.grad = grads[name].mean(0)
             torch.nn.utils.clip_grad_norm_(moments, 40.0)
             optimiser.step()
+            recovery_step()
+
+    def recovery_step() -> None:
+        weights = dict(zip(names, (p.detach() for p in moments), strict=True))
+        states = x[0, 1, :, :obs]
+        raw = recovery(states)
+        rows = torch.cat([states, torch.tanh(raw)], dim=1)
+        recovery_optimiser.zero_grad()
+        (risk(weights, rows).mean() + 1e-3 * raw.square().mean()).backward()
+        recovery_optimiser.step()
 
     return run

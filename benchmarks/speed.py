@@ -81,7 +81,7 @@ def online(size: "Size", runs: int, steps: int) -> list[Measurement]:
     """The online step over its floor and against PyTorch; SAC alone against SB3 and SBX."""
     from benchmarks import floor, ours
 
-    run_floor, operations = floor.online_step_floor(size.products, steps)
+    run_floor = floor.online_step_floor(size.products, steps)
     candidates: dict[str, Callable[[], None]] = {
         "ours": ours.online_step(size, steps),
         "floor": run_floor,
@@ -103,7 +103,7 @@ def online(size: "Size", runs: int, steps: int) -> list[Measurement]:
         summary("sac_step_ms", [1e3 * s / steps for s in seconds["sac"]], "ms"),
         summary(
             "floor_gflop_per_second",
-            [operations * steps / s / 1e9 for s in seconds["floor"]],
+            [run_floor.operations * steps / s / 1e9 for s in seconds["floor"]],
             "GFLOP/s",
         ),
         ratio("online_step_over_floor", seconds["ours"], seconds["floor"]),
@@ -122,7 +122,7 @@ def meta(size: "Size", runs: int, steps: int) -> list[Measurement]:
     steps = max(2, steps // 2)
     candidates: dict[str, Callable[[], None]] = {
         "ours": ours.meta_iterations(size, steps),
-        "floor": floor.meta_iteration_floor(size.products, 5, steps)[0],
+        "floor": floor.meta_iteration_floor(size.products, 5, steps),
         "paper": ours.paper_iterations(steps),
     }
     if _peer("torch", "pytorch_over_meta_iteration"):

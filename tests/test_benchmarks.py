@@ -1,6 +1,8 @@
 """The benchmark counts right, pairs right and prints what it promises. No test measures time."""
 
 import json
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,30 @@ from benchmarks.measure import ratio, summary, take_turns
 
 def test_the_floor_of_the_online_step_is_counted_right() -> None:
     """1.19 GFLOP: per batch of 256, SAC and the risk learner each need about 0.59."""
-    _, operations = floor.online_step_floor((20, 6, 256, 256), 1)
-    assert operations == pytest.approx(1.19e9, rel=0.03)
+    found = floor.online_step_floor((20, 6, 256, 256), 1)
+    assert found.operations == pytest.approx(1.19e9, rel=0.03)
+
+
+@pytest.mark.parametrize("meta", [False, True])
+def test_the_compiler_removes_no_product_of_the_floor(meta: bool) -> None:
+    sizes = (20, 6, 128, 16)
+    found = floor.meta_iteration_floor(sizes, 5, 1) if meta else floor.online_step_floor(sizes, 1)
+    # Outer products become multiplications: .2 % of the operations here; a first layer is .6 %.
+    compiled = compiled_operations(found.compiled.as_text())
+    assert compiled == pytest.approx(found.operations, rel=3e-3)
+
+
+def compiled_operations(program: str) -> int:
+    """Floating-point operations of the matrix products in a compiled program without loops."""
+    total = 0
+    for computation in re.split(r"\n(?=%|ENTRY)", program):
+        shapes = dict(re.findall(r"%([\w.\-]+) = \w+\[([\d,]*)\]", computation))
+        for out, left, axis in re.findall(
+            r"= \w+\[([\d,]*)\]\S* dot\(%([\w.\-]+), .*?lhs_contracting_dims=\{(\d)\}", computation
+        ):
+            length = int(shapes[left].split(",")[int(axis)])
+            total += 2 * math.prod(map(int, out.split(","))) * length
+    return total
 
 
 def test_products_count_by_shape() -> None:
@@ -35,7 +59,7 @@ def test_backward_products_are_the_gradient_of_a_linear_network() -> None:
     expected, expected_through = jax.grad(loss, argnums=(0, 1))(weights, x)
     assert jnp.allclose(found[0], expected[1], atol=1e-5)
     assert jnp.allclose(found[1], expected[0], atol=1e-5)
-    assert jnp.allclose(through, expected_through, atol=1e-5)
+    assert jnp.allclose(through[-1], expected_through, atol=1e-5)
 
 
 def test_second_order_products_are_a_hessian_vector_product() -> None:
@@ -44,7 +68,9 @@ def test_second_order_products_are_a_hessian_vector_product() -> None:
     weights = floor.network(jax.random.key(0), (4, 3, 2))
     vector = floor.network(jax.random.key(2), (4, 3, 2))
     x = jax.random.normal(jax.random.key(1), (5, 4))
-    found = floor._hessian_vector_products(multiply, multiply.forward(x, weights), weights, vector)
+    values = multiply.forward(x, weights)
+    _, signals = multiply.backward(values, values[-1], weights, parameters=True, inputs=False)
+    found = floor._hessian_vector_products(multiply, values, signals, weights, vector)
 
     def loss(weights: list) -> jax.Array:
         return 0.5 * jnp.sum(jnp.square(x @ weights[0] @ weights[1]))

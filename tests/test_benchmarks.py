@@ -3,12 +3,13 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import floor, planners, speed
+from benchmarks import floor, planners, shield_training, speed
 from benchmarks.measure import ratio, summary, take_turns
 
 
@@ -146,3 +147,21 @@ def test_a_planner_is_as_good_as_itself() -> None:
     assert same == [0.0, 0.0, 1.0, 1.0, 1.0]
     other = [measurement.value for measurement in planners.compared("x", given, better)]
     assert other == pytest.approx([0.4, 0.25, 2.0, 1.0, 2.0])
+
+
+def test_shield_trainings_go_on_with_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        shield_training.subprocess, "run", lambda command, check: started.append(command[3:])
+    )
+    (tmp_path / "shields" / "navigation2-0" / "shield").mkdir(parents=True)
+    done = {"agent": "sb3_ppo", "domain": "navigation2", "seed": 0, "shield": "none"}
+    done["steps"] = shield_training.steps_of("sb3_ppo", "navigation2")
+    (tmp_path / "training.jsonl").write_text(json.dumps(done) + "\n")
+    flags = ["all", "--seeds", "0,1", "--agents", "sb3_ppo", "--domains", "navigation2"]
+    shield_training.main([*flags, "--out", str(tmp_path), "--shields", str(tmp_path / "shields")])
+    steps = [(command[0], command[command.index("--seed") + 1]) for command in started]
+    assert steps == [("train", "0"), ("prepare", "1"), ("train", "1"), ("train", "1")]
+    assert started[0][started[0].index("--shield") + 1] == "online"

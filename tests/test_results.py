@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from benchmarks.shield_training import read_records, table_of
 
 from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.result_tables import compact_markdown
@@ -48,6 +49,13 @@ def test_verdicts_are_made_from_the_committed_runs(name: str) -> None:
     assert [(one["id"], one["verdict"]) for one in stored] == [
         (one["id"], one["verdict"]) for one in found
     ]
+
+
+def test_the_shield_page_shows_the_committed_trainings() -> None:
+    page = (ROOT / "docs" / "shield.md").read_text()
+    block = page.split("<!-- training:begin -->")[1].split("<!-- training:end -->")[0]
+    expected = table_of(read_records(RESULTS / "shield" / "training.jsonl"))
+    assert expected in block, f"put this table between the marks of docs/shield.md:\n{expected}"
 
 
 def test_each_summary_counts_its_lines() -> None:

@@ -20,7 +20,7 @@ RUN_ELSEWHERE = ("make ", "python -m benchmarks.speed", "pip install")
 """Commands of the docs that other tests, or continuous integration, run."""
 
 SLOW = ("tutorial.md", "cluster.md")
-"""Pages of whole runs, for `make test-slow`; `make test-fresh` runs the tutorial as a user would."""
+"""Pages of whole runs, for `make test-slow`; `make test-fresh` runs the tutorial as users would."""
 
 pages_with_blocks = [
     pytest.param(page, marks=pytest.mark.slow if page.name in SLOW else (), id=page.name)

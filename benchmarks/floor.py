@@ -157,9 +157,10 @@ def meta_iteration_floor(sizes: tuple[int, int, int, int], tasks: int, steps: in
         risks = multiply.forward(jnp.concatenate([x[:, :obs_size], values[-1]], axis=1), critic)
         _, signals = multiply.backward(risks, risks[-1], critic, parameters=False, inputs=True)
         action_gradient = signals[-1][:, -action_size:]
-        return multiply.backward(values, action_gradient, recovery, parameters=True, inputs=False)[
-            0
-        ]
+        found, _ = multiply.backward(
+            values, action_gradient, recovery, parameters=True, inputs=False
+        )
+        return found
 
     return _repeat(step, rows, steps, multiply)
 

@@ -165,31 +165,47 @@ def train(flags: argparse.Namespace) -> None:
 
 
 def steps_of(agent: str, domain: str) -> int:
-    """Enough for each agent to learn the task without a shield, or nearly so."""
+    """PPO, which learns from fresh experience alone, gets five times as many."""
     return STEPS[domain] * (5 if agent == "sb3_ppo" else 1)
 
 
 def run_all(flags: argparse.Namespace) -> None:
     """Every domain, seed, agent and arm that the file of records lacks."""
     records_path = flags.out / "training.jsonl"
-    fields = ("agent", "domain", "seed", "shield", "steps")
+    fields = ("agent", "domain", "seed", "shield", "steps", "preset", "hidden")
     done = {tuple(record[field] for field in fields) for record in read_records(records_path)}
     module = [sys.executable, "-m", "benchmarks.shield_training"]
     for seed in parse_seeds(flags.seeds):
         for domain in flags.domains.split(","):
             common = [domain, "--seed", str(seed)]
-            if not (flags.shields / f"{domain}-{seed}" / "shield").exists():
-                options = ["--preset", flags.preset, "--out", str(flags.shields)]
-                options += ["--data-dir", str(flags.data_dir)]
-                subprocess.run([*module, "prepare", *common, *options], check=True)
+            ensure_shield(flags, module, common)
             for agent in flags.agents.split(","):
                 steps = steps_of(agent, domain)
                 for arm in flags.arms.split(","):
-                    if (agent, domain, seed, arm, steps) in done:
+                    if (agent, domain, seed, arm, steps, flags.preset, flags.hidden) in done:
                         continue
                     options = ["--shield", arm, "--steps", str(steps), "--out", str(records_path)]
                     options += ["--shields", str(flags.shields), "--hidden", str(flags.hidden)]
                     subprocess.run([*module, "train", agent, *common, *options], check=True)
+
+
+def ensure_shield(flags: argparse.Namespace, module: list[str], common: list[str]) -> None:
+    """Prepares the shield of a domain and seed, or checks that the one there is of the preset."""
+    prepared = flags.shields / f"{common[0]}-{common[-1]}"
+    if not (prepared / "shield").exists():
+        options = ["--preset", flags.preset, "--out", str(flags.shields)]
+        options += ["--data-dir", str(flags.data_dir)]
+        subprocess.run([*module, "prepare", *common, *options], check=True)
+    elif (found := preset_of(prepared)) != flags.preset:
+        sys.exit(
+            f"{prepared} was prepared with --preset {found}, and {flags.preset} is asked for. "
+            "Choose another --shields."
+        )
+
+
+def preset_of(prepared: Path) -> str:
+    """That of the risk model in a folder that `prepare` made."""
+    return find_source(prepared / "risk").config.preset
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -157,7 +157,9 @@ def test_shield_trainings_go_on_with_what_is_missing(
         shield_training.subprocess, "run", lambda command, check: started.append(command[3:])
     )
     (tmp_path / "shields" / "navigation2-0" / "shield").mkdir(parents=True)
+    monkeypatch.setattr(shield_training, "preset_of", lambda prepared: "cpu")
     done = {"agent": "sb3_ppo", "domain": "navigation2", "seed": 0, "shield": "none"}
+    done |= {"preset": "cpu", "hidden": 256}
     done["steps"] = shield_training.steps_of("sb3_ppo", "navigation2")
     (tmp_path / "training.jsonl").write_text(json.dumps(done) + "\n")
     flags = ["all", "--seeds", "0,1", "--agents", "sb3_ppo", "--domains", "navigation2"]
@@ -165,3 +167,15 @@ def test_shield_trainings_go_on_with_what_is_missing(
     steps = [(command[0], command[command.index("--seed") + 1]) for command in started]
     assert steps == [("train", "0"), ("prepare", "1"), ("train", "1"), ("train", "1")]
     assert started[0][started[0].index("--shield") + 1] == "online"
+    with pytest.raises(SystemExit, match="prepared with --preset cpu"):
+        shield_training.main(
+            [
+                *flags,
+                "--preset",
+                "quick",
+                "--out",
+                str(tmp_path),
+                "--shields",
+                str(tmp_path / "shields"),
+            ]
+        )

@@ -1,10 +1,13 @@
 """What holds in every test: strict arrays, checked shapes, no network, no state of the machine."""
 
+import atexit
 import contextlib
 import ipaddress
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,7 +15,12 @@ from contextlib import AbstractContextManager
 # Read when JAX and matplotlib are imported, here and in the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
-os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+# Compiled functions are shared by all tests of this session, by pytest's own processes and by those
+# that tests start; the user's cache is left alone.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="safemesa-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
 import jax
@@ -22,8 +30,6 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# A persistent cache would hide compilations from `compile_counter`.
-jax.config.update("jax_enable_compilation_cache", False)
 
 if "safemesa" in sys.modules:
     raise pytest.UsageError("safemesa was imported before its shapes could be checked")

@@ -24,9 +24,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr("safemesa.cli.arguments.prepare_jax", lambda: None)
-    for module in ("run", "phases", "report", "calibration", "demo"):
-        monkeypatch.setattr(f"safemesa.cli.{module}.prepare_jax", lambda: None)
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,10 +206,9 @@ def test_ten_kills_change_nothing(finished: Path, workplace: Path, tmp_path: Pat
     """`kill -9` at ten random moments, then the same command: the same result."""
     command = [sys.executable, "-m", "safemesa.cli.main", "run", "mesa", "navigation2"]
     command += [*TINY_FLAGS, "--out", str(tmp_path / "killed")]
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     rng, kills = random.Random(0), 0
     while kills < 10:
-        process = subprocess.Popen(command, cwd=workplace, env=environment)
+        process = subprocess.Popen(command, cwd=workplace)
         try:
             process.wait(timeout=rng.uniform(3.0, 14.0))
         except subprocess.TimeoutExpired:
@@ -223,7 +219,7 @@ def test_ten_kills_change_nothing(finished: Path, workplace: Path, tmp_path: Pat
         if process.returncode == 0:
             break
         pytest.fail(f"the run failed with exit code {process.returncode}")
-    subprocess.run(command, cwd=workplace, env=environment, check=True)
+    subprocess.run(command, cwd=workplace, check=True)
     assert kills >= 3
     assert episodes_of(tmp_path / "killed") == episodes_of(finished)
 

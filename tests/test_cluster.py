@@ -35,11 +35,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cluster")
 
 
-@pytest.fixture(autouse=True)
-def _shared_cache(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(workplace / "cache"))
-
-
 def wait_for(condition: Callable[[], object], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -229,12 +224,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
     """A job is requeued while it works; the watching command is killed and given again."""
     pytest.importorskip("submitit")
-    environment = {**slurm, "JAX_COMPILATION_CACHE_DIR": str(workplace / "cache")}
     command = [sys.executable, "-m", "safemesa.cli.main", "grid", *GRID_FLAGS]
     command += ["--arms", "rrl,multitask", "--domains", "navigation2", "--seeds", "0"]
     command += ["--out", "real", "--data-dir", "real-data", "--executor", "slurm"]
     command += ["--slurm.time", "20", "--slurm.collect-cpus", "1"]
-    watcher = subprocess.Popen(command, cwd=workplace, env=environment)
+    watcher = subprocess.Popen(command, cwd=workplace, env=slurm)
     runs = workplace / "real" / "navigation2"
     try:
         wait_for(lambda: list(runs.glob("*/config.json")), 900.0)
@@ -244,9 +238,9 @@ def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
     (first, *_) = runs.glob("*/config.json")
     jobs = read_json(workplace / "real" / "slurm" / "jobs.json")["jobs"]
     job = jobs[f"navigation2/{first.parent.name}"]
-    subprocess.run(["scontrol", "requeue", job], check=True, env=environment)
+    subprocess.run(["scontrol", "requeue", job], check=True, env=slurm)
     again = subprocess.run(
-        command, cwd=workplace, env=environment, check=True, capture_output=True, text=True
+        command, cwd=workplace, env=slurm, check=True, capture_output=True, text=True
     )
     assert "jobs of an earlier command are still there" in again.stderr
     assert "2 of 2 runs are finished" in again.stdout
@@ -258,13 +252,12 @@ def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
 @pytest.mark.slurm
 @pytest.mark.timeout(3600)
 def test_emitted_scripts_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
-    environment = {**slurm, "JAX_COMPILATION_CACHE_DIR": str(workplace / "cache")}
     command = [sys.executable, "-m", "safemesa.cli.main", "grid", *GRID_FLAGS]
     command += ["--arms", "rrl,multitask", "--domains", "navigation2", "--seeds", "0"]
     command += ["--out", "scripts", "--data-dir", "scripts-data", "--emit", "sbatch"]
     command += ["--slurm.time", "20", "--slurm.collect-cpus", "1"]
-    subprocess.run(command, cwd=workplace, env=environment, check=True)
-    subprocess.run(["bash", "scripts/slurm/submit.sh"], cwd=workplace, env=environment, check=True)
+    subprocess.run(command, cwd=workplace, env=slurm, check=True)
+    subprocess.run(["bash", "scripts/slurm/submit.sh"], cwd=workplace, env=slurm, check=True)
     runs = workplace / "scripts" / "navigation2"
     summaries = [runs / name / "summary.json" for name in ("rrl-0", "multitask-0")]
     wait_for(lambda: all(one.is_file() for one in summaries), 1800.0)

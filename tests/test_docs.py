@@ -36,10 +36,6 @@ def test_the_page_runs_as_written(
 ) -> None:
     """Blocks run in their order and in one folder; Python blocks share their names."""
     monkeypatch.chdir(tmp_path)
-    # Processes that grids start would write into the user's own cache.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    for module in ("run", "phases", "report", "calibration", "demo", "shield", "evaluate"):
-        monkeypatch.setattr(f"safemesa.cli.{module}.prepare_jax", lambda: None)
     names: dict = {"__name__": "docs"}
     for language, block in BLOCK.findall(page.read_text()):
         if language == "python":

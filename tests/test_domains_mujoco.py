@@ -22,7 +22,7 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.domains.ant import ANT, LegGains
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.cartpole import CARTPOLE, PoleLength
-from safemesa.domains.half_cheetah import DISABLED, PARTIAL, ActuatorGains
+from safemesa.domains.half_cheetah import DISABLED, HELD_OUT, PARTIAL, ActuatorGains
 from safemesa.domains.host import make_host_environment
 from safemesa.domains.registration import ENTRIES, HOST_ENVIRONMENT, register_environments
 from safemesa.domains.registry import domain
@@ -371,6 +371,9 @@ def test_tasks_of_training_and_test_are_those_of_the_paper():
     assert all(sum(gains) == 5.0 for gains in off)
     assert PARTIAL.train_tasks(4, rng) == DISABLED.train_tasks(4, rng)
     assert DISABLED.sample_task(rng, "test").gains == (1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    # Settings are chosen without the test joint, and for a robot that is in no training log.
+    tuned = (*HELD_OUT.train_tasks(3, rng), HELD_OUT.sample_task(rng, "test"))
+    assert tuned == DISABLED.train_tasks(4, rng)
     assert ANT.train_tasks(3, rng) == tuple(
         LegGains(tuple(float(i != leg) for i in range(4))) for leg in (0, 1, 2)
     )

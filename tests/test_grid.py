@@ -180,12 +180,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("grids")
 
 
-@pytest.fixture(autouse=True)
-def _shared_cache(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers compile once for all tests here, and leave the user's own cache alone."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(workplace / "cache"))
-
-
 def executor(workplace: Path, jobs: int = 1) -> LocalExecutor:
     return LocalExecutor(data_dir=workplace / "data", command="safemesa grid", jobs=jobs)
 
@@ -239,9 +233,7 @@ def six() -> Grid:
 @pytest.fixture(scope="module")
 def sequential(workplace: Path) -> Path:
     out = workplace / "sequential"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(workplace / "cache"))
-        executor(workplace, jobs=1).carry_out(six(), GridFolder(out))
+    executor(workplace, jobs=1).carry_out(six(), GridFolder(out))
     return out
 
 

@@ -253,9 +253,8 @@ def test_where_all_tasks_share_the_risk_there_is_no_headroom(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_measurement_has_a_row_per_critic_and_policy_and_uses_finished_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("safemesa.cli.headroom.prepare_jax", lambda: None)
     configs = {arm: tiny_config(arm) for arm in DEPLOYED}
     place = Workplace(runs_dir=tmp_path / "runs", data_dir=tmp_path / "data")
     rows, escaped = measure(configs, place)
@@ -301,7 +300,6 @@ def test_wrong_input_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("safemesa.cli.headroom.prepare_jax", lambda: None)
     assert main(["headroom", *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

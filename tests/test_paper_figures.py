@@ -131,7 +131,6 @@ def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> 
 def test_figure_2_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safemesa.cli.main import main
 
-    monkeypatch.setattr("safemesa.cli.paper.prepare_jax", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert (
         main(

@@ -20,7 +20,6 @@ def test_arms_leave_complete_run_folders(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("safemesa.cli.run.prepare_jax", lambda: None)
     for arm in ARMS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # few violations in so small a log
@@ -41,7 +40,6 @@ def test_arms_leave_complete_run_folders(
 def test_a_video_of_the_last_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("safemesa.cli.run.prepare_jax", lambda: None)
     arguments = "run unconstrained navigation2 --preset quick --deploy.episodes 5 --video --out run"
     assert main(arguments.split()) == 0
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

@@ -202,7 +202,6 @@ def test_export_check_and_bench_on_the_command_line(
 ) -> None:
     """From an adapted artefact; `docs/shield.md`, which the tests run, begins with the logs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("safemesa.cli.shield.prepare_jax", lambda: None)
     source = make_source()
     assert source.log is not None
     save_artefact(tmp_path / "risk", source.model, source.config, SPACES, {"log": dict(source.log)})

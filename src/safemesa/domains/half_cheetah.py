@@ -53,12 +53,14 @@ class HalfCheetah(AbstractMujocoDomain):
 
     Attributes:
         test_gains: The test task.
+        train_joints: The joint that each training task lacks.
         frame_skip: Steps of the simulator, of 0.01 s each, that one action lasts.
     """
 
     has_success: bool = False
     stock_id: str = "HalfCheetah-v5"
     test_gains: tuple[float, ...]
+    train_joints: tuple[int, ...] = TRAIN_JOINTS
     frame_skip: int = 5
 
     @property
@@ -76,11 +78,11 @@ class HalfCheetah(AbstractMujocoDomain):
         )
 
     def fixed_tasks(self, split: str) -> tuple[ActuatorGains, ...]:
-        """Joints 1 to 4 disabled, one each; one test task."""
+        """The training joints disabled, one each; one test task."""
         check_split(split)
         if split == "test":
             return (ActuatorGains(self.test_gains),)
-        return tuple(disabled(joint) for joint in TRAIN_JOINTS)
+        return tuple(disabled(joint) for joint in self.train_joints)
 
     def sample_task(self, rng: np.random.Generator, split: str) -> ActuatorGains:
         """One of the fixed tasks, all equally probable."""
@@ -190,3 +192,12 @@ PARTIAL = HalfCheetah(
     gym_id="safemesa/HalfCheetahPartial-v0",
     test_gains=PARTIAL_GAINS,
 )
+
+HELD_OUT = HalfCheetah(
+    name="halfcheetah_held_out",
+    gym_id=DISABLED.gym_id,
+    test_gains=disabled(TRAIN_JOINTS[-1]).gains,
+    train_joints=TRAIN_JOINTS[:-1],
+)
+"""For choosing settings: the new robot lacks a training joint, which no training log does, and the
+test joint is left for what is reported. Named `safemesa.domains.half_cheetah:HELD_OUT`."""

@@ -8,6 +8,10 @@ exports the shield, trains every agent in a process of its own with and without 
 line for each; given again, it goes on with what is missing. `prepare` and `train` do one step of
 it. Arms of a seed share the task and the agent's seed. Needs the extra `bench`, and `mujoco` for
 cartpole.
+
+Arms: no shield (`none`), one that stays as it is (`fixed`), one that goes on learning risk and
+bootstraps with the agent's proposals as they were made (`online`) or asks the agent afresh
+(`asking`). `--settings held_out` takes the settings of risk that tasks of no table chose.
 """
 
 import argparse
@@ -41,7 +45,7 @@ from safemesa.shield.online import OnlineRisk
 from safemesa.shield.runtime import Shield
 
 AGENTS = ("sb3_sac", "sb3_ppo", "sbx_sac")
-ARMS = ("none", "fixed", "online")
+ARMS = ("none", "fixed", "online", "asking")
 STEPS = {"navigation1": 10_000, "navigation2": 10_000, "cartpole": 10_000}
 DOMAINS = tuple(STEPS)
 PRESETS = ("paper", "cpu", "quick")
@@ -53,8 +57,18 @@ SETTINGS = ("printed", "held_out")
 def configuration(domain: str, preset: str, seed: int, settings: str = "printed") -> RunConfig:
     """MESA's, with the paper's settings of risk or with those that held-out tasks chose."""
     config = replace(configure("mesa", domain, preset), seed=seed)
-    changes: dict[str, Any] = HELD_OUT.get(domain, {}) if settings == "held_out" else {}
+    if settings == "printed":
+        return config
+    if domain not in HELD_OUT:
+        sys.exit(f"Held-out tasks chose no settings for {domain}; only for {', '.join(HELD_OUT)}.")
+    changes: dict[str, Any] = HELD_OUT[domain]
     return replace(config, risk=replace(config.risk, **changes))
+
+
+def prepared_folder(shields: Path, domain: str, seed: int, settings: str) -> Path:
+    """Where `prepare` puts the risk model, the log and the shield."""
+    name = f"{domain}-{seed}"
+    return shields / (name if settings == "printed" else f"{name}-{settings}")
 
 
 def test_task(config: RunConfig) -> Any:
@@ -65,7 +79,7 @@ def test_task(config: RunConfig) -> Any:
 def prepare(flags: argparse.Namespace) -> None:
     """Phases 1 and 2, and the export."""
     config = configuration(flags.domain, flags.preset, flags.seed, flags.settings)
-    folder = flags.out / f"{flags.domain}-{flags.seed}"
+    folder = prepared_folder(flags.out, flags.domain, flags.seed, flags.settings)
     domain = find_domain(config.domain)
     train = load_or_collect_train(domain, config, flags.data_dir, BarProgress())
     new = api.collect_test(config)
@@ -122,16 +136,16 @@ def make_agent(name: str, env: gymnasium.Env, seed: int, hidden: int) -> Any:
 
 def train(flags: argparse.Namespace) -> None:
     """One agent, one arm, one seed; appends one line."""
-    folder = flags.shields / f"{flags.domain}-{flags.seed}"
+    folder = prepared_folder(flags.shields, flags.domain, flags.seed, flags.settings)
     artefact = find_source(folder / "risk")
     config = artefact.config
     domain = find_domain(flags.domain)
     env = gymnasium.make(domain.gym_id, task=test_task(config))
     env = gymnasium.wrappers.RecordEpisodeStatistics(env)
+    online = None
     if flags.shield != "none":
         shield = Shield.load(folder / "shield", mode="enforce")
-        online = None
-        if flags.shield == "online":
+        if flags.shield in ("online", "asking"):
             log = OfflineTasks.load(folder / "log")
             online = OnlineRisk.load(folder / "risk", log=log, seed=flags.seed)
         env = ShieldWrapper(
@@ -139,6 +153,8 @@ def train(flags: argparse.Namespace) -> None:
         )
     tally = Tally(env)
     agent = make_agent(flags.agent, tally, flags.seed, flags.hidden)
+    if online is not None and flags.shield == "asking":
+        online.policy = lambda obs: agent.predict(obs)[0]
     began = time.perf_counter()
     agent.learn(flags.steps)
     returns = tally.returns
@@ -159,6 +175,7 @@ def train(flags: argparse.Namespace) -> None:
         "return_last_10": float(np.mean(returns[-10:])) if returns else None,
         "wall_s": round(time.perf_counter() - began, 1),
         "preset": config.preset,
+        "settings": settings_of(flags.shield, flags.settings),
         "hidden": flags.hidden,
         "git_commit": provenance()["git_commit"],
         "command": shlex.join(["python", "-m", "benchmarks.shield_training", *sys.argv[1:]]),
@@ -169,6 +186,11 @@ def train(flags: argparse.Namespace) -> None:
     print(json.dumps(record))
 
 
+def settings_of(arm: str, settings: str) -> str:
+    """What a record says: without a shield there are no settings of one."""
+    return "printed" if arm == "none" else settings
+
+
 def steps_of(agent: str, domain: str) -> int:
     """PPO, which learns from fresh experience alone, gets five times as many."""
     return STEPS[domain] * (5 if agent == "sb3_ppo" else 1)
@@ -177,30 +199,33 @@ def steps_of(agent: str, domain: str) -> int:
 def run_all(flags: argparse.Namespace) -> None:
     """Every domain, seed, agent and arm that the file of records lacks."""
     records_path = flags.out / "training.jsonl"
-    fields = ("agent", "domain", "seed", "shield", "steps", "preset", "hidden")
+    fields = ("agent", "domain", "seed", "shield", "steps", "preset", "settings", "hidden")
     done = {tuple(record[field] for field in fields) for record in read_records(records_path)}
     module = [sys.executable, "-m", "benchmarks.shield_training"]
     for seed in parse_seeds(flags.seeds):
         for domain in flags.domains.split(","):
             common = [domain, "--seed", str(seed)]
-            ensure_shield(flags, module, common)
+            ensure_shield(flags, module, domain, seed)
             for agent in flags.agents.split(","):
                 steps = steps_of(agent, domain)
                 for arm in flags.arms.split(","):
-                    if (agent, domain, seed, arm, steps, flags.preset, flags.hidden) in done:
+                    settings = settings_of(arm, flags.settings)
+                    one = (agent, domain, seed, arm, steps, flags.preset, settings, flags.hidden)
+                    if one in done:
                         continue
                     options = ["--shield", arm, "--steps", str(steps), "--out", str(records_path)]
                     options += ["--shields", str(flags.shields), "--hidden", str(flags.hidden)]
+                    options += ["--settings", flags.settings]
                     subprocess.run([*module, "train", agent, *common, *options], check=True)
 
 
-def ensure_shield(flags: argparse.Namespace, module: list[str], common: list[str]) -> None:
+def ensure_shield(flags: argparse.Namespace, module: list[str], domain: str, seed: int) -> None:
     """Prepares the shield of a domain and seed, or checks that the one there is of the preset."""
-    prepared = flags.shields / f"{common[0]}-{common[-1]}"
+    prepared = prepared_folder(flags.shields, domain, seed, flags.settings)
     if not (prepared / "shield").exists():
-        options = ["--preset", flags.preset, "--out", str(flags.shields)]
-        options += ["--data-dir", str(flags.data_dir)]
-        subprocess.run([*module, "prepare", *common, *options], check=True)
+        options = ["--seed", str(seed), "--preset", flags.preset, "--settings", flags.settings]
+        options += ["--out", str(flags.shields), "--data-dir", str(flags.data_dir)]
+        subprocess.run([*module, "prepare", domain, *options], check=True)
     elif (found := preset_of(prepared)) != flags.preset:
         sys.exit(
             f"{prepared} was prepared with --preset {found}, and {flags.preset} is asked for. "
@@ -214,30 +239,36 @@ def preset_of(prepared: Path) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of records; none where there is no file."""
+    """The lines of a file of records; none where there is no file.
+
+    Older records do not name their settings, which are the printed ones.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines = path.read_text().splitlines()
+    return [{"settings": "printed"} | json.loads(line) for line in lines]
 
 
 def table_of(records: Sequence[dict[str, Any]]) -> str:
     """Each agent and arm as a row of Markdown: its counts seed by seed, and its mean return."""
     groups: dict[tuple, list[dict]] = {}
     for record in sorted(records, key=lambda record: record["seed"]):
-        order = AGENTS.index(record["agent"]), ARMS.index(record["shield"])
-        key = record["domain"], *order, record["agent"], record["steps"], record["shield"]
+        arm = ARMS.index(record["shield"]), SETTINGS.index(record["settings"])
+        order = AGENTS.index(record["agent"]), *arm
+        key = record["domain"], order, record["agent"], record["steps"], record["shield"]
         groups.setdefault(key, []).append(record)
-    heads = ["domain", "agent", "steps", "shield", "episodes", "violations", "successes"]
-    heads += ["overridden", "return"]
+    heads = ["domain", "agent", "steps", "shield", "settings", "episodes", "violations"]
+    heads += ["successes", "overridden", "return"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for (name, _, _, agent, steps, shield), rows in sorted(groups.items()):
+    for (name, _, agent, steps, shield), rows in sorted(groups.items()):
         counts = [
             ", ".join(str(row[field]) for row in rows)
             for field in ("episodes", "violations", "successes")
         ]
         overridden = f"{100 * np.mean([row['overridden_share'] for row in rows]):.0f} %"
         mean = f"{np.mean([row['return_mean'] for row in rows]):.0f}"
-        cells = (name, agent, steps, shield, *counts, overridden, mean)
+        settings = "-" if shield == "none" else rows[0]["settings"].replace("_", " ")
+        cells = (name, agent, steps, shield, settings, *counts, overridden, mean)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -250,14 +281,16 @@ def table(flags: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = parser.add_subparsers(required=True)
-    one = verbs.add_parser("prepare")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--settings", default="printed", choices=SETTINGS)
+    one = verbs.add_parser("prepare", parents=[shared])
     one.set_defaults(verb=prepare)
     one.add_argument("domain", choices=DOMAINS)
     one.add_argument("--preset", default="paper", choices=PRESETS)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--data-dir", type=Path, default=Path("data"))
     one.add_argument("--out", type=Path, default=Path("shields"))
-    two = verbs.add_parser("train")
+    two = verbs.add_parser("train", parents=[shared])
     two.set_defaults(verb=train)
     two.add_argument("agent", choices=AGENTS)
     two.add_argument("domain", choices=DOMAINS)
@@ -267,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     two.add_argument("--hidden", type=int, default=256)
     two.add_argument("--shields", type=Path, default=Path("shields"))
     two.add_argument("--out", type=Path, default=Path("results/shield/training.jsonl"))
-    every = verbs.add_parser("all")
+    every = verbs.add_parser("all", parents=[shared])
     every.set_defaults(verb=run_all)
     every.add_argument("--agents", default=",".join(AGENTS))
     every.add_argument("--domains", default="navigation2,cartpole")

@@ -167,6 +167,14 @@ def test_shield_trainings_go_on_with_what_is_missing(
     steps = [(command[0], command[command.index("--seed") + 1]) for command in started]
     assert steps == [("train", "0"), ("prepare", "1"), ("train", "1"), ("train", "1")]
     assert started[0][started[0].index("--shield") + 1] == "online"
+    shields = ["--shields", str(tmp_path / "shields")]
+    with pytest.raises(SystemExit, match="chose no settings for navigation2; only for cartpole"):
+        shield_training.main(["prepare", "navigation2", "--settings", "held_out"])
+    started.clear()
+    cartpole = ["all", "--seeds", "0", "--agents", "sb3_sac", "--domains", "cartpole", *shields]
+    shield_training.main([*cartpole, "--out", str(tmp_path), "--settings", "held_out"])
+    settings = [command[command.index("--settings") + 1] for command in started]
+    assert settings == ["held_out"] * 3
     with pytest.raises(SystemExit, match="prepared with --preset cpu"):
         shield_training.main(
             [

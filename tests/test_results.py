@@ -58,6 +58,18 @@ def test_the_shield_page_shows_the_committed_trainings() -> None:
     assert expected in block, f"put this table between the marks of docs/shield.md:\n{expected}"
 
 
+def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
+    """Violations and successes of each setting, seed by seed, in one row of the table."""
+    page = (ROOT / "docs" / "headroom.md").read_text().splitlines()
+    folder = RESULTS / "tuning" / "cartpole_limit"
+    settings = sorted(one for one in folder.iterdir() if one.is_dir())
+    assert len(settings) > 1
+    for setting in settings:
+        runs = [json.loads(path.read_text()) for path in sorted(setting.glob("*/summary.json"))]
+        cells = [", ".join(str(run[key]) for run in runs) for key in ("violations", "successes")]
+        assert any(line.endswith(f"| {' | '.join(cells)} |") for line in page), (setting, cells)
+
+
 def test_each_summary_counts_its_lines() -> None:
     for path in RESULTS.rglob("summary.json"):
         summary = json.loads(path.read_text())

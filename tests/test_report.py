@@ -187,6 +187,14 @@ def test_runs_of_other_settings_are_never_averaged(tmp_path):
     assert styles[0].line != styles[1].line
 
 
+def test_settings_are_sorted_as_numbers(tmp_path):
+    for size in (10_000, 625, 2_500):
+        made_up(tmp_path / str(size), data={"test_transitions": size, "policy": "sac"})
+    groups = group_runs(find_runs([tmp_path]))
+    sizes = [int(group.variant.removeprefix("data.test_transitions=")) for group in groups]
+    assert sizes == [625, 2_500, 10_000]
+
+
 def test_no_two_arms_look_alike(tmp_path):
     arms = ("mesa", "maml+csc", "maml+rcpo", "maml+sqrl", "oracle", "mesa_frozen", "scratch+sqrl")
     for arm in arms:

@@ -1,6 +1,7 @@
 """From runs to rows of results: per arm over seeds, and paired between arms."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -116,7 +117,7 @@ def group_runs(records: Sequence[RunRecord]) -> list[RunGroup]:
         domain, preset, arm = key
         groups += [
             RunGroup(domain=domain, preset=preset, arm=arm, variant=variant, runs=tuple(runs))
-            for variant, runs in sorted(by_variant.items())
+            for variant, runs in sorted(by_variant.items(), key=lambda item: _by_number(item[0]))
         ]
     return groups
 
@@ -183,6 +184,12 @@ def _references(group: RunGroup, groups: list[RunGroup], baseline: str) -> list[
         one for one in groups if one.arm == baseline and (one.domain, one.preset) == place
     ]
     return [one for one in candidates if one.variant == group.variant] or candidates
+
+
+def _by_number(variant: str) -> list[str | float]:
+    """Sorts 625 before 10000: text and numbers of a variant, which alternate."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", variant)
+    return [float(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def _variants(records: list[RunRecord]) -> list[str]:

@@ -53,7 +53,11 @@ def halfcheetah(preset: str) -> RunConfig:
 
 def halfcheetah_partial(preset: str) -> RunConfig:
     """The same training robots; on the new one every joint is weaker (section 6.2)."""
-    return replace(halfcheetah(preset), domain="halfcheetah_partial")
+    base = replace(halfcheetah(preset), domain="halfcheetah_partial")
+    if preset != "cpu":
+        return base
+    # A random policy violates seldom: 2500 steps hold no violation for two seeds of three.
+    return replace(base, data=replace(base.data, test_transitions=10_000))
 
 
 def ant(preset: str) -> RunConfig:

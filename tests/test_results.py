@@ -13,19 +13,21 @@ from safemesa.experiments.results import find_runs, results_table
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 SHOWN = {
-    "navigation": "README.md",
-    "robots_cpu": "docs/results.md",
-    "comparisons_cpu": "docs/guards.md",
+    "navigation": ("README.md", "results"),
+    "robots_cpu": ("docs/results.md", "results"),
+    "test_log_cpu": ("docs/results.md", "test-log"),
+    "comparisons_cpu": ("docs/guards.md", "results"),
 }
-"""Folder of runs to the page that shows its table."""
+"""Folder of runs to the page that shows its table, and the marks between which it does."""
 
 
 @pytest.mark.parametrize("folder", SHOWN)
 def test_pages_show_the_committed_results(folder: str) -> None:
-    page = (ROOT / SHOWN[folder]).read_text()
-    block = page.split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
+    page, mark = SHOWN[folder]
+    text = (ROOT / page).read_text()
+    block = text.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0]
     expected = compact_markdown(results_table(find_runs([RESULTS / folder])))
-    assert expected in block, f"put this table between the marks of {SHOWN[folder]}:\n{expected}"
+    assert expected in block, f"put this table between the marks of {page}:\n{expected}"
 
 
 @pytest.mark.parametrize("folder", SHOWN)
@@ -40,7 +42,7 @@ def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
         assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
 
 
-@pytest.mark.parametrize("name", ["robots_cpu", "comparisons_cpu"])
+@pytest.mark.parametrize("name", ["robots_cpu", "test_log_cpu", "comparisons_cpu"])
 def test_verdicts_are_made_from_the_committed_runs(name: str) -> None:
     """`safemesa paper claims --out results/NAME --preset cpu` made them."""
     folder = RESULTS / name

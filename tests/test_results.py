@@ -72,6 +72,40 @@ def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
         assert any(line.endswith(f"| {' | '.join(cells)} |") for line in page), (setting, cells)
 
 
+def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
+    page = (ROOT / "docs" / "headroom.md").read_text()
+    text = (RESULTS / "tuning" / "cartpole_limit" / "recovery_alone.jsonl").read_text()
+    linear, *models = [json.loads(line) for line in text.splitlines()]
+    assert linear == {"controller": "linear", "violated": 0.0}
+
+    def adapted(arm: str, gamma: float, policy: str) -> list[float]:
+        return [
+            one["violated"][policy]
+            for one in models
+            if one["risk_model"] == "risk_model" and one["next_action"] == "uniform"
+            if (one["arm"], one["gamma_risk"]) == (arm, gamma)
+        ]
+
+    assert adapted("multitask", 0.8, "recovery") == [0.9, 0.9]
+    assert adapted("multitask", 0.8, "least_risk") == [0.875, 0.8]
+    assert adapted("multitask", 0.95, "recovery") == [0.6, 0.7]
+    assert adapted("multitask", 0.95, "least_risk") == [0.2, 0.35]
+    assert adapted("mesa", 0.95, "least_risk") == [0.925, 0.675]
+    for words in (".90 of them", ".875 and\n.80", ".60 and .70", ".20 and .35", ".925 and .675"):
+        assert words in page
+
+
+def test_the_results_page_shows_what_chose_the_test_log() -> None:
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for arm, title in (("mesa", "MESA"), ("multitask", "Multi-Task")):
+        pairs = []
+        for setting in ("keep", "quarter", "forget"):
+            runs = sorted((RESULTS / "tuning" / "test_log" / setting).glob(f"{arm}-*"))
+            counts = [json.loads((run / "summary.json").read_text())["violations"] for run in runs]
+            pairs.append(" and ".join(map(str, counts)))
+        assert f"{title} {', '.join(pairs)}" in page
+
+
 def test_each_summary_counts_its_lines() -> None:
     for path in RESULTS.rglob("summary.json"):
         summary = json.loads(path.read_text())

@@ -84,7 +84,8 @@ def _cpu(paper: RunConfig, train: int, test: int, steps: int) -> RunConfig:
     Phase 3 ends after a number of steps, because an arm that violates early in each episode has
     taken a tenth of the steps of one that does not by the time it has as many episodes. The test
     log, which stays in the safety replay, is as small a share of those steps as in `paper`: four
-    times as many of its rows cost every arm violations on a held-out joint (docs/fidelity.md).
+    times as many of its rows cost MESA and Multi-Task violations on a held-out joint
+    (docs/results.md).
     """
     return replace(
         paper,

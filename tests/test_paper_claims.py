@@ -166,17 +166,21 @@ def test_each_use_of_carl_is_held_against_the_other_methods(tmp_path: Path) -> N
 
 
 def test_speed_of_adaptation(tmp_path: Path) -> None:
+    """In the second of three seeds it is the other way round."""
     write_run(tmp_path, "mesa", "maze", 0)
+    quick, slow = (0.3, 0.109, 0.1), (0.3, 0.2, 0.1)
     rows = [
-        {"domain": "maze", "preset": "cpu", "arm": arm, "step": step, "brier": brier}
-        for arm, scores in (("mesa", (0.3, 0.1, 0.1)), ("multitask", (0.3, 0.2, 0.1)))
+        {"domain": "maze", "preset": "cpu", "arm": arm, "seed": seed, "step": step, "brier": brier}
+        for arm, seeds in (("mesa", (quick, slow, quick)), ("multitask", (slow, quick, slow)))
+        for seed, scores in enumerate(seeds)
         for step, brier in zip((0, 1, 10), scores, strict=True)
     ]
     file = tmp_path / "calibration.json"
     file.write_text(json.dumps({"rows": rows}))
     one = found(tmp_path, calibration=file)["maze_adapts_faster"]
-    assert one.verdict == "holds"
-    assert one.means == {"mesa": 1.0, "multitask": 10.0}
+    assert (one.verdict, one.n, one.resolved) == ("holds", 3, False)
+    assert one.means == {"mesa": pytest.approx(4.0), "multitask": pytest.approx(7.0)}
+    assert (one.effect, one.low, one.high) == (pytest.approx(-3.0), -9.0, 9.0)
 
 
 def test_the_command_exits_0_and_writes_every_claim(

@@ -139,3 +139,7 @@ def test_figure_2_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         == 0
     )
     assert (tmp_path / "out" / "figures" / "figure2.png").stat().st_size > 10_000
+    main(["paper", "claims", "--out", "out", "--preset", "quick"])
+    found = json.loads((tmp_path / "out" / "claims.json").read_text())["findings"]
+    (claim,) = [one for one in found if one["id"] == "maze_adapts_faster"]
+    assert (claim["n"], set(claim["means"])) == (1, {"mesa", "multitask"})

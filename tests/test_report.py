@@ -348,6 +348,7 @@ def test_calibration_is_drawn_for_one_step_and_for_several():
     results = [
         CalibrationResult(
             arm=arm,
+            seed=0,
             step=step,
             predicted=rng.uniform(size=(2, 30)),
             true=rng.uniform(size=(2, 30)),

@@ -23,6 +23,8 @@ class CalibrationFlags:
     """Monte-Carlo roll-outs per pair."""
     adapt_target_rate: float | None = None
     """Override Phase 2's target rate (1: bootstrap from the online critic)."""
+    all_seeds: bool = False
+    """Ask the priors of all seeds, not of each arm's lowest alone."""
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
@@ -39,6 +41,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         pairs=flags.pairs,
         rollouts=flags.rollouts,
         adapt_target_rate=flags.adapt_target_rate,
+        all_seeds=flags.all_seeds,
         progress=BarProgress(),
     )
     rows = table_rows(results)

@@ -1,4 +1,4 @@
-"""Calibration of finished runs: one prior per arm, adapted to held-out tasks."""
+"""Calibration of finished runs: their priors, adapted to held-out tasks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,16 +31,18 @@ def calibrate_runs(
     pairs: int = 400,
     rollouts: int = 256,
     adapt_target_rate: float | None = None,
+    all_seeds: bool = False,
     progress: Progress | None = None,
 ) -> dict[tuple[str, str], list[CalibrationResult]]:
-    """Results by (domain, preset): of each arm's first run, its prior stands for the arm.
+    """Results by (domain, preset): the prior of each arm's first run stands for the arm.
 
-    `adapt_target_rate` overrides Phase 2's (1 bootstraps from the online critic).
+    With `all_seeds` every run's prior is asked. `adapt_target_rate` overrides Phase 2's (1
+    bootstraps from the online critic).
     """
     progress = progress or NoProgress()
     truth: dict[tuple[str, float], list[HeldOutTask]] = {}
     found: dict[tuple[str, str], list[CalibrationResult]] = {}
-    chosen = first_run_per_arm(paths)
+    chosen = runs_with_critics(paths, all_seeds=all_seeds)
     progress.start("calibration", len(chosen), 0)
     for done, (config, folder) in enumerate(chosen, start=1):
         domain = compiled_domain(config.domain)
@@ -74,16 +76,19 @@ def compiled_domain(name: str) -> AbstractJaxDomain:
     return found
 
 
-def first_run_per_arm(paths: Sequence[Path]) -> list[tuple[RunConfig, Path]]:
-    """The run of the lowest seed of every arm that has a safety critic.
+def runs_with_critics(
+    paths: Sequence[Path], *, all_seeds: bool = False
+) -> list[tuple[RunConfig, Path]]:
+    """Runs of arms that have a safety critic: that of the lowest seed of each, or all of them.
 
     Raises:
         ConfigurationError: there is none.
     """
-    chosen: dict[tuple[str, str, str], tuple[RunConfig, Path]] = {}
+    chosen: dict[tuple[str, str, str, int], tuple[RunConfig, Path]] = {}
     for record in sorted(scan_runs(paths).runs, key=lambda one: one.seed):
         if record.settings["guard"] != "none":
-            key = (record.domain, record.preset, record.arm)
+            own = record.seed if all_seeds else 0
+            key = (record.domain, record.preset, record.arm, own)
             chosen.setdefault(key, (record.config, record.path))
     if not chosen:
         raise ConfigurationError(

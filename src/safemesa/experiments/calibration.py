@@ -36,9 +36,13 @@ TAIL = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationResult:
-    """One arm after one number of steps, pooled over held-out tasks. Pairs are `[tasks, pairs]`."""
+    """One prior after one number of steps, pooled over held-out tasks. Pairs are `[tasks, pairs]`.
+
+    `seed` is that of the run whose prior it is.
+    """
 
     arm: str
+    seed: int
     step: int
     predicted: np.ndarray
     true: np.ndarray
@@ -56,6 +60,7 @@ class CalibrationResult:
         pooled = expected_calibration_error(self.predicted.ravel(), self.true.ravel())
         return {
             "arm": self.arm,
+            "seed": self.seed,
             "step": self.step,
             "tasks": len(per_task),
             **mean,
@@ -221,6 +226,7 @@ def calibration(
     return [
         CalibrationResult(
             arm=config.arm,
+            seed=config.seed,
             step=step,
             predicted=np.stack(values),
             true=true,

@@ -19,6 +19,7 @@ from safemesa.experiments.paper.plans import PLANS, FigurePlan, find_plan
 from safemesa.experiments.paper.tables import tables_markdown
 from safemesa.experiments.report import write_report
 from safemesa.experiments.run_records import RunRecord, scan_runs
+from safemesa.phases.progress import BarProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,10 @@ class Production:
         plan = find_plan(name)
         if plan.conditions and not self.draw_only:
             self._carry_out(plan.runs(self.preset, self.seeds))
-        return self._draw(name, plan)
+        path = self._draw(name, plan)
+        if name == "figure2":
+            self._calibration()
+        return path
 
     def everything(self) -> list[Path]:
         """All figures, the claims, the tables and one HTML report; what cannot be drawn is said."""
@@ -90,11 +94,11 @@ class Production:
         return [*made, self.out / "claims.md", self.out / "results.md", report]
 
     def _calibration(self) -> Path | None:
-        """Calibration over adaptation steps on the maze, for the claim of Figure 2."""
+        """Calibration over adaptation steps on the maze, seed by seed, for Figure 2's claim."""
         folders = [one.path for one in self._records(PLANS["figure2"])]
         if not folders:
             return None
-        rows = table_rows(calibrate_runs(folders))
+        rows = table_rows(calibrate_runs(folders, all_seeds=True, progress=BarProgress()))
         path = self.out / "calibration.json"
         write_json(path, {"command": self.command, "rows": rows})
         return path

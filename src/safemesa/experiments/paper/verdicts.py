@@ -1,6 +1,6 @@
 """Holds the paper's claims against runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -235,24 +235,20 @@ def _adaptation(claim: Claim, preset: str, calibration: Path | None) -> Finding:
     if calibration is None or not calibration.is_file():
         raise _MissingError(f"no file of `safemesa calibration` on {claim.domain} is given")
     rows = read_json(calibration).get("rows", [])
-    steps = {}
+    values: dict[str, BySeed] = {}
     for arm in claim.arms:
-        scores = {
-            int(row["step"]): float(row["brier"])
-            for row in rows
-            if (row.get("domain"), row.get("preset"), row.get("arm")) == (claim.domain, preset, arm)
-        }
+        scores: dict[int, dict[int, float]] = {}
+        for row in rows:
+            where = (row.get("domain"), row.get("preset"), row.get("arm"))
+            if where == (claim.domain, preset, arm):
+                scores.setdefault(row["seed"], {})[row["step"]] = row["brier"]
         if not scores:
             raise _MissingError(f"{calibration} has no {arm} on {claim.domain} ({preset})")
-        lowest = min(scores.values())
-        steps[arm] = float(min(step for step, score in scores.items() if score <= SETTLED * lowest))
-    ours, theirs = (steps[arm] for arm in claim.arms)
-    return Finding(
-        claim=claim,
-        preset=preset,
-        verdict="holds" if ours < theirs else "does not hold",
-        comparison=claim.arms[1],
-        effect=ours - theirs,
-        n=1,
-        means=steps,
-    )
+        values[arm] = {seed: _steps_to_settle(found) for seed, found in scores.items()}
+    return _against_others(claim, values, preset)
+
+
+def _steps_to_settle(scores: Mapping[int, float]) -> float:
+    """The first of the steps asked about whose Brier score is near the lowest of them all."""
+    near = SETTLED * min(scores.values())
+    return float(min(step for step, score in scores.items() if score <= near))

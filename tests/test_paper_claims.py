@@ -194,3 +194,41 @@ def test_the_command_exits_0_and_writes_every_claim(
     assert all(f"`{claim.id}`" in table for claim in CLAIMS)
     assert main(["paper", "nothing"]) == 2
     capsys.readouterr()
+
+
+def test_claims_of_several_folders_come_from_the_first_that_measured_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, violations in ((first, 3), (second, 30)):
+        write_run(folder, "mesa", "navigation1", 0, violations=violations)
+    write_run(first, "multitask", "navigation1", 0, violations=5)
+    write_run(second, "rrl", "navigation1", 0, violations=7)
+    for folder in (first, second):
+        assert main(["paper", "claims", "--out", str(folder), "--preset", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["paper", "verdicts", str(first), str(second)]) == 0
+    printed = capsys.readouterr().out
+    rows = {claim.id: line for line in printed.splitlines() for claim in CLAIMS if claim.id in line}
+    assert set(rows) == {claim.id for claim in CLAIMS}
+    assert (
+        "MESA 3, Multi-Task 5 | -2 against Multi-Task | first, cpu | 1 | holds"
+        in (rows["navigation1_fewer_than_multitask"])
+    )
+    assert (
+        "MESA 30, RRL 7 | 23 against RRL | second, cpu | 1 | does not hold"
+        in (rows["navigation1_fewer_than_rrl"])
+    )
+    assert "not measured" in rows["ant_fewer"]
+
+
+def test_claims_that_are_missing_or_of_another_version_say_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["paper", "verdicts", str(tmp_path)]) == 2
+    assert f"safemesa paper claims --out {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "claims.json").write_text('{"findings": [{"id": "gone"}]}')
+    assert main(["paper", "verdicts", str(tmp_path)]) == 2
+    assert "'gone'" in capsys.readouterr().err
+    assert main(["paper", "verdicts"]) == 2
+    capsys.readouterr()

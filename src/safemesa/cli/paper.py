@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safemesa.cli.arguments import command_line, parse, prepare_jax
+from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.cli.grid import parse_seeds
 from safemesa.core.errors import ConfigurationError
 
@@ -18,6 +18,7 @@ PARTS = {
     "figure6b": "halfcheetah under partial failures",
     "table": "the settings in use beside Tables 1 to 5",
     "claims": "each claim of the paper, with the measured effect and a verdict",
+    "verdicts": "the claims of several folders in one table",
     "all": "everything above, one HTML report and a page of results",
 }
 """Part to what it is."""
@@ -61,6 +62,14 @@ class ClaimsFlags:
     """A file of `safemesa calibration`; default: calibration.json in the folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerdictsFlags:
+    """Prints each claim of the paper as the first of some folders that measured it says."""
+
+    folders: Positional[tuple[Path, ...]]
+    """Folders in which `safemesa paper claims` wrote; the first that measured a claim counts."""
+
+
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Dispatches."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -77,6 +86,8 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         table(verb, arguments)
     elif part == "claims":
         claims(verb, arguments)
+    elif part == "verdicts":
+        verdicts(verb, arguments)
     else:
         figures(verb, arguments)
 
@@ -119,3 +130,13 @@ def claims(verb: str, arguments: Sequence[str]) -> None:
     text = write_claims(flags.out, flags.preset, flags.calibration, command_line(verb, arguments))
     print(text)
     print(f"Written: {flags.out / 'claims.md'}, {flags.out / 'claims.json'}", file=sys.stderr)
+
+
+def verdicts(verb: str, arguments: Sequence[str]) -> None:
+    """Markdown on standard output."""
+    flags = parse(VerdictsFlags, f"{verb} verdicts", arguments[1:])
+    from safemesa.experiments.paper.claims_table import gathered_claims
+
+    if not flags.folders:
+        raise ConfigurationError("`safemesa paper verdicts` got no folder; expected one or more.")
+    print(gathered_claims(flags.folders))

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from safemesa.core.files import write_atomic, write_json
+from safemesa.core.errors import DatasetError
+from safemesa.core.files import read_json, write_atomic, write_json
 from safemesa.experiments.arms import ARMS
+from safemesa.experiments.paper.claims import CLAIMS
 from safemesa.experiments.paper.verdicts import Finding, findings
 from safemesa.experiments.result_rows import arm_title
 from safemesa.experiments.run_records import find_runs
@@ -47,8 +50,76 @@ def write_claims(out: Path, preset: str, calibration: Path | None, command: str)
     return text
 
 
+def gathered_claims(folders: Sequence[Path]) -> str:
+    """Each claim as the first of some folders that measured it says, as Markdown.
+
+    Experiments of the paper are run at the sizes that a machine can afford, in folders of their
+    own; numbers of different folders never meet in one verdict.
+
+    Raises:
+        DatasetError: a folder holds no claims, or those of another version.
+    """
+    chosen: dict[str, tuple[Path, Finding]] = {}
+    for folder in folders:
+        for one in read_findings(folder):
+            known = chosen.get(one.claim.id)
+            if known is None or known[1].verdict == "not measured":
+                chosen[one.claim.id] = folder, one
+    found = [chosen[claim.id] for claim in CLAIMS if claim.id in chosen]
+    lines = [
+        "| claim | source | measured | difference [95 % interval] | runs | n | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for folder, one in found:
+        measured, effect, verdict = _numbers(one)
+        where = "" if one.verdict == "not measured" else f"{folder.name}, {one.preset}"
+        sentence = f"{one.claim.sentence} (`{one.claim.id}`)"
+        cells = (sentence, one.claim.source, measured, effect, where, str(one.n or ""), verdict)
+        lines.append("| " + " | ".join(cells) + " |")
+    return f"{claims_summary([one for _, one in found])}\n\n" + "\n".join(lines) + "\n"
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """What `write_claims` wrote into a folder.
+
+    Raises:
+        DatasetError: nothing, or claims of another version.
+    """
+    path = folder / "claims.json"
+    if not path.is_file():
+        raise DatasetError(
+            f"{folder} has no claims.json. `safemesa paper claims --out {folder}` writes it."
+        )
+    known = {claim.id: claim for claim in CLAIMS}
+    names = {one.name for one in fields(Finding)} - {"claim"}
+    found = []
+    for row in read_json(path).get("findings", ()):
+        if row.get("id") not in known or not names <= set(row):
+            raise DatasetError(
+                f"{path} holds the claim {row.get('id')!r} as another version of safemesa wrote "
+                f"it. `safemesa paper claims --out {folder}` writes it anew."
+            )
+        found.append(Finding(claim=known[row["id"]], **{name: row[name] for name in names}))
+    return found
+
+
 def _line(one: Finding) -> str:
     claim = one.claim
+    measured, effect, verdict = _numbers(one)
+    cells = (
+        f"{claim.sentence} (`{claim.id}`)",
+        claim.source,
+        claim.domain,
+        measured,
+        effect,
+        str(one.n or ""),
+        verdict,
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _numbers(one: Finding) -> tuple[str, str, str]:
+    """What was measured, the effect with its interval, and the verdict."""
     verdict = one.verdict
     if one.verdict == "not measured":
         verdict += f" ({one.missing})"
@@ -59,16 +130,8 @@ def _line(one: Finding) -> str:
     effect = "" if one.effect is None else _number(one.effect)
     if one.low is not None and one.high is not None:
         effect += f" [{_number(one.low)}, {_number(one.high)}]"
-    cells = (
-        f"{claim.sentence} (`{claim.id}`)",
-        claim.source,
-        claim.domain,
-        f"{claim.metric}: {means}" if means else "",
-        effect + against if effect else "",
-        str(one.n or ""),
-        verdict,
-    )
-    return "| " + " | ".join(cells) + " |"
+    measured = f"{one.claim.metric}: {means}" if means else ""
+    return measured, effect + against if effect else "", verdict
 
 
 def _title(arm: str) -> str:

@@ -1,5 +1,6 @@
 """The command line: every verb, every kind of wrong input, exit codes."""
 
+import json
 import os
 import random
 import signal
@@ -114,8 +115,11 @@ def test_phases_one_at_a_time_equal_a_run(
     assert main(["deploy", "risk_model", "navigation2", "--log", "logs", "--out", "steps"]) == 0
     assert "violated" in capsys.readouterr().out
     assert episodes_of(workplace / "steps") == episodes_of(finished)
-    assert main(["data", "info", "logs"]) == 0
+    assert main(["data", "info", "logs", "--json", "info.json"]) == 0
     assert "train-003" in capsys.readouterr().out
+    info = json.loads(Path("info.json").read_text())
+    assert [one["role"] for one in info["tasks"]].count("test") == 1
+    assert info["provenance"]["policy"].startswith("random rollouts of navigation2")
     # Nothing is overwritten.
     for arguments in (
         ["collect", "navigation2", *TINY_FLAGS, "--out", "logs"],

@@ -23,6 +23,8 @@ class InfoFlags:
 
     folder: Positional[Path]
     """Dataset folder."""
+    json: Path | None = None
+    """Also write the numbers to this JSON file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,18 @@ def info(verb: str, arguments: Sequence[str]) -> None:
     flags = parse(InfoFlags, verb, arguments)
     from safemesa.datasets.offline_tasks import OfflineTasks
 
-    print_info(OfflineTasks.load(flags.folder))
+    data = OfflineTasks.load(flags.folder)
+    print_info(data)
+    if flags.json is not None:
+        from safemesa.core.files import write_json
+
+        record = {
+            "domain": data.domain,
+            "tasks": data.summary_rows(),
+            "provenance": dict(data.provenance),
+        }
+        write_json(flags.json, record)
+        print(f"Numbers: {flags.json}")
 
 
 def import_data(verb: str, arguments: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from safemesa.core.errors import CheckpointError, DatasetError
+from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetError
 from safemesa.experiments.analysis import (
     adaptation_models,
     episodes,
@@ -223,6 +223,17 @@ def test_a_domain_without_success_has_none(tmp_path):
     assert theirs.metrics["successes"] is not None
     assert "n/a" in {cell.text for cell in results_as_table([ours]).rows[0]}
     assert {row.metric for row in paired_rows(find_runs([tmp_path]))} == {"violations"}
+
+
+def test_returns_are_paired_where_no_arm_knows_success(tmp_path):
+    for arm, value in (("mesa", 7.0), ("multitask", 4.0)):
+        folder = made_up(tmp_path / arm, arm=arm)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary |= {"successes": None, "return_mean": value}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    violations, returns = paired_rows(find_runs([tmp_path]))
+    assert (violations.metric, returns.metric) == ("violations", "return_mean")
+    assert returns.difference.mean == 3.0
 
 
 def test_pairs_share_their_seeds(tmp_path):
@@ -521,6 +532,19 @@ def test_a_report_of_one_run_repeats_to_the_byte(one_run, tmp_path):
         write_report([one_run], tmp_path / name, "command").read_bytes() for name in "ab"
     )
     assert first == second
+
+
+def test_any_arm_that_has_runs_can_be_the_baseline(tmp_path):
+    for arm, violations in (("mesa", 3), ("rrl", 8)):
+        made_up(tmp_path / "runs" / arm, arm=arm, violations=violations)
+    out = tmp_path / "out"
+    write_report([tmp_path / "runs"], out, "command", baseline="rrl")
+    assert "Paired differences against RRL" in Page((out / "report.html").read_text()).text
+    paired = json.loads((out / "results.json").read_text())["paired"]
+    assert (paired[0]["arm"], paired[0]["baseline"]) == ("mesa", "RRL")
+    assert paired[0]["difference"]["mean"] == -5.0
+    with pytest.raises(ConfigurationError, match="'carl'; there are runs of mesa, rrl"):
+        write_report([tmp_path / "runs"], out, "command", baseline="carl")
 
 
 def test_domains_and_presets_are_kept_apart(runs, one_run, tmp_path):

@@ -1,14 +1,18 @@
 """Committed results: tables and README say what the committed runs say."""
 
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.shield_training import read_records, table_of
 
 from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.result_tables import compact_markdown
-from safemesa.experiments.results import find_runs, results_table
+from safemesa.experiments.results import find_runs, paired_rows, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -114,3 +118,47 @@ def test_each_summary_counts_its_lines() -> None:
         assert summary["episodes"] == len(lines)
         assert summary["violations"] == sum(line["violation"] for line in lines)
         assert summary["interventions"] == sum(line["interventions"] for line in lines)
+
+
+NUMBER = r"[-+]?\d*\.?\d+"
+Effect = tuple[float | None, float | None, float | None]
+EFFECT = re.compile(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/fidelity.md"])
+def test_each_interval_on_a_page_is_one_of_the_committed_results(page: str) -> None:
+    """`-31 [-44, -18]` anywhere on a page: some mean and its interval round to that."""
+    text = " ".join((ROOT / page).read_text().split())
+    known = list(committed_intervals())
+    shown = EFFECT.findall(text)
+    strange = [one for one in shown if not any(all(map(rounds_to, row, one)) for row in known)]
+    assert not strange
+    assert shown or page == "README.md"
+
+
+def committed_intervals() -> Iterator[Effect]:
+    """Mean or difference, low and high, of everything in results/."""
+    for name in SHOWN:
+        record = json.loads((RESULTS / name / "results.json").read_text())
+        for row in record["rows"]:
+            yield from map(effect, filter(None, row["metrics"].values()))
+        for row in record["overall"]:
+            yield row["share"], *(row["interval"] or (None, None))
+            yield row["better"], *(row["better_interval"] or (None, None))
+        # `safemesa report results/NAME --baseline rrl` has the second.
+        for baseline in ("multitask", "rrl"):
+            for pair in paired_rows(find_runs([RESULTS / name]), baseline):
+                yield effect(asdict(pair.difference))
+    for path in RESULTS.glob("*/claims.json"):
+        for one in json.loads(path.read_text())["findings"]:
+            yield one["effect"], one["low"], one["high"]
+
+
+def effect(numbers: dict[str, Any]) -> Effect:
+    return numbers["mean"], numbers["low"], numbers["high"]
+
+
+def rounds_to(value: float | None, text: str) -> bool:
+    """Whether a number is what the text shows, to the digits that it shows."""
+    digits = len(text.partition(".")[2])
+    return value is not None and abs(value - float(text)) <= 0.5 * 10.0**-digits + 1e-9

@@ -15,6 +15,8 @@ class ReportFlags:
     """Run folders, or folders that contain some."""
     out: Path = Path("report")
     """Folder of report.html and the figures."""
+    baseline: str = "multitask"
+    """The arm that others are compared with, seed by seed."""
     calibration: bool = True
     """Also measure calibration against Monte-Carlo roll-outs (about half a minute per arm)."""
 
@@ -30,6 +32,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         flags.runs,
         flags.out,
         command_line(verb, arguments),
+        baseline=flags.baseline,
         progress=BarProgress(),
         with_calibration=flags.calibration,
     )

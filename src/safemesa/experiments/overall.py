@@ -15,7 +15,7 @@ from safemesa.experiments.aggregate import (
     performance_profile,
     stratified_interval,
 )
-from safemesa.experiments.result_rows import RunGroup
+from safemesa.experiments.result_rows import BASELINE, RunGroup
 
 THRESHOLDS = tuple(np.linspace(0.0, 0.98, 50).tolist())
 """Shares of violating episodes at which profiles are drawn."""
@@ -69,7 +69,7 @@ def _shares(group: RunGroup) -> list[float]:
     return [run.summary["violations"] / run.summary["episodes"] for run in group.runs]
 
 
-def overall_rows(groups: Sequence[RunGroup], baseline: str = "multitask") -> list[OverallRow]:
+def overall_rows(groups: Sequence[RunGroup], baseline: str = BASELINE) -> list[OverallRow]:
     """One row per preset and arm; none where a preset has one domain."""
     shares, rows = violation_shares(groups), []
     for (preset, arm), (group, own) in shares.items():

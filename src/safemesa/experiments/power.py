@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from safemesa.core.errors import ConfigurationError
-from safemesa.experiments.result_rows import PairedRow, group_runs, paired_rows
+from safemesa.experiments.result_rows import BASELINE, PairedRow, group_runs, paired_rows
 from safemesa.experiments.run_records import RunRecord
 from safemesa.experiments.statistics import LEVEL, holm
 
@@ -68,7 +68,7 @@ def power_rows(
     *,
     metric: str = "violations",
     gap: float = GAP,
-    baseline: str = "multitask",
+    baseline: str = BASELINE,
 ) -> list[PowerRow]:
     """One row per domain, preset and arm that shares seeds with the baseline.
 

@@ -17,7 +17,6 @@ from safemesa.experiments.report_html import (
     table,
 )
 from safemesa.experiments.report_sections import (
-    BASELINE,
     Pictures,
     Place,
     calibration_section,
@@ -25,7 +24,7 @@ from safemesa.experiments.report_sections import (
     place_section,
     provenance_section,
 )
-from safemesa.experiments.result_rows import RunGroup, arm_title, group_runs
+from safemesa.experiments.result_rows import BASELINE, RunGroup, arm_title, group_runs
 from safemesa.experiments.result_tables import Cell, Table
 from safemesa.experiments.results import write_results
 from safemesa.experiments.run_records import RunScan, scan_runs
@@ -37,6 +36,7 @@ def write_report(
     out: Path,
     command: str,
     *,
+    baseline: str = BASELINE,
     progress: Progress | None = None,
     with_calibration: bool = False,
 ) -> Path:
@@ -49,18 +49,26 @@ def write_report(
         paths: Run folders, or folders that contain some.
         out: Folder to write into; earlier reports there are replaced.
         command: What made the report, for its last section.
+        baseline: The arm that others are compared with, seed by seed.
         progress: Told about every arm.
         with_calibration: Also measure calibration by Monte-Carlo roll-outs, which takes a while.
 
     Raises:
+        ConfigurationError: there is no run of an arm that was named as the baseline.
         DatasetError: there is no finished run.
         OutputFolderError: `out` cannot be written.
     """
     progress, out = progress or NoProgress(), Path(out)
     scan = scan_runs(paths)
     groups = group_runs(scan.runs)
-    places, pictures = _places(groups), Pictures(out / "figures")
-    write_results(scan.runs, out, command, set_aside=scan.set_aside, baseline=BASELINE)
+    arms = dict.fromkeys(group.arm for group in groups)
+    # Runs without the usual baseline are still worth a report.
+    if baseline != BASELINE and baseline not in arms:
+        raise ConfigurationError(
+            f"no run is of the baseline {baseline!r}; there are runs of {', '.join(arms)}."
+        )
+    places, pictures = _places(groups, baseline), Pictures(out / "figures")
+    write_results(scan.runs, out, command, set_aside=scan.set_aside, baseline=baseline)
     progress.start("report", len(places), 0)
     body = []
     for done, place in enumerate(places, start=1):
@@ -68,7 +76,7 @@ def write_report(
         progress.update(done)
     progress.finish()
     titles = [place.title for place in places]
-    for name, parts in overall_section(groups, pictures).items():
+    for name, parts in overall_section(groups, baseline, pictures).items():
         titles.append(name)
         body += parts
     if with_calibration:
@@ -92,7 +100,7 @@ def write_report(
     return out / "report.html"
 
 
-def _places(groups: Sequence[RunGroup]) -> list[Place]:
+def _places(groups: Sequence[RunGroup], baseline: str) -> list[Place]:
     """Groups by domain and preset."""
     keys = dict.fromkeys((group.domain, group.preset) for group in groups)
     return [
@@ -100,6 +108,7 @@ def _places(groups: Sequence[RunGroup]) -> list[Place]:
             domain=domain,
             preset=preset,
             groups=tuple(one for one in groups if (one.domain, one.preset) == (domain, preset)),
+            baseline=baseline,
         )
         for domain, preset in keys
     ]

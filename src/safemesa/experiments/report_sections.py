@@ -30,9 +30,6 @@ from safemesa.experiments.result_rows import (
 from safemesa.experiments.run_records import RunRecord
 from safemesa.phases.progress import Progress
 
-BASELINE = "multitask"
-"""The arm that others are compared with, seed by seed."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
@@ -41,6 +38,7 @@ class Place:
     domain: str
     preset: str
     groups: tuple[RunGroup, ...]
+    baseline: str
 
     @property
     def title(self) -> str:
@@ -80,20 +78,18 @@ class Pictures:
 def place_section(place: Place, pictures: Pictures) -> list[Html]:
     """Tables, curves, maps and paths of one domain and preset."""
     runs = [run for group in place.groups for run in group.runs]
-    pairs = paired_rows(runs, BASELINE)
+    pairs, baseline = paired_rows(runs, place.baseline), arm_title(place.baseline)
     parts = [
         heading(2, place.title),
         table(result_tables.results_as_table(results_table(runs))),
     ]
     if pairs:
         parts += [
-            heading(3, f"Paired differences against {arm_title(BASELINE)}: {place.title}"),
+            heading(3, f"Paired differences against {baseline}: {place.title}"),
             table(result_tables.pairs_as_table(pairs)),
         ]
-    elif any(group.arm != BASELINE for group in place.groups):
-        parts.append(
-            paragraph(f"No {arm_title(BASELINE)} runs with common seeds to compare with.", "soft")
-        )
+    elif any(group.arm != place.baseline for group in place.groups):
+        parts.append(paragraph(f"No {baseline} runs with common seeds to compare with.", "soft"))
     parts += [heading(3, f"Learning curves: {place.title}"), *_curves(place, pictures)]
     planes = {run.seed: plane(place.domain, run.seed) for _, run in place.shown_runs()}
     planar = {seed: one for seed, one in planes.items() if one is not None}
@@ -164,9 +160,11 @@ def _paths(place: Place, planes: dict[int, Plane], pictures: Pictures) -> list[H
     return parts
 
 
-def overall_section(groups: Sequence[RunGroup], pictures: Pictures) -> dict[str, list[Html]]:
+def overall_section(
+    groups: Sequence[RunGroup], baseline: str, pictures: Pictures
+) -> dict[str, list[Html]]:
     """Table and profiles over the domains of each preset that has several, by title."""
-    rows, found = overall_rows(groups, BASELINE), {}
+    rows, found = overall_rows(groups, baseline), {}
     for preset in dict.fromkeys(row.preset for row in rows):
         here = [row for row in rows if row.preset == preset]
         title = f"All domains together, {preset}"
@@ -178,7 +176,7 @@ def overall_section(groups: Sequence[RunGroup], pictures: Pictures) -> dict[str,
         figure = figures.profile_figure(violation_profiles(groups, preset))
         found[title] = [
             heading(2, title),
-            table(result_tables.overall_as_table(here, BASELINE)),
+            table(result_tables.overall_as_table(here, baseline)),
             paragraph(result_tables.OVERALL_READING, "soft"),
             pictures.add(slug(title), figure, f"Performance profiles: {title}", caption),
         ]

@@ -17,8 +17,9 @@ from safemesa.experiments.statistics import (
     summarise_metric,
 )
 
-PAIRED_METRICS = ("violations", "successes")
-"""Metrics that are compared seed by seed."""
+BASELINE = "multitask"
+"""The arm that others are compared with, seed by seed, where no other is named."""
+
 
 METRIC_TITLES = {
     "violations": "Violations",
@@ -145,8 +146,8 @@ def results_table(records: Sequence[RunRecord]) -> list[ResultRow]:
     return rows
 
 
-def paired_rows(records: Sequence[RunRecord], baseline: str = "multitask") -> list[PairedRow]:
-    """Every other arm minus the baseline, per metric of `PAIRED_METRICS`, over common seeds.
+def paired_rows(records: Sequence[RunRecord], baseline: str = BASELINE) -> list[PairedRow]:
+    """Every other arm minus the baseline, by violations and by success, over common seeds.
 
     A group is compared with the baseline of the same variant; where there is none, with all.
     """
@@ -155,7 +156,7 @@ def paired_rows(records: Sequence[RunRecord], baseline: str = "multitask") -> li
     for group in groups:
         for reference in _references(group, groups, baseline):
             seeds = tuple(sorted(set(group.seeds) & set(reference.seeds)))
-            for metric in PAIRED_METRICS if seeds else ():
+            for metric in _paired_metrics(group, reference) if seeds else ():
                 ours, theirs = group.values(metric, seeds), reference.values(metric, seeds)
                 if ours is None or theirs is None:
                     continue
@@ -173,6 +174,15 @@ def paired_rows(records: Sequence[RunRecord], baseline: str = "multitask") -> li
                     )
                 )
     return rows
+
+
+def _paired_metrics(*groups: RunGroup) -> tuple[str, ...]:
+    """Violations, and successes; the return where the domain knows no success.
+
+    Where it does, the return is no measure: on Navigation crashing at once has the highest.
+    """
+    knows_success = any(group.values("successes") is not None for group in groups)
+    return "violations", "successes" if knows_success else "return_mean"
 
 
 def _references(group: RunGroup, groups: list[RunGroup], baseline: str) -> list[RunGroup]:

@@ -70,8 +70,11 @@ class Table:
 
 
 def format_number(value: float) -> str:
-    """Three or four digits that matter; whole numbers whole."""
-    if value == round(value):
+    """Three or four digits that matter; whole numbers whole.
+
+    Sums of weights that are no binary fractions differ in their last bit between machines.
+    """
+    if abs(value - round(value)) < 1e-9:
         return str(round(value))
     size = abs(value)
     decimals = 0 if size >= 1000.0 else 1 if size >= 10.0 else 2 if size >= 0.1 else 4

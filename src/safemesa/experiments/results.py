@@ -7,6 +7,7 @@ from pathlib import Path
 from safemesa.core.files import write_atomic, write_json
 from safemesa.experiments.overall import overall_rows
 from safemesa.experiments.result_rows import (
+    BASELINE as BASELINE,
     PairedRow as PairedRow,
     ResultRow as ResultRow,
     RunGroup as RunGroup,
@@ -34,7 +35,7 @@ def write_results(
     command: str,
     *,
     set_aside: Sequence[SetAside] = (),
-    baseline: str = "multitask",
+    baseline: str = BASELINE,
 ) -> None:
     """Writes `results.json` (every number of every run, and the tables) and `results.md`."""
     rows, pairs = results_table(records), paired_rows(records, baseline)

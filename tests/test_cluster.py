@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import GRID_FLAGS, tiny_config
@@ -24,6 +25,7 @@ from safemesa.experiments.executors.base import GridError, make_task
 from safemesa.experiments.executors.sbatch import collect_command, write_scripts
 from safemesa.experiments.executors.slurm import SlurmExecutor, TaskJob
 from safemesa.experiments.executors.slurm_config import SlurmConfig
+from safemesa.experiments.executors.slurm_queue import JobQueue
 from safemesa.experiments.grid import Grid, GridFolder, GridRun, paired_runs
 from safemesa.phases.config import RunConfig, config_to_json
 
@@ -71,6 +73,7 @@ def test_a_command_gives_the_configuration_it_was_made_from(config: RunConfig) -
     [
         ({"time": 0}, "--slurm.time is 0"),
         ({"collect_cpus": 0}, "--slurm.collect-cpus is 0"),
+        ({"gpus": -2}, "--slurm.gpus is -2"),
         ({"options": ("--account",)}, "expected name=value"),
     ],
 )
@@ -107,10 +110,10 @@ def scripts(workplace: Path) -> Path:
 def test_job_scripts_are_sound(scripts: Path) -> None:
     for name in ("runs.sbatch", "collect.sbatch", "submit.sh"):
         subprocess.run(["bash", "-n", scripts / name], check=True)
-    lines = (scripts / "commands.txt").read_text().splitlines()
+    runs = (scripts / "runs.sbatch").read_text()
+    lines = [line for line in runs.splitlines() if "safemesa run " in line]
     outs = [Path(line.partition(" --out ")[2].split()[0]).name for line in lines]
     assert outs == ["rrl-0", "rrl-2"]
-    runs = (scripts / "runs.sbatch").read_text()
     for option in ("array=0-1%256", "requeue", "partition=short", "account=lab", "time=240"):
         assert f"#SBATCH --{option}\n" in runs
     assert "--collect-only" in (scripts / "collect.sbatch").read_text()
@@ -186,6 +189,42 @@ def test_submitted_jobs_collect_run_and_fail_alone(
     }
 
 
+class FakeQueue(JobQueue):
+    """Remembers what was submitted; all jobs are at work."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, SimpleNamespace] = {}
+        self.submitted: list[list[str]] = []
+
+    def find(self, names: Iterable[str]) -> dict[str, SimpleNamespace]:
+        return {name: self.jobs[name] for name in names if name in self.jobs}
+
+    def submit(self, work: dict, cpus: int, runs: dict[str, list[str]]) -> dict:
+        del cpus
+        made = {}
+        for name in work:
+            made[name] = SimpleNamespace(job_id=str(len(self.submitted)))
+            self.jobs |= dict.fromkeys(runs[name], made[name])
+            self.submitted.append(runs[name])
+        return made
+
+
+def test_runs_that_a_job_holds_are_not_submitted_again(tmp_path: Path) -> None:
+    """Seed 0 shares a process with seed 1, which joins when seed 0 is at work."""
+    queue, folder = FakeQueue(), GridFolder(tmp_path)
+    executor = SlurmExecutor(data_dir=tmp_path / "data", command="grid")
+    for seeds in ([0], [0, 1], [0, 1, 2, 3]):
+        grid = Grid(runs=paired_runs([tiny_config("rrl")], seeds), seeds_per_process=2)
+        jobs, tasks = executor._submit(queue, grid, folder)
+        assert set(jobs) == {task.name for task in tasks}
+    names = [[name.rpartition("-")[2] for name in runs] for runs in queue.submitted]
+    assert names == [["0"], ["1"], ["2", "3"]]
+    for run in grid.runs:
+        folder.run(run).open(run.config, "")
+        write_json(tmp_path / run.name / "summary.json", {})
+    assert executor._submit(queue, grid, folder) == ({}, [])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_preempted_job_is_queued_again_and_goes_on(workplace: Path) -> None:
@@ -226,6 +265,8 @@ def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
     pytest.importorskip("submitit")
     command = [sys.executable, "-m", "safemesa.cli.main", "grid", *GRID_FLAGS]
     command += ["--arms", "rrl,multitask", "--domains", "navigation2", "--seeds", "0"]
+    # Long enough to be at work when the second command comes.
+    command += ["--deploy.episodes", "400"]
     command += ["--out", "real", "--data-dir", "real-data", "--executor", "slurm"]
     command += ["--slurm.time", "20", "--slurm.collect-cpus", "1"]
     watcher = subprocess.Popen(command, cwd=workplace, env=slurm)
@@ -246,7 +287,7 @@ def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
     assert "2 of 2 runs are finished" in again.stdout
     assert read_json(workplace / "real" / "slurm" / "jobs.json")["jobs"] == jobs
     for name in ("rrl-0", "multitask-0"):
-        assert read_json(runs / name / "summary.json")["episodes"] == 6
+        assert read_json(runs / name / "summary.json")["episodes"] == 400
 
 
 @pytest.mark.slurm

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from safemesa.cli.main import main
+from safemesa.experiments.analysis import late_return
 from safemesa.experiments.arms import configure
 from safemesa.experiments.paper.claims import CLAIMS
 from safemesa.experiments.paper.verdicts import Finding, findings
@@ -25,13 +26,16 @@ def write_run(
     successes: int | None = None,
     value: float = 0.0,
     test_transitions: int | None = None,
-    bias: tuple[float, ...] = (),
+    bias: tuple[float, ...] = (0.0,) * 3,
+    **changes: int | float,
 ) -> None:
-    """A finished run folder of 100 episodes with these totals."""
+    """A finished run folder of 100 episodes with these totals; `changes` name risk or deploy."""
     settings = config_to_json(configure(arm, domain, "cpu")) | {"seed": seed}
+    for name, one in changes.items():
+        settings["risk" if name in settings["risk"] else "deploy"][name] = one
     if test_transitions is not None:
         settings["data"]["test_transitions"] = test_transitions
-    folder = root / f"{domain}-{arm}-{seed}-{test_transitions}"
+    folder = root / "-".join([domain, arm, str(seed), str(test_transitions), *changes])
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"config": settings}))
     summary = {
@@ -53,7 +57,10 @@ def write_run(
     fields = dict.fromkeys(
         ("episode", "env_steps", "return", "length", "violation", "success", "interventions"), 0
     ) | {"violation_under_recovery": 0, "cumulative_violations": 0, "wall_s": 0.0}
-    lines = [json.dumps(fields | {"risk_bias": one}) for one in bias]
+    lines = [
+        json.dumps(fields | {"risk_bias": one, "env_steps": 100 * (number + 1), "return": value})
+        for number, one in enumerate(bias)
+    ]
     (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
 
 
@@ -78,12 +85,12 @@ def test_violations_are_compared_seed_by_seed(tmp_path: Path) -> None:
     one = found(tmp_path)["halfcheetah_violations_halved"]
     assert (one.verdict, one.comparison, one.n) == ("holds", "multitask", 6)
     assert (one.effect, one.low, one.high) == (-30.0, -30.0, -30.0)
-    assert one.resolved
+    assert one.settled
     fewer = found(tmp_path)["halfcheetah_fewer"]
-    assert (fewer.verdict, fewer.resolved) == ("holds", True)
+    assert (fewer.verdict, fewer.settled) == ("holds", True)
     # 900 is less than four fifths of 1200.
     value = found(tmp_path)["halfcheetah_return"]
-    assert (value.verdict, value.comparison, value.resolved) == (
+    assert (value.verdict, value.comparison, value.settled) == (
         "does not hold",
         "unconstrained",
         True,
@@ -178,9 +185,105 @@ def test_speed_of_adaptation(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     file.write_text(json.dumps({"rows": rows}))
     one = found(tmp_path, calibration=file)["maze_adapts_faster"]
-    assert (one.verdict, one.n, one.resolved) == ("holds", 3, False)
+    assert (one.verdict, one.n, one.settled) == ("holds", 3, None)
     assert one.means == {"mesa": pytest.approx(4.0), "multitask": pytest.approx(7.0)}
     assert (one.effect, one.low, one.high) == (pytest.approx(-3.0), -9.0, 9.0)
+
+
+def test_an_arm_that_never_adapts_is_not_the_faster_one(tmp_path: Path) -> None:
+    """Its error is near its own lowest from the beginning."""
+    write_run(tmp_path, "mesa", "maze", 0)
+    rows = [
+        {"domain": "maze", "preset": "cpu", "arm": arm, "seed": 0, "step": step, "brier": brier}
+        for arm, scores in (("mesa", (0.2, 0.2, 0.2)), ("multitask", (0.2, 0.05, 0.05)))
+        for step, brier in zip((0, 1, 10), scores, strict=True)
+    ]
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({"rows": rows}))
+    one = found(tmp_path, calibration=file)["maze_adapts_faster"]
+    assert (one.verdict, one.means) == ("does not hold", {"mesa": 10.0, "multitask": 1.0})
+
+
+def test_few_seeds_settle_nothing(tmp_path: Path) -> None:
+    for seed in range(5):
+        write_run(tmp_path, "mesa", "navigation2", seed, violations=1)
+        write_run(tmp_path, "multitask", "navigation2", seed, violations=9)
+    one = found(tmp_path)["navigation2_fewer_than_multitask"]
+    assert (one.verdict, one.n, one.settled) == ("holds", 5, None)
+
+
+def test_arms_are_compared_over_the_seeds_that_all_of_them_have(tmp_path: Path) -> None:
+    """Multi-Task is best on these, and worst over all of its own."""
+    for seed in range(2):
+        write_run(tmp_path, "mesa", "halfcheetah", seed, violations=5)
+    for seed in range(3):
+        write_run(tmp_path, "multitask", "halfcheetah", seed, violations=100 if seed == 2 else 4)
+        for arm in ("rrl", "unconstrained"):
+            write_run(tmp_path, arm, "halfcheetah", seed, violations=10)
+    one = found(tmp_path)["halfcheetah_fewer"]
+    assert (one.verdict, one.comparison, one.effect, one.n) == ("does not hold", "multitask", 1, 2)
+    assert one.means == {"mesa": 5, "multitask": 4, "rrl": 10, "unconstrained": 10}
+
+
+def test_a_claim_is_settled_against_every_comparison_or_not(tmp_path: Path) -> None:
+    """RRL has more violations in the mean, and in five seeds of eight."""
+    for seed in range(8):
+        write_run(tmp_path, "mesa", "halfcheetah", seed, violations=10)
+        write_run(tmp_path, "multitask", "halfcheetah", seed, violations=20)
+        write_run(tmp_path, "unconstrained", "halfcheetah", seed, violations=90)
+        write_run(tmp_path, "rrl", "halfcheetah", seed, violations=50 if seed < 5 else 5)
+    one = found(tmp_path)["halfcheetah_fewer"]
+    assert (one.verdict, one.comparison, one.settled) == ("holds", "multitask", False)
+
+
+def test_runs_of_other_settings_or_lengths_are_not_mixed(tmp_path: Path) -> None:
+    for arm, violations in (("mesa", 1), ("multitask", 3), ("rrl", 9)):
+        write_run(tmp_path, arm, "navigation1", 0, violations=violations)
+    write_run(tmp_path, "mesa", "navigation1", 0, violations=50, risk_limit=0.9)
+    one = found(tmp_path)["navigation1_fewer_than_multitask"]
+    assert one.verdict == "not measured"
+    assert "risk.risk_limit=0.9" in one.missing
+    other = tmp_path / "lengths"
+    write_run(other, "mesa", "navigation1", 0, violations=1, episodes=20)
+    write_run(other, "multitask", "navigation1", 0, violations=3)
+    one = found(other)["navigation1_fewer_than_multitask"]
+    assert one.missing == "runs end after different times: mesa 20 episodes, multitask 100 episodes"
+
+
+def test_nothing_against_nothing_is_no_measurement(tmp_path: Path) -> None:
+    """No arm violates, none reaches a goal, and the risk is never off."""
+    for arm in ("mesa", "multitask", "rrl", "carl"):
+        write_run(tmp_path, arm, "navigation1", 0, successes=0)
+    for size in (10_000, 2_500, 1_250, 625):
+        write_run(tmp_path, "mesa", "halfcheetah", 0, test_transitions=size)
+    results = found(tmp_path)
+    for name in ("navigation1_carl_best", "navigation1_success", "test_size_eighth"):
+        assert results[name].verdict == "not measured"
+        assert "no arm has any" in results[name].missing
+    for name in ("navigation1_starts_pessimistic", "navigation1_pessimism_falls"):
+        assert results[name].verdict == "does not hold"
+
+
+def test_late_return_is_that_of_the_last_third_of_the_steps() -> None:
+    ends = (10, 60, 65, 90, 100)
+    lines = [{"env_steps": end, "return": float(end)} for end in ends]
+    assert late_return(lines) == pytest.approx(95.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--preset", "cpuu"], "no run of the preset 'cpuu'. Its runs are of cpu"),
+        (["--preset", "cpu", "--calibration", "none.json"], "none.json is no file"),
+    ],
+)
+def test_misspelt_flags_overwrite_nothing(
+    tmp_path: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    write_run(tmp_path, "mesa", "navigation1", 0, violations=3, successes=90)
+    assert main(["paper", "claims", "--out", str(tmp_path), *flags]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "claims.json").exists()
 
 
 def test_the_command_exits_0_and_writes_every_claim(
@@ -230,5 +333,13 @@ def test_claims_that_are_missing_or_of_another_version_say_what_to_do(
     (tmp_path / "claims.json").write_text('{"findings": [{"id": "gone"}]}')
     assert main(["paper", "verdicts", str(tmp_path)]) == 2
     assert "'gone'" in capsys.readouterr().err
+    write_run(tmp_path, "mesa", "navigation1", 0, violations=3)
+    assert main(["paper", "claims", "--out", str(tmp_path), "--preset", "cpu"]) == 0
+    record = json.loads((tmp_path / "claims.json").read_text())
+    record["findings"][0]["threshold"] = 0.7
+    (tmp_path / "claims.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main(["paper", "verdicts", str(tmp_path)]) == 2
+    assert "another version" in capsys.readouterr().err
     assert main(["paper", "verdicts"]) == 2
     capsys.readouterr()

@@ -158,6 +158,16 @@ def read_episode_lines(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def late_return(lines: Sequence[dict[str, Any]]) -> float:
+    """Mean return of the episodes that end in the last third of a run's environment steps.
+
+    The last so many episodes would be all of a run of few long episodes, its warm-up with them,
+    and the end of one of many short ones.
+    """
+    start = 2.0 / 3.0 * lines[-1]["env_steps"]
+    return float(np.mean([line["return"] for line in lines if line["env_steps"] >= start]))
+
+
 def typical_episodes(total: int, count: int = 5) -> list[range]:
     """Numbers of the first, middle and last episodes: `count` each, or as many as there are."""
     count = max(1, min(count, total // 3))

@@ -15,6 +15,7 @@ from safemesa.experiments.result_rows import (
 from safemesa.experiments.run_records import METRICS, PHASES, RunRecord, SetAside
 from safemesa.experiments.statistics import (
     MINIMUM_FOR_INTERVAL,
+    MINIMUM_FOR_VERDICT,
     PairedDifference,
     Summary,
     binomial_interval,
@@ -48,10 +49,6 @@ OVERALL_READING = (
 
 ABSENT = "n/a"
 """What a cell says where a domain lacks a metric."""
-
-
-MINIMUM_FOR_VERDICT = 6
-"""With five pairs the sign-flip test cannot get below p = 2/32."""
 
 
 class Cell(NamedTuple):

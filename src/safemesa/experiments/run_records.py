@@ -78,6 +78,14 @@ class RunRecord:
         """The run's seed."""
         return int(self.settings["seed"])
 
+    @property
+    def length(self) -> str:
+        """When Phase 3 ends, in words."""
+        deploy = self.settings.get("deploy", {})
+        if deploy.get("steps") is not None:
+            return f"{deploy['steps']} steps"
+        return f"{deploy.get('episodes')} episodes"
+
     def number(self, metric: str) -> float | None:
         """A field of the summary; None where the domain has none."""
         value = self.summary[metric]

@@ -24,6 +24,9 @@ EXACT_PAIRS = 14
 """Up to this many pairs the sign-flip test tries every assignment of signs."""
 
 MINIMUM_FOR_INTERVAL = 3
+
+MINIMUM_FOR_VERDICT = 6
+"""With five pairs the sign-flip test cannot get below p = 2/32."""
 """Fewer values than this have no bootstrap interval."""
 
 Values = Sequence[float | int] | Float[np.ndarray, " n"]

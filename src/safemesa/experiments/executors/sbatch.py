@@ -20,7 +20,10 @@ SIGNAL_SECONDS = 120
 def write_scripts(
     grid: Grid, folder: GridFolder, data_dir: Path, slurm: SlurmConfig, command: str, collect: str
 ) -> Path:
-    """Writes `commands.txt` (a line per unfinished run) and the scripts that run them as jobs.
+    """Writes the scripts that run what is unfinished as jobs, one run per index of an array.
+
+    The commands are in the script, of which SLURM keeps a copy: jobs that wait do as they were told
+    when the scripts are written again for other runs.
 
     Args:
         grid: The runs.
@@ -52,10 +55,8 @@ def write_scripts(
         run_command(run.config, folder.path.absolute() / run.name, data_dir.absolute())
         for run in runs
     ]
-    array = f"0-{len(lines) - 1}%{slurm.parallel}"
     files = {
-        "commands.txt": "\n".join(lines) + "\n",
-        "runs.sbatch": _runs_script(root, array, slurm),
+        "runs.sbatch": _runs_script(root, lines, slurm),
         "collect.sbatch": _collect_script(root, collect, slurm),
         "submit.sh": _submit_script(root),
     }
@@ -82,8 +83,10 @@ def _header(slurm: SlurmConfig, output: Path, cpus: int, *options: str) -> list[
     return [
         "#!/bin/bash",
         *(f"#SBATCH --{option}" for option in asked),
-        "set -euo pipefail",
+        "set -eo pipefail",
         *slurm.setup,
+        # After the setup: scripts of a site's modules use variables that are not set.
+        "set -u",
         f"cd {shlex.quote(str(Path.cwd()))}",
     ]
 
@@ -93,7 +96,8 @@ def _safemesa(start: str = "") -> str:
     return f'safemesa() {{ {start}{shlex.quote(sys.executable)} -m safemesa.cli.main "$@"; }}'
 
 
-def _runs_script(root: Path, array: str, slurm: SlurmConfig) -> str:
+def _runs_script(root: Path, commands: Sequence[str], slurm: SlurmConfig) -> str:
+    array = f"0-{len(commands) - 1}%{slurm.parallel}"
     lines = _header(
         slurm,
         root / "%A_%a.log",
@@ -106,7 +110,9 @@ def _runs_script(root: Path, array: str, slurm: SlurmConfig) -> str:
         "# One compute thread, as in every run of a grid: the same results on any machine.",
         *(f"export {name}={shlex.quote(value)}" for name, value in SINGLE_THREAD.items()),
         _safemesa("exec "),
-        f"mapfile -t commands < {shlex.quote(str(root / 'commands.txt'))}",
+        "commands=(",
+        *(f"  {shlex.quote(command)}" for command in commands),
+        ")",
         "",
         "# Shortly before its time is over the job is queued again; the run then goes on.",
         "again() {",

@@ -25,7 +25,7 @@ from safemesa.experiments.executors.local import prepare_runs, run_tasks
 from safemesa.experiments.executors.slurm_config import SlurmConfig
 from safemesa.experiments.executors.slurm_queue import Cluster, JobQueue
 from safemesa.experiments.executors.work import Advanced, PhaseStarted, Task
-from safemesa.experiments.grid import Grid, GridFolder
+from safemesa.experiments.grid import Grid, GridFolder, GridRun
 from safemesa.phases.config import RunConfig
 
 if TYPE_CHECKING:
@@ -119,12 +119,9 @@ class SlurmExecutor(AbstractExecutor):
             configs = tuple(task.configs[0] for task in tasks)
             if not prepare_runs(configs, data_dir, 1, ready, collect=False).complete:
                 self._collect(queue, CollectJob(configs, data_dir, self.slurm.collect_cpus))
-            jobs = queue.find(task.name for task in tasks)
-            new = [task for task in tasks if task.name not in jobs]
-            if jobs:
-                print(f"{len(jobs)} jobs of an earlier command are still there.", file=sys.stderr)
-            calls = [TaskJob(task, data_dir, self.command) for task in new]
-            jobs |= queue.submit([task.name for task in new], calls, self.slurm.cpus)
+            jobs, tasks = self._submit(queue, grid, folder)
+            if not tasks:
+                return
             ids = sorted({str(job.job_id).partition("_")[0] for job in jobs.values()})
             print(
                 f"Jobs {' '.join(ids)}. Ctrl-C leaves them at work: the same command watches "
@@ -135,10 +132,40 @@ class SlurmExecutor(AbstractExecutor):
         if failures:
             raise failure(failures, len(tasks))
 
+    def _submit(
+        self, queue: JobQueue, grid: Grid, folder: GridFolder
+    ) -> tuple[dict[str, Any], list[Task]]:
+        """Jobs by task: those of an earlier command that hold runs, and new ones for the others.
+
+        The jobs are looked for before the runs: a run that ends in between has its summary.
+        """
+        held = queue.find(run.name for run in grid.runs)
+        groups = unfinished(grid, folder)
+        by_job: dict[str, list[GridRun]] = {}
+        for run in (run for group in groups for run in group if run.name in held):
+            by_job.setdefault(str(held[run.name].job_id), []).append(run)
+        jobs, tasks = {}, []
+        for runs in by_job.values():
+            tasks.append(make_task(runs, folder))
+            jobs[tasks[-1].name] = held[runs[0].name]
+        if jobs:
+            print(f"{len(jobs)} jobs of an earlier command are still there.", file=sys.stderr)
+        free = [[run for run in group if run.name not in held] for group in groups]
+        new = {one.name: (one, runs) for runs in free if runs for one in [make_task(runs, folder)]}
+        jobs |= queue.submit(
+            {
+                name: TaskJob(task, self.data_dir.absolute(), self.command)
+                for name, (task, _) in new.items()
+            },
+            self.slurm.cpus,
+            {name: [run.name for run in runs] for name, (_, runs) in new.items()},
+        )
+        return jobs, [*tasks, *(task for task, _ in new.values())]
+
     def _collect(self, queue: JobQueue, call: CollectJob) -> None:
         """The training logs, in a job of their own."""
         name = "collect"
-        jobs = queue.find([name]) or queue.submit([name], [call], call.processes)
+        jobs = queue.find([name]) or queue.submit({name: call}, call.processes)
         print(f"Job {jobs[name].job_id} collects training logs.", file=sys.stderr)
         while queue.alive(jobs):
             time.sleep(self.look_seconds)

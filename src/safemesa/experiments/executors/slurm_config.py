@@ -36,6 +36,8 @@ class SlurmConfig:
                 raise ConfigurationError(
                     f"--slurm.{flag} is {getattr(self, name)}; expected at least 1."
                 )
+        if self.gpus < 0:
+            raise ConfigurationError(f"--slurm.gpus is {self.gpus}; expected 0 or more.")
         for option in self.options:
             if "=" not in option or option.startswith("-"):
                 raise ConfigurationError(

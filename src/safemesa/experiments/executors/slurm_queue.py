@@ -1,7 +1,7 @@
 """Jobs of a grid in SLURM's queue, through submitit."""
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from safemesa.core.errors import ConfigurationError, OutputFolderError, SafemesaError
@@ -18,15 +18,20 @@ REQUEUES = 100
 
 
 class JobQueue:
-    """Jobs of a grid, by the name of their task."""
+    """Jobs of a grid. `jobs.json` has the job of each run, and that of the collection."""
 
     def __init__(self, folder: GridFolder, config: SlurmConfig, cluster: Cluster) -> None:
         self.logs = folder.path.absolute() / "slurm"
         self.file, self.config, self.cluster = self.logs / "jobs.json", config, cluster
 
-    def submit(self, names: Sequence[str], calls: Sequence[Any], cpus: int) -> dict[str, Any]:
-        """Submits calls as one array, and remembers the jobs."""
-        if not calls:
+    def submit(
+        self, work: Mapping[str, Any], cpus: int, runs: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, Any]:
+        """Submits calls, given by name, as one array; remembers the jobs.
+
+        `runs` has the names of the runs that a call carries out, where its own name is none.
+        """
+        if not work:
             return {}
         import submitit
 
@@ -45,14 +50,15 @@ class JobQueue:
             | ({"partition": self.config.partition} if self.config.partition else {}),
         )
         with executor.batch():
-            submitted = [executor.submit(call) for call in calls]
-        jobs = dict(zip(names, submitted, strict=True))
-        known = self._known() | {name: str(job.job_id) for name, job in jobs.items()}
+            jobs = {name: executor.submit(call) for name, call in work.items()}
+        known = self._known()
+        for name, job in jobs.items():
+            known |= dict.fromkeys((runs or {}).get(name, [name]), str(job.job_id))
         write_json(self.file, {"jobs": known})
         return jobs
 
     def find(self, names: Iterable[str]) -> dict[str, Any]:
-        """Jobs of an earlier command that are waiting or at work."""
+        """Jobs of an earlier command that are waiting or at work, by the name of a run."""
         import submitit
 
         if self.cluster != "slurm":

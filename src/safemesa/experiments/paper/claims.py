@@ -7,7 +7,14 @@ paper gives none: "comparable" is at least four fifths, "little progress" at mos
 from dataclasses import dataclass
 from typing import Literal
 
-Expectation = Literal["fewer", "at_most", "at_least", "mostly", "rarely", "best"]
+Expectation = Literal[
+    "fewer", "more", "best", "at_most", "at_least", "degrades", "mostly", "rarely", "above", "below"
+]
+ALONE = ("mostly", "rarely", "above", "below")
+"""Expectations of one arm's number; the others compare arms."""
+
+STRICT = ("fewer", "more", "degrades", "above", "below")
+"""Expectations that a tie does not meet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,12 +28,14 @@ class Claim:
         domain: The domain whose runs are meant.
         arms: The arm that it is about, then those that it is compared with.
         metric: A field of `summary.json`; `success` and `violation` stand for shares of episodes,
-            `risk_bias_start` and `risk_bias_change` for the mean of Q_risk less the discounted
-            outcome in the first third of the episodes, and what it is more than that in the last.
-        expects: What must hold. `fewer`: the mean is below that of every comparison. `at_most` and
-            `at_least`: the mean is at most (at least) `threshold` times that of the best
-            comparison. `mostly` and `rarely`: the number is at least (at most) `threshold`. `best`:
-            no other arm has a better mean.
+            `late_return` for the mean return in the last third of the steps, `risk_bias_start` and
+            `risk_bias_change` for the mean of Q_risk less the discounted outcome in the first third
+            of the episodes, and what it is more than that in the last.
+        expects: What must hold of the mean. `fewer`, `more`: it is below (above) that of every
+            comparison. `best`: no comparison has a better one. `at_most`, `at_least`: it is at most
+            (at least) `threshold` times that of the best comparison; `degrades`: it is more than
+            that. `mostly`, `rarely`: it is at least (at most) `threshold`; `above`, `below`: it is
+            more (less) than that.
         threshold: See `expects`.
         lower_is_better: How "best" is to be read.
         test_share: Of the domain's test log, for the ablation of its size; 1 elsewhere.
@@ -148,7 +157,7 @@ _LOCOMOTION = (
         for claim in (
             Claim(
                 id=f"{domain}_violations_halved",
-                sentence="MESA has at most half the violations of the best comparison that learns.",
+                sentence="MESA has half the violations of the best comparison (the paper: up to).",
                 source="abstract, section 5.2, Figure 5",
                 domain=domain,
                 arms=("mesa", "multitask", "rrl", "unconstrained"),
@@ -169,7 +178,7 @@ _LOCOMOTION = (
                 source="Figure 5",
                 domain=domain,
                 arms=("mesa", "multitask", "rrl", "unconstrained"),
-                metric="return_last_100",
+                metric="late_return",
                 expects="at_least",
                 threshold=0.8,
                 lower_is_better=False,
@@ -181,7 +190,7 @@ _LOCOMOTION = (
                     source="section 5.2, Figure 5",
                     domain=domain,
                     arms=(arm, "mesa"),
-                    metric="return_last_100",
+                    metric="late_return",
                     expects="at_most",
                     threshold=0.2,
                 )
@@ -195,7 +204,7 @@ _LOCOMOTION = (
         source="section 5.2, Figure 5",
         domain="cartpole",
         arms=("mesa", "multitask", "rrl", "unconstrained"),
-        metric="return_last_100",
+        metric="late_return",
         expects="at_least",
         threshold=0.8,
         lower_is_better=False,
@@ -211,8 +220,8 @@ _LOCOMOTION = (
 
 _TEST_SIZES: tuple[tuple[str, float, str, Expectation, float], ...] = (
     ("quarter", 1 / 4, "With a quarter of the test log MESA hardly degrades.", "at_most", 1.25),
-    ("eighth", 1 / 8, "With an eighth of the test log MESA degrades.", "at_least", 1.25),
-    ("sixteenth", 1 / 16, "With a sixteenth of it MESA degrades.", "at_least", 1.25),
+    ("eighth", 1 / 8, "With an eighth of the test log MESA degrades.", "degrades", 1.25),
+    ("sixteenth", 1 / 16, "With a sixteenth of it MESA degrades.", "degrades", 1.25),
 )
 
 _ABLATIONS = (
@@ -243,19 +252,19 @@ _ABLATIONS = (
         source="section 6.2, Figure 6b",
         domain="halfcheetah_partial",
         arms=("mesa", "multitask"),
-        metric="return_last_100",
-        expects="at_least",
+        metric="late_return",
+        expects="more",
         lower_is_better=False,
     ),
 )
 
 _PESSIMISM: tuple[tuple[str, str, str, Expectation], ...] = (
-    ("starts_pessimistic", "The risk measure begins pessimistic.", "risk_bias_start", "mostly"),
+    ("starts_pessimistic", "The risk measure begins pessimistic.", "risk_bias_start", "above"),
     (
         "pessimism_falls",
         "The risk measure becomes less pessimistic during Phase 3.",
         "risk_bias_change",
-        "rarely",
+        "below",
     ),
 )
 

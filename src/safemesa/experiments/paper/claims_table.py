@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from safemesa.core.errors import DatasetError
@@ -12,6 +12,7 @@ from safemesa.experiments.paper.claims import CLAIMS
 from safemesa.experiments.paper.verdicts import Finding, findings
 from safemesa.experiments.result_rows import arm_title
 from safemesa.experiments.run_records import find_runs
+from safemesa.experiments.statistics import MINIMUM_FOR_VERDICT
 
 
 def claims_markdown(found: Sequence[Finding]) -> str:
@@ -25,12 +26,13 @@ def claims_markdown(found: Sequence[Finding]) -> str:
 
 
 def claims_summary(found: Sequence[Finding]) -> str:
-    """How many hold, in a sentence."""
+    """How many hold, in words."""
     counts = Counter(one.verdict for one in found)
-    settled = sum(1 for one in found if one.resolved)
+    settled = sum(1 for one in found if one.settled)
     return (
-        f"{len(found)} claims: {counts['holds']} hold, {counts['does not hold']} do not, "
-        f"{counts['not measured']} are not measured. The intervals settle {settled}."
+        f"{len(found)} claims: {counts['holds']} hold by their means, {counts['does not hold']} do "
+        f"not, {counts['not measured']} are not measured. {settled} of these verdicts are settled: "
+        f"the sign-flip test finds the same at 5 %, which takes {MINIMUM_FOR_VERDICT} seeds."
     )
 
 
@@ -40,9 +42,21 @@ def write_claims(out: Path, preset: str, calibration: Path | None, command: str)
     Returns the Markdown.
 
     Raises:
-        DatasetError: there is no finished run.
+        DatasetError: there is no finished run of the preset, or no such file.
     """
-    found = findings(find_runs([out]), preset, calibration or out / "calibration.json")
+    runs = find_runs([out])
+    there = dict.fromkeys(run.preset for run in runs)
+    if preset not in there:
+        raise DatasetError(
+            f"{out} has no run of the preset {preset!r}. Its runs are of {', '.join(there)}: give "
+            "--preset."
+        )
+    if calibration is not None and not calibration.is_file():
+        raise DatasetError(
+            f"{calibration} is no file. `safemesa calibration RUNS --all-seeds --out FILE` "
+            "writes one."
+        )
+    found = findings(runs, preset, calibration or out / "calibration.json")
     record = {"command": command, "findings": [one.row() for one in found]}
     write_json(out / "claims.json", record)
     text = f"{claims_summary(found)}\n\n{claims_markdown(found)}\nMade by `{command}`.\n"
@@ -94,12 +108,16 @@ def read_findings(folder: Path) -> list[Finding]:
     names = {one.name for one in fields(Finding)} - {"claim"}
     found = []
     for row in read_json(path).get("findings", ()):
-        if row.get("id") not in known or not names <= set(row):
+        claim = known.get(row.get("id"))
+        same = claim is not None and asdict(claim) | {"arms": list(claim.arms)} == {
+            name: row.get(name) for name in asdict(claim)
+        }
+        if claim is None or not same or not names <= set(row):
             raise DatasetError(
                 f"{path} holds the claim {row.get('id')!r} as another version of safemesa wrote "
                 f"it. `safemesa paper claims --out {folder}` writes it anew."
             )
-        found.append(Finding(claim=known[row["id"]], **{name: row[name] for name in names}))
+        found.append(Finding(claim=claim, **{name: row[name] for name in names}))
     return found
 
 
@@ -123,8 +141,8 @@ def _numbers(one: Finding) -> tuple[str, str, str]:
     verdict = one.verdict
     if one.verdict == "not measured":
         verdict += f" ({one.missing})"
-    elif not one.resolved:
-        verdict += " (not settled by the interval)" if one.resolved is False else " (no interval)"
+    elif one.settled is not None:
+        verdict += " (settled)" if one.settled else " (not settled)"
     means = ", ".join(f"{_title(arm)} {_number(value)}" for arm, value in (one.means or {}).items())
     against = f" against {_title(one.comparison)}" if one.comparison else ""
     effect = "" if one.effect is None else _number(one.effect)

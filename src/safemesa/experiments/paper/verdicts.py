@@ -9,15 +9,23 @@ import numpy as np
 
 from safemesa.core.errors import SafemesaError
 from safemesa.core.files import read_json
-from safemesa.experiments.analysis import read_episode_lines
-from safemesa.experiments.paper.claims import CLAIMS, Claim
+from safemesa.experiments.analysis import late_return, read_episode_lines
+from safemesa.experiments.paper.claims import ALONE, CLAIMS, STRICT, Claim
+from safemesa.experiments.result_rows import group_runs
 from safemesa.experiments.run_records import RunRecord
-from safemesa.experiments.statistics import PairedDifference, bootstrap_interval, paired_difference
+from safemesa.experiments.statistics import (
+    MINIMUM_FOR_VERDICT,
+    PairedDifference,
+    paired_difference,
+)
 
 Verdict = Literal["holds", "does not hold", "not measured"]
 
+COUNTS = ("violations", "successes")
+"""Metrics that compare nothing where every arm has none."""
+
 SETTLED = 1.1
-"""A Brier score within this factor of its lowest one counts as adapted."""
+"""A Brier score within this factor of the lowest one counts as adapted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +35,15 @@ class Finding:
     Attributes:
         claim: The claim.
         preset: Of the runs; presets are never mixed.
-        verdict: Whether the means say what the claim says.
-        resolved: Whether the interval says so too (of the difference to the comparison, or of the
-            share): with few seeds it seldom does. None where there is no interval.
-        comparison: The arm that the effect is against; empty where there is none.
+        verdict: Whether the means, over the seeds that all arms have, say what the claim says.
+        settled: Whether the sign-flip test finds so too, at 5 %: against every comparison where
+            the claim holds, against the best one where it does not. None below six seeds, which
+            that test can never settle.
+        comparison: The arm that the effect is against, the best of them; empty where there is none.
         effect: Difference of means to the comparison, or the number itself.
         low: Lower end of its 95 % bootstrap interval (paired where seeds are).
         high: Upper end.
-        n: Seeds, or pairs of them.
+        n: Seeds.
         means: Mean of each arm.
         missing: Why it is not measured.
     """
@@ -42,7 +51,7 @@ class Finding:
     claim: Claim
     preset: str
     verdict: Verdict
-    resolved: bool | None = None
+    settled: bool | None = None
     comparison: str = ""
     effect: float | None = None
     low: float | None = None
@@ -77,13 +86,12 @@ def _finding(
     here = [run for run in runs if run.domain == claim.domain and run.arm in claim.arms]
     try:
         if claim.metric == "adaptation_steps":
-            return _adaptation(claim, preset, calibration)
+            return _judge(claim, preset, _adaptation(claim, preset, calibration))
         if claim.test_share != 1.0:
-            return _ablation(claim, here, preset)
-        values = {arm: _values(claim, _whole_log(here), arm) for arm in claim.arms}
-        if claim.expects in ("mostly", "rarely"):
-            return _of_one_arm(claim, values[claim.arms[0]], preset)
-        return _against_others(claim, values, preset)
+            return _judge(claim, preset, _ablation(claim, here))
+        whole = _whole_log(here)
+        _same_length(whole)
+        return _judge(claim, preset, {arm: _values(claim, whole, arm) for arm in claim.arms})
     except _MissingError as error:
         return Finding(claim=claim, preset=preset, verdict="not measured", missing=str(error))
 
@@ -93,6 +101,7 @@ class _MissingError(Exception):
 
 
 BySeed = dict[int, float]
+"""A number of an arm by seed."""
 
 
 def _whole_log(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -105,9 +114,21 @@ def _test_size(run: RunRecord) -> int:
     return int(run.settings.get("data", {}).get("test_transitions", 0))
 
 
+def _same_length(runs: Sequence[RunRecord]) -> None:
+    """Counts of runs that end after different times say nothing about each other."""
+    lengths = {run.length: run.arm for run in runs}
+    if len(lengths) > 1:
+        words = ", ".join(f"{arm} {length}" for length, arm in lengths.items())
+        raise _MissingError(f"runs end after different times: {words}")
+
+
 def _values(claim: Claim, runs: Sequence[RunRecord], arm: str) -> BySeed:
     """The claim's metric of an arm by seed."""
-    found = {run.seed: _number(claim.metric, run) for run in runs if run.arm == arm}
+    groups = group_runs([run for run in runs if run.arm == arm])
+    if len(groups) > 1:
+        variants = "; ".join(group.variant for group in groups)
+        raise _MissingError(f"runs of {arm} have different settings: {variants}")
+    found = {run.seed: _number(claim.metric, run) for group in groups for run in group.runs}
     numbers = {seed: value for seed, value in found.items() if value is not None}
     if not numbers:
         raise _MissingError(f"no run of {arm} on {claim.domain} has {claim.metric}")
@@ -120,11 +141,14 @@ def _number(metric: str, run: RunRecord) -> float | None:
     if metric in ("success", "violation"):
         total = run.summary["successes" if metric == "success" else "violations"]
         return None if total is None else float(total) / episodes
-    if metric in ("risk_bias_start", "risk_bias_change"):
+    if metric in ("risk_bias_start", "risk_bias_change", "late_return"):
         try:
-            bias = [line["risk_bias"] for line in read_episode_lines(run.path)]
+            lines = read_episode_lines(run.path)
         except SafemesaError:
             return None
+        if metric == "late_return":
+            return late_return(lines)
+        bias = [line["risk_bias"] for line in lines]
         third = max(1, len(bias) // 3)
         first, last = float(np.mean(bias[:third])), float(np.mean(bias[-third:]))
         return first if metric == "risk_bias_start" else last - first
@@ -132,89 +156,60 @@ def _number(metric: str, run: RunRecord) -> float | None:
     return None if value is None else float(value)
 
 
-def _of_one_arm(claim: Claim, values: BySeed, preset: str) -> Finding:
-    """A number against its threshold."""
-    sample = list(values.values())
-    mean = float(np.mean(sample))
-    low, high = bootstrap_interval(sample) or (None, None)
-    limit, above = claim.threshold, claim.expects == "mostly"
-    holds = mean >= limit if above else mean <= limit
-    resolved = None
-    if low is not None and high is not None:
-        resolved = (low >= limit or high < limit) if above else (high <= limit or low > limit)
-    return Finding(
-        claim=claim,
-        preset=preset,
-        verdict="holds" if holds else "does not hold",
-        resolved=resolved,
-        effect=mean,
-        low=low,
-        high=high,
-        n=len(sample),
-        means={claim.arms[0]: mean},
-    )
-
-
-def _against_others(claim: Claim, values: dict[str, BySeed], preset: str) -> Finding:
-    """The first arm against the best of the others, over the seeds that both have."""
-    subject, *others = claim.arms
-    means = {arm: float(np.mean(list(found.values()))) for arm, found in values.items()}
-    choose: Callable[..., str] = min if claim.lower_is_better else max
-    rival = choose(others, key=lambda arm: means[arm])
-    return _compare(claim, preset, values[subject], values[rival], rival, means)
-
-
-def _compare(
-    claim: Claim,
-    preset: str,
-    ours: BySeed,
-    theirs: BySeed,
-    rival: str,
-    means: dict[str, float],
-) -> Finding:
-    """Whether `ours` stands to `theirs` as the claim says; `fewer` and `best` have threshold 1."""
-    seeds = sorted(set(ours) & set(theirs))
+def _judge(claim: Claim, preset: str, values: Mapping[str, BySeed]) -> Finding:
+    """Holds numbers of the claim's arms against it, over the seeds that all of them have."""
+    seeds = sorted(set.intersection(*(set(found) for found in values.values())))
     if not seeds:
-        raise _MissingError(f"no seed is common to {claim.arms[0]} and {rival} on {claim.domain}")
-    first = np.array([ours[seed] for seed in seeds])
-    second = np.array([theirs[seed] for seed in seeds])
-    # What must be negative (positive) for the claim to hold.
-    margin = paired_difference(first - _bar(claim, second), np.zeros(len(seeds)))
-    below = claim.expects in ("fewer", "at_most") or (
-        claim.expects == "best" and claim.lower_is_better
-    )
-    strict = claim.expects == "fewer"
-    holds = (margin.mean < 0.0 if strict else margin.mean <= 0.0) if below else margin.mean >= 0.0
-    difference = paired_difference(first, second)
+        raise _MissingError(f"{' and '.join(values)} have no seed in common on {claim.domain}")
+    samples = {arm: np.array([found[seed] for seed in seeds]) for arm, found in values.items()}
+    means = {arm: float(np.mean(sample)) for arm, sample in samples.items()}
+    (subject, ours), *others = samples.items()
+    if claim.expects in ALONE:
+        effect = paired_difference(ours, np.zeros(len(seeds)))
+        margins, comparison = {subject: _margin(claim, ours, None)}, ""
+    else:
+        if claim.metric in COUNTS and not any(means.values()):
+            raise _MissingError(f"no arm has any {claim.metric} to compare")
+        choose: Callable[..., str] = min if claim.lower_is_better else max
+        comparison = choose((arm for arm, _ in others), key=means.__getitem__)
+        effect = paired_difference(ours, samples[comparison])
+        margins = {arm: _margin(claim, ours, sample) for arm, sample in others}
+    strict = claim.expects in STRICT
+    best = margins[comparison or subject]
+    holds = best.mean < 0.0 or (best.mean == 0.0 and not strict)
+    settled = None
+    if len(seeds) >= MINIMUM_FOR_VERDICT:
+        settled = all(one.resolved for one in (margins.values() if holds else [best]))
     return Finding(
         claim=claim,
         preset=preset,
         verdict="holds" if holds else "does not hold",
-        resolved=_excludes_zero(margin),
-        comparison=rival,
-        effect=difference.mean,
-        low=difference.low,
-        high=difference.high,
+        settled=settled,
+        comparison=comparison,
+        effect=effect.mean,
+        low=effect.low,
+        high=effect.high,
         n=len(seeds),
         means=means,
     )
 
 
-def _bar(claim: Claim, rival: np.ndarray) -> np.ndarray:
-    """What is asked for: a share of the rival's value, on the safe side of negative ones."""
-    if claim.expects in ("fewer", "best"):
-        return rival
-    return rival - (1.0 - claim.threshold) * np.abs(rival)
+def _margin(claim: Claim, ours: np.ndarray, theirs: np.ndarray | None) -> PairedDifference:
+    """What must be negative for the claim to hold, seed by seed."""
+    if theirs is None:
+        bar = np.full(len(ours), claim.threshold)
+    elif claim.expects in ("fewer", "more", "best"):
+        bar = theirs
+    else:
+        # A share of the rival's value, on the safe side of negative ones.
+        bar = theirs - (1.0 - claim.threshold) * np.abs(theirs)
+    above = claim.expects in ("mostly", "above", "at_least", "degrades", "more")
+    above |= claim.expects == "best" and not claim.lower_is_better
+    return paired_difference(bar, ours) if above else paired_difference(ours, bar)
 
 
-def _excludes_zero(margin: PairedDifference) -> bool | None:
-    if margin.low is None or margin.high is None:
-        return None
-    return margin.low > 0.0 or margin.high < 0.0
-
-
-def _ablation(claim: Claim, runs: Sequence[RunRecord], preset: str) -> Finding:
-    """Runs with a share of the test log against those with all of it."""
+def _ablation(claim: Claim, runs: Sequence[RunRecord]) -> dict[str, BySeed]:
+    """Runs with a share of the test log, and those with all of it."""
     own = [run for run in runs if run.arm == claim.arms[0]]
     largest = max((_test_size(run) for run in own), default=0)
     wanted = round(claim.test_share * largest)
@@ -222,33 +217,34 @@ def _ablation(claim: Claim, runs: Sequence[RunRecord], preset: str) -> Finding:
     whole = [run for run in own if _test_size(run) == largest]
     if not small or wanted == largest:
         raise _MissingError(f"no runs with 1/{1 / claim.test_share:.0f} of the test log")
-    ours, theirs = (_values(claim, group, claim.arms[0]) for group in (small, whole))
-    means = {
-        "all of the test log": float(np.mean(list(theirs.values()))),
-        "a share of it": float(np.mean(list(ours.values()))),
+    _same_length([*small, *whole])
+    return {
+        "a share of the test log": _values(claim, small, claim.arms[0]),
+        "all of it": _values(claim, whole, claim.arms[0]),
     }
-    return _compare(claim, preset, ours, theirs, "all of the test log", means)
 
 
-def _adaptation(claim: Claim, preset: str, calibration: Path | None) -> Finding:
-    """Steps until the Brier score is near its lowest, from a file of `safemesa calibration`."""
+def _adaptation(claim: Claim, preset: str, calibration: Path | None) -> dict[str, BySeed]:
+    """Steps until the Brier score is near the lowest of both arms (`safemesa calibration`).
+
+    One level for both, per seed: an arm that hardly changes is near its own lowest at once. An arm
+    that never gets there has the number of steps that were made.
+    """
     if calibration is None or not calibration.is_file():
         raise _MissingError(f"no file of `safemesa calibration` on {claim.domain} is given")
-    rows = read_json(calibration).get("rows", [])
-    values: dict[str, BySeed] = {}
-    for arm in claim.arms:
-        scores: dict[int, dict[int, float]] = {}
-        for row in rows:
-            where = (row.get("domain"), row.get("preset"), row.get("arm"))
-            if where == (claim.domain, preset, arm):
-                scores.setdefault(row["seed"], {})[row["step"]] = row["brier"]
-        if not scores:
+    scores: dict[str, dict[int, dict[int, float]]] = {arm: {} for arm in claim.arms}
+    for row in read_json(calibration).get("rows", []):
+        if (row.get("domain"), row.get("preset")) == (claim.domain, preset):
+            by_seed = scores.get(row.get("arm"), {})
+            by_seed.setdefault(row["seed"], {})[row["step"]] = row["brier"]
+    for arm, found in scores.items():
+        if not found:
             raise _MissingError(f"{calibration} has no {arm} on {claim.domain} ({preset})")
-        values[arm] = {seed: _steps_to_settle(found) for seed, found in scores.items()}
-    return _against_others(claim, values, preset)
-
-
-def _steps_to_settle(scores: Mapping[int, float]) -> float:
-    """The first of the steps asked about whose Brier score is near the lowest of them all."""
-    near = SETTLED * min(scores.values())
-    return float(min(step for step, score in scores.items() if score <= near))
+    steps: dict[str, BySeed] = {arm: {} for arm in claim.arms}
+    for seed in set.intersection(*(set(found) for found in scores.values())):
+        here = {arm: found[seed] for arm, found in scores.items()}
+        near = SETTLED * min(min(one.values()) for one in here.values())
+        for arm, found in here.items():
+            there = [step for step, score in found.items() if score <= near]
+            steps[arm][seed] = float(min(there, default=max(found)))
+    return steps

@@ -51,6 +51,25 @@ def test_help_imports_no_jax() -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "mesa", "halfcheetah", "--preset", "cpu", "--help"],
+        ["grid", "--domains", "halfcheetah", "--preset", "cpu", "--help"],
+    ],
+)
+def test_help_shows_the_defaults_of_the_preset(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "new robot's log. (default: 2500)" in words
+    assert "--deploy.steps {None}|INT" in words
+    assert "(default: 40000)" in words
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["runn"], "unknown verb 'runn'"),

@@ -51,7 +51,7 @@ def test_seeds_are_read(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0..4", "4-1", "1,,2"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0..4", "4-1", "5-3,0", "1,,2"])
 def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--seeds is"):
         parse_seeds(text)

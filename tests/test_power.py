@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from test_paper_claims import write_run
 
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError
@@ -65,6 +66,21 @@ def test_no_fewer_pairs_would_do(effect: float) -> None:
     assert pairs is not None
     assert paired_power(effect, pairs) >= 0.8
     assert pairs == 2 or paired_power(effect, pairs - 1) < 0.8
+
+
+def test_as_many_pairs_as_are_ever_named_can_be_needed() -> None:
+    pairs = required_pairs(0.003616)
+    assert pairs is not None
+    assert 2**19 < pairs < 1_000_000
+
+
+def test_no_number_of_pairs_is_named_with_which_the_tables_find_nothing(tmp_path: Path) -> None:
+    """A gap of six spreads: a t-test of two pairs would find it."""
+    for seed, (ours, theirs) in enumerate([(50, 80), (51, 80), (49, 80)]):
+        write_run(tmp_path, "mesa", "navigation1", seed, violations=ours)
+        write_run(tmp_path, "multitask", "navigation1", seed, violations=theirs)
+    (row,) = power_rows(find_runs([tmp_path]))
+    assert (row.power, row.needed, row.fewest) == (0.0, 6, 6)
 
 
 def test_a_spread_of_two_thirds_of_the_mean_needs_about_55_pairs() -> None:

@@ -1,5 +1,6 @@
 """Runs become tables, figures and one page that needs nothing but itself."""
 
+import inspect
 import json
 import re
 import shutil
@@ -22,16 +23,19 @@ from safemesa.experiments.analysis import (
 )
 from safemesa.experiments.calibration import CalibrationResult
 from safemesa.experiments.figures import (
+    arm_colours,
     calibration_figure,
     group_styles,
     mean_curve,
     png,
     reliability,
     smooth,
+    step_limits,
 )
 from safemesa.experiments.overall import overall_rows, violation_profiles
 from safemesa.experiments.planes import plane
 from safemesa.experiments.report import write_report
+from safemesa.experiments.result_rows import GUARDS_WITHOUT_SETTINGS
 from safemesa.experiments.result_tables import (
     format_number,
     overall_as_table,
@@ -48,6 +52,7 @@ from safemesa.experiments.results import (
     write_results,
 )
 from safemesa.experiments.statistics import paired_difference, summarise_metric
+from safemesa.guards.registry import guards
 from safemesa.phases.collection.logs import FewViolationsWarning
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import load_risk_model
@@ -236,6 +241,24 @@ def test_returns_are_paired_where_no_arm_knows_success(tmp_path):
     assert returns.difference.mean == 3.0
 
 
+def test_settings_that_a_guard_does_not_read_set_no_runs_apart(tmp_path):
+    for seed, multiplier in enumerate([100.0, 5000.0]):
+        for guard in ("recovery_rl", "lagrangian"):
+            settings = {"guard": guard, "guard_settings": {"actor_multiplier": multiplier}}
+            made_up(tmp_path / f"{guard}{seed}", arm=f"maml+{guard}", seed=seed, **settings)
+    variants = {(one.arm, one.variant) for one in group_runs(find_runs([tmp_path]))}
+    assert variants == {
+        ("maml+recovery_rl", ""),
+        ("maml+lagrangian", "guard_settings.actor_multiplier=100.0"),
+        ("maml+lagrangian", "guard_settings.actor_multiplier=5000.0"),
+    }
+    sources = {
+        name: "".join(map(inspect.getsource, guards[name].__mro__[:-2])) for name in guards.names()
+    }
+    unread = {name for name, source in sources.items() if "self.settings" not in source}
+    assert unread == set(GUARDS_WITHOUT_SETTINGS)
+
+
 def test_pairs_share_their_seeds(tmp_path):
     for seed, violations in {0: 1, 1: 2, 2: 3, 5: 9}.items():
         made_up(tmp_path / f"m{seed}", seed=seed, violations=violations)
@@ -340,6 +363,24 @@ def test_curves_over_steps_hold_the_last_episode_that_ended() -> None:
     by_episode = mean_curve(runs, "return", 1)
     assert by_episode is not None
     np.testing.assert_array_equal(by_episode.x, [1, 2])
+
+
+def test_runs_of_other_lengths_are_not_compared(tmp_path):
+    """Half as long: half as many violations, and no more to be seen beyond the end."""
+    for arm, steps in (("mesa", 50), ("multitask", 100)):
+        made_up(tmp_path / arm, arm=arm, deploy={"episodes": 9, "steps": steps})
+    groups = group_runs(find_runs([tmp_path]))
+    assert paired_rows(find_runs([tmp_path])) == []
+    assert step_limits(groups) == [50, 100]
+    made_up(tmp_path / "rrl", arm="rrl", deploy={"episodes": 9, "steps": None})
+    with pytest.raises(DatasetError, match=r"RRL 9 episodes. Report them apart"):
+        step_limits(group_runs(find_runs([tmp_path])))
+
+
+def test_every_arm_has_a_colour_of_its_own():
+    arms = ["mesa", "oracle", "mesa_no_adapt", "maml+sqrl"]
+    colours = arm_colours(arms)
+    assert len({colours[arm] for arm in arms}) == len(arms)
 
 
 def test_smoothing_looks_back():

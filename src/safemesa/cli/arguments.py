@@ -1,6 +1,7 @@
 """What verbs share: parsing with tyro, presets as defaults, the compilation cache."""
 
-import os
+import contextlib
+import io
 import shlex
 import sys
 import warnings
@@ -16,6 +17,7 @@ from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
 from safemesa.phases.compilation import use_compilation_cache
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
+from safemesa.phases.workers import cores
 
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ class Common(Settings):
     """Flags that every verb with a configuration has."""
 
     preset: str = "paper"
-    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
+    """`paper` (the paper's sizes), `cpu` (smaller, for a laptop) or `quick` (a minute)."""
     seed: int = 0
     """Test task, test log, networks and noise."""
     data_seed: int = 0
@@ -55,6 +57,23 @@ def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None 
     if default is None:
         return tyro.cli(kind, prog=prog, args=list(arguments))
     return tyro.cli(kind, prog=prog, args=list(arguments), default=default)
+
+
+def parse_before_presets(kind: type[T], verb: str, arguments: Sequence[str]) -> T:
+    """The flags, read for what decides the defaults of others: arm, domain and preset.
+
+    `--help` is left for the second reading, so that it shows these defaults; where the words do not
+    decide them, it is given here, and ends the program.
+    """
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    if len(words) < len(arguments):
+        unheard = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(unheard), contextlib.redirect_stderr(unheard):
+                return parse(kind, verb, words)
+        except SystemExit:
+            pass
+    return parse(kind, verb, arguments)
 
 
 def parse_with_preset(
@@ -74,7 +93,7 @@ def parse_with_preset(
     Raises:
         ConfigurationError: unknown arm, domain or preset, or an impossible value.
     """
-    first = parse(kind, verb, arguments)
+    first = parse_before_presets(kind, verb, arguments)
     config = configure(getattr(first, "arm", arm), getattr(first, "domain", domain), first.preset)
     if next_action is not None:
         config = replace(config, data=replace(config.data, next_action=next_action))
@@ -111,7 +130,7 @@ def worker_count(jobs: int | None) -> int | None:
 
     if jobs is None and jax.default_backend() != "cpu":
         return None
-    return jobs or os.cpu_count() or 1
+    return jobs or cores()
 
 
 def command_line(verb: str, arguments: Sequence[str]) -> str:

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from safemesa.cli.arguments import Settings, command_line, parse, settings_of
+from safemesa.cli.arguments import (
+    Settings,
+    command_line,
+    parse,
+    parse_before_presets,
+    settings_of,
+)
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
 from safemesa.experiments.executors.local import LocalExecutor
@@ -18,7 +24,10 @@ from safemesa.phases.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class GridFlags(Settings):
-    """Runs every arm on every domain with every seed; run again, it goes on where it stopped."""
+    """Runs every arm on every domain with every seed; run again, it goes on where it stopped.
+
+    Every arm and domain has the defaults of its preset; shown here are those of the first.
+    """
 
     arms: str = "mesa,multitask,rrl,unconstrained"
     """Arms, with commas between them; see `safemesa run --help`."""
@@ -27,7 +36,7 @@ class GridFlags(Settings):
     seeds: str = "0-4"
     """Seeds, such as `0-4` or `0,1,7`. Seeds that are added later join the grid."""
     preset: str = "paper"
-    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
+    """`paper` (the paper's sizes), `cpu` (smaller, for a laptop) or `quick` (a minute)."""
     data_seed: int = 0
     """Training tasks and logs."""
     out: Path | None = None
@@ -52,7 +61,7 @@ class GridFlags(Settings):
 
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Runs what is unfinished and says where the results are."""
-    flags = parse(GridFlags, verb, arguments)
+    flags = parse_before_presets(GridFlags, verb, arguments)
     grid = make_grid(flags, verb, arguments)
     folder = GridFolder(flags.out or Path("runs") / f"grid-{flags.preset}")
     if flags.dry_run:
@@ -97,6 +106,7 @@ def make_grid(flags: GridFlags, verb: str, arguments: Sequence[str]) -> Grid:
     def with_flags(config: RunConfig) -> RunConfig:
         default = Settings(**settings_of(config))
         # Parsing takes a while, and most arms of a domain have equal presets.
+        # The first one also shows the help, with its defaults.
         if default not in parsed:
             parsed[default] = parse(
                 GridFlags, verb, arguments, replace(flags, **settings_of(default))
@@ -130,9 +140,9 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigurationError(f"--seeds is {text!r}; expected, say, 0-4 or 0,1,7.")
+        if int(last or first) < int(first):
+            raise ConfigurationError(f"--seeds is {text!r}; expected, say, 0-4: {part} is empty.")
         found += range(int(first), int(last or first) + 1)
-    if not found:
-        raise ConfigurationError(f"--seeds is {text!r}, which is empty; expected, say, 0-4.")
     return found
 
 

@@ -31,7 +31,7 @@ class FigureFlags:
     out: Path = Path("runs/paper")
     """Folder of the runs; figures go to <out>/figures."""
     preset: str = "paper"
-    """`paper` (the paper's sizes), `cpu` (smaller networks, 100 episodes) or `quick` (a minute)."""
+    """`paper` (the paper's sizes), `cpu` (smaller, for a laptop) or `quick` (a minute)."""
     seeds: str | None = None
     """Seeds, such as `0-4` or `0,1,7`; default: `0-4`, with the preset `quick` `0`."""
     data_dir: Path = Path("data")

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from safemesa.core.errors import ConfigurationError
+from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.experiments.aggregate import Profile
 from safemesa.experiments.analysis import read_episode_lines
 from safemesa.experiments.calibration import CalibrationResult
@@ -84,8 +84,7 @@ class Style(NamedTuple):
 
 def group_styles(groups: Sequence[RunGroup]) -> list[Style]:
     """A colour per arm and a line per variant; where colours run out, arms too differ in lines."""
-    others = sorted({group.arm for group in groups} - set(COLOURS))
-    colours = COLOURS | {arm: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, arm in enumerate(others)}
+    colours = arm_colours([group.arm for group in groups])
     used: dict[str, int] = {}
     styles = []
     for group in groups:
@@ -93,6 +92,28 @@ def group_styles(groups: Sequence[RunGroup]) -> list[Style]:
         number = used[colour] = used.get(colour, -1) + 1
         styles.append(Style(colour, LINES[number % len(LINES)]))
     return styles
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """A colour per arm: its own, or a spare one."""
+    others = sorted(set(arms) - set(COLOURS))
+    return COLOURS | {arm: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, arm in enumerate(others)}
+
+
+def step_limits(groups: Sequence[RunGroup]) -> list[int | None]:
+    """Environment steps after which each group's runs end; None where episodes are counted.
+
+    Raises:
+        DatasetError: some end after steps and others after episodes.
+    """
+    limits = [group.runs[0].settings.get("deploy", {}).get("steps") for group in groups]
+    if len({limit is None for limit in limits}) > 1:
+        lengths = ", ".join(f"{group.title} {group.runs[0].length}" for group in groups)
+        raise DatasetError(
+            f"runs of {groups[0].domain} that end after steps and after episodes have no axis in "
+            f"common: {lengths}. Report them apart."
+        )
+    return limits
 
 
 def png(figure: Figure) -> bytes:
@@ -174,11 +195,12 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
 
     Raises:
         CheckpointError: a run's `metrics.jsonl` is damaged.
+        DatasetError: some runs end after steps and others after episodes.
     """
+    limits = step_limits(groups)
     lines = [[read_episode_lines(run.path) for run in group.runs] for group in groups]
     styles = group_styles(groups)
     window = smoothing_window(min(len(run) for group in lines for run in group))
-    steps = groups[0].runs[0].settings.get("deploy", {}).get("steps")
     smoothed = f"mean of {window} episodes" if window > 1 else "per episode"
     panels = [
         ("return", window, f"Return ({smoothed})"),
@@ -186,7 +208,10 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
         ("cumulative_violations", 1, "Cumulative violations"),
     ]
     curves = {
-        metric: [mean_curve(runs, metric, width, steps) for runs in lines]
+        metric: [
+            mean_curve(runs, metric, width, limit)
+            for runs, limit in zip(lines, limits, strict=True)
+        ]
         for metric, width, _ in panels
     }
     panels = [panel for panel in panels if any(curves[panel[0]])]
@@ -198,7 +223,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             for style, curve in reversed(list(zip(styles, curves[metric], strict=True))):
                 if curve is not None:
                     draw_curve(axes, curve, style, with_band=len(groups) <= MOST_BANDS)
-            axes.set(title=title, xlabel="Episode" if steps is None else "Environment steps")
+            axes.set(title=title, xlabel="Episode" if limits[0] is None else "Environment steps")
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
             elif metric == "cumulative_violations":
@@ -260,7 +285,7 @@ def draw_curve(axes: Axes, curve: Curve, style: Style, *, with_band: bool = True
 def calibration_figure(results: Sequence[CalibrationResult]) -> Figure:
     """Reliability diagrams before, early in and after adaptation, and Brier scores over steps."""
     arms = list(dict.fromkeys(one.arm for one in results))
-    colours = {arm: COLOURS.get(arm, SPARE_COLOURS[0]) for arm in arms}
+    colours = arm_colours(arms)
     steps = sorted({one.step for one in results})
     shown = list(dict.fromkeys((steps[0], steps[min(1, len(steps) - 1)], steps[-1])))
     with styled_figure(2.7 * (len(shown) + 1), 3.2) as figure:

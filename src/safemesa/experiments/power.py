@@ -1,7 +1,8 @@
 """How many paired seeds a difference takes to be found: the power of the paired t-test.
 
 The test that tables use is the sign-flip test; with normal differences its power is close to that
-of the t-test, for which power can be computed (Cohen 1988, ch. 2). NumPy only.
+of the t-test, for which power can be computed (Cohen 1988, ch. 2), from some ten pairs on. Of fewer
+it has less, and below `MINIMUM_FOR_VERDICT` none, which is the least number given. NumPy only.
 """
 
 import math
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.result_rows import BASELINE, PairedRow, group_runs, paired_rows
 from safemesa.experiments.run_records import RunRecord
-from safemesa.experiments.statistics import LEVEL, holm
+from safemesa.experiments.statistics import LEVEL, MINIMUM_FOR_VERDICT, holm
 
 POWER = 0.8
 """Probability of finding a difference that is there."""
@@ -45,8 +46,9 @@ class PowerRow:
         baseline_mean: Mean of the baseline over the same seeds.
         gap: The difference to find, in the metric's unit.
         spread: Standard deviation of the differences; None for one pair.
-        power: Of the t-test with the pairs that there are; None where it cannot be said.
-        needed: Pairs for `POWER`; None where it cannot be said.
+        power: Of the t-test with the pairs that there are, none for fewer than the sign-flip test
+            takes; None where it cannot be said.
+        needed: Pairs for `POWER`, and no fewer than that; None where it cannot be said.
         fewest: Lower end of the interval of `needed`, from that of the spread.
         most: Its upper end.
         adjusted_p: p-value of the difference itself, corrected for all rows (Holm).
@@ -103,17 +105,22 @@ def _row(pair: PairedRow, baseline_mean: float, gap: float, adjusted_p: float) -
     # The sample's spread is the true one times W (see `scale_quantile`).
     tail = 0.5 * (1.0 - SPREAD_LEVEL)
     ends = [scale_quantile(one, count - 1) for one in (tail, 1.0 - tail)] if known else []
+    enough = count >= MINIMUM_FOR_VERDICT
     return PowerRow(
         pair=pair,
         baseline_mean=baseline_mean,
         gap=wanted,
         spread=spread,
-        power=paired_power(effect, count) if known else None,
-        needed=required_pairs(effect) if known else None,
-        fewest=required_pairs(effect * ends[1]) if known else None,
-        most=required_pairs(effect * ends[0]) if known else None,
+        power=paired_power(effect, count) * enough if known else None,
+        needed=_at_least_testable(required_pairs(effect)) if known else None,
+        fewest=_at_least_testable(required_pairs(effect * ends[1])) if known else None,
+        most=_at_least_testable(required_pairs(effect * ends[0])) if known else None,
         adjusted_p=adjusted_p,
     )
+
+
+def _at_least_testable(pairs: int | None) -> int | None:
+    return None if pairs is None else max(pairs, MINIMUM_FOR_VERDICT)
 
 
 def required_pairs(effect: float, *, power: float = POWER) -> int | None:
@@ -128,9 +135,9 @@ def required_pairs(effect: float, *, power: float = POWER) -> int | None:
     """
     high = 2
     while paired_power(effect, high) < power:
-        high *= 2
-        if high > MOST_PAIRS:
+        if high == MOST_PAIRS:
             return None
+        high = min(2 * high, MOST_PAIRS)
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from safemesa.experiments.power import MOST_PAIRS, POWER, SPREAD_LEVEL, PowerRow
 from safemesa.experiments.result_tables import ABSENT, Cell, Table, format_number, markdown_table
+from safemesa.experiments.statistics import MINIMUM_FOR_VERDICT
 
 
 def power_as_table(rows: Sequence[PowerRow]) -> Table:
@@ -55,7 +56,9 @@ def power_text(rows: Sequence[PowerRow], gap: float) -> str:
     reading = (
         f"Pairs needed: to find a gap of {100 * gap:g} % of {' and '.join(names)}'s "
         f"{' and '.join(metrics)} with probability {POWER:g} (two-sided paired t-test at 5 %, "
-        f"normal differences). The range is a {100 * SPREAD_LEVEL:.0f} % interval: the spread of "
+        f"normal differences), and no fewer than {MINIMUM_FOR_VERDICT}, below which the sign-flip "
+        "test of the tables finds nothing. "
+        f"The range is a {100 * SPREAD_LEVEL:.0f} % interval: the spread of "
         "the differences is itself known from these pairs alone. p is of the difference found, by "
         "the sign-flip test; after Holm, corrected for all rows."
     )

@@ -89,7 +89,8 @@ def place_section(place: Place, pictures: Pictures) -> list[Html]:
             table(result_tables.pairs_as_table(pairs)),
         ]
     elif any(group.arm != place.baseline for group in place.groups):
-        parts.append(paragraph(f"No {baseline} runs with common seeds to compare with.", "soft"))
+        text = f"No {baseline} runs of the same seeds and the same length to compare with."
+        parts.append(paragraph(text, "soft"))
     parts += [heading(3, f"Learning curves: {place.title}"), *_curves(place, pictures)]
     planes = {run.seed: plane(place.domain, run.seed) for _, run in place.shown_runs()}
     planar = {seed: one for seed, one in planes.items() if one is not None}

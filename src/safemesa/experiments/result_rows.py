@@ -152,6 +152,8 @@ def results_table(records: Sequence[RunRecord]) -> list[ResultRow]:
 def paired_rows(records: Sequence[RunRecord], baseline: str = BASELINE) -> list[PairedRow]:
     """Every other arm minus the baseline, by violations and by success, over common seeds.
 
+    Only runs whose Phase 3 is as long: counts of others say nothing about each other.
+
     A group is compared with the baseline of the same variant; where there is none, with all.
     """
     groups = group_runs(records)
@@ -192,9 +194,11 @@ def _references(group: RunGroup, groups: list[RunGroup], baseline: str) -> list[
     """What a group is compared with; nothing for the baseline itself."""
     if group.arm == baseline:
         return []
-    place = (group.domain, group.preset)
+    place = (group.domain, group.preset, group.runs[0].length)
     candidates = [
-        one for one in groups if one.arm == baseline and (one.domain, one.preset) == place
+        one
+        for one in groups
+        if one.arm == baseline and (one.domain, one.preset, one.runs[0].length) == place
     ]
     return [one for one in candidates if one.variant == group.variant] or candidates
 

@@ -31,6 +31,13 @@ class WorkerError(SafemesaError):
     """A worker process ended without a result."""
 
 
+def cores() -> int:
+    """How many processes can compute at a time: of a job of a cluster, the cores it was given."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """The environment of processes that are started meanwhile: one compute thread each."""

@@ -1,6 +1,5 @@
 """The default executor: processes of this machine."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from safemesa.experiments.executors.supervise import Job, Watcher, supervise
 from safemesa.experiments.executors.work import Ready, Task, prepare, run_task
 from safemesa.experiments.grid import Grid, GridFolder
 from safemesa.phases.config import RunConfig
+from safemesa.phases.workers import cores
 
 PREPARATION = "preparation"
 """Name of the job that checks names and collects training logs."""
@@ -161,8 +161,3 @@ class _Preparing(Watcher):
 
     def tick(self) -> None:
         self.board.tick()
-
-
-def cores() -> int:
-    """How many processes compute at a time on this machine."""
-    return os.cpu_count() or 1

@@ -8,13 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from safemesa.core.errors import DatasetError
-from safemesa.experiments.analysis import read_episode_lines, risk_maps
+from safemesa.experiments.analysis import late_return, read_episode_lines, risk_maps
 from safemesa.experiments.figures import (
     Style,
     draw_curve,
     group_styles,
     mean_curve,
     smoothing_window,
+    step_limits,
     styled_figure,
 )
 from safemesa.experiments.plane_figures import risk_figure
@@ -86,17 +87,17 @@ def _draw_column(
 ) -> None:
     lines = [[read_episode_lines(run.path) for run in group.runs] for group in groups]
     window = smoothing_window(min(len(one) for group in lines for one in group))
-    steps = groups[0].runs[0].settings.get("deploy", {}).get("steps")
+    limits = step_limits(groups)
     for panel, (metric, title) in zip(axes, rows, strict=True):
         width = 1 if metric.startswith("cumulative") else window
         drawn = False
-        for group, episodes in reversed(list(zip(groups, lines, strict=True))):
-            curve = mean_curve(episodes, metric, width, steps)
+        for group, episodes, limit in reversed(list(zip(groups, lines, limits, strict=True))):
+            curve = mean_curve(episodes, metric, width, limit)
             if curve is not None:
                 draw_curve(panel, curve, styles[group.arm])
                 drawn = True
         panel.set(title=f"{domain}: {title}" if drawn else f"{domain}: no {title.lower()}")
-        panel.set_xlabel("Episode" if steps is None else "Environment steps")
+        panel.set_xlabel("Episode" if limits[0] is None else "Environment steps")
 
 
 def sizes_figure(runs: Sequence[RunRecord]) -> Figure:
@@ -108,16 +109,13 @@ def sizes_figure(runs: Sequence[RunRecord]) -> Figure:
         raise DatasetError("there is no finished run to draw.")
     order = sorted(sizes, reverse=True)
     with styled_figure(7.0, 3.2) as figure:
-        for axes, metric, title in zip(
+        for axes, number, title in zip(
             np.atleast_1d(figure.subplots(1, 2)),
-            ("violations", "return_last_100"),
-            ("Violations", "Return of the last 100 episodes"),
+            (_violations, _late_return),
+            ("Violations", "Return in the last third"),
             strict=True,
         ):
-            summaries = [
-                summarise_metric([float(run.summary[metric]) for run in sizes[size]])
-                for size in order
-            ]
+            summaries = [summarise_metric([number(run) for run in sizes[size]]) for size in order]
             axes.errorbar(
                 range(len(order)),
                 [one.mean for one in summaries],
@@ -131,11 +129,27 @@ def sizes_figure(runs: Sequence[RunRecord]) -> Figure:
     return figure
 
 
+def _violations(run: RunRecord) -> float:
+    return float(run.summary["violations"])
+
+
+def _late_return(run: RunRecord) -> float:
+    return late_return(read_episode_lines(run.path))
+
+
 def maps_figure(runs: Sequence[RunRecord]) -> Figure:
-    """Figure 2: risk over the plane after some numbers of adaptation steps, per arm."""
-    seed = min(run.seed for run in runs)
+    """Figure 2: risk over the plane after some numbers of adaptation steps, per arm.
+
+    Raises:
+        DatasetError: there is no run with a critic on a plane, or no seed that all arms have.
+    """
+    seeds = [set(group.seeds) for group in group_runs(runs)]
+    common = set.intersection(*seeds) if seeds else set()
+    if runs and not common:
+        raise DatasetError("the arms have no seed in common whose critics could be drawn.")
     maps = []
-    for group in group_runs([run for run in runs if run.seed == seed]):
+    for group in group_runs([run for run in runs if run.seed == min(common)]):
+        seed = min(common)
         where = plane(group.domain, seed)
         if where is not None:
             found = risk_maps(group.runs[0].path, group.title.split(" (")[0], where)

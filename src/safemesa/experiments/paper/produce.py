@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from safemesa.core.errors import SafemesaError
+from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.files import write_atomic, write_json
 from safemesa.experiments.calibrate_runs import calibrate_runs, table_rows
 from safemesa.experiments.executors.local import LocalExecutor
@@ -108,10 +108,21 @@ class Production:
         executor.carry_out(Grid(runs=runs), GridFolder(self.out))
 
     def _records(self, plan: FigurePlan) -> list[RunRecord]:
-        """The plan's finished runs."""
+        """The plan's finished runs.
+
+        Raises:
+            DatasetError: there are runs of another preset.
+        """
         wanted = {GridFolder(self.out).run(run).path for run in plan.runs(self.preset, self.seeds)}
         there = [path for path in wanted if (path / "summary.json").is_file()]
-        return list(scan_runs(there).runs) if there else []
+        found = scan_runs(there).runs if there else ()
+        others = dict.fromkeys(run.preset for run in found if run.preset != self.preset)
+        if others:
+            raise DatasetError(
+                f"{self.out} has runs of the preset {', '.join(others)}, and {self.preset} is "
+                "asked for. Give --preset, or another --out."
+            )
+        return list(found)
 
     def _draw(self, name: str, plan: FigurePlan) -> Path:
         path = self.out / "figures" / f"{name}.png"

@@ -22,13 +22,12 @@ from safemesa.experiments.analysis import (
     typical_episodes,
 )
 from safemesa.experiments.calibration import CalibrationResult
+from safemesa.experiments.calibration_figures import calibration_figure, reliability
 from safemesa.experiments.figures import (
     arm_colours,
-    calibration_figure,
     group_styles,
     mean_curve,
     png,
-    reliability,
     smooth,
     step_limits,
 )

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.shield_training import read_records, table_of
 
+from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
 from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.result_tables import compact_markdown
 from safemesa.experiments.results import find_runs, paired_rows, results_table
@@ -28,10 +30,8 @@ SHOWN = {
 @pytest.mark.parametrize("folder", SHOWN)
 def test_pages_show_the_committed_results(folder: str) -> None:
     page, mark = SHOWN[folder]
-    text = (ROOT / page).read_text()
-    block = text.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0]
     expected = compact_markdown(results_table(find_runs([RESULTS / folder])))
-    assert expected in block, f"put this table between the marks of {page}:\n{expected}"
+    assert expected in block(page, mark), f"put this table between the marks of {page}:\n{expected}"
 
 
 @pytest.mark.parametrize("folder", SHOWN)
@@ -46,22 +46,82 @@ def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
         assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
 
 
-@pytest.mark.parametrize("name", ["robots_cpu", "test_log_cpu", "comparisons_cpu"])
+VERDICTS = {
+    "navigation": "paper",
+    "maze": "paper",
+    "robots_cpu": "cpu",
+    "comparisons_cpu": "cpu",
+    "test_log_cpu": "cpu",
+}
+"""Folder to the preset of its runs, in the order in which a claim is looked for."""
+
+
+@pytest.mark.parametrize("name", VERDICTS)
 def test_verdicts_are_made_from_the_committed_runs(name: str) -> None:
-    """`safemesa paper claims --out results/NAME --preset cpu` made them."""
-    folder = RESULTS / name
-    stored = json.loads((folder / "claims.json").read_text())["findings"]
-    found = [one.row() for one in findings(find_runs([folder]), "cpu")]
-    assert [(one["id"], one["verdict"]) for one in stored] == [
-        (one["id"], one["verdict"]) for one in found
-    ]
+    """`safemesa paper claims --out results/NAME --preset PRESET` made them."""
+    folder, preset = RESULTS / name, VERDICTS[name]
+    found = findings(find_runs([folder]), preset, folder / "calibration.json")
+    for stored, one in zip(read_findings(folder), found, strict=True):
+        assert (stored.claim.id, stored.verdict, stored.settled, stored.n) == (
+            one.claim.id,
+            one.verdict,
+            one.settled,
+            one.n,
+        )
+        assert (stored.means or {}) == pytest.approx(one.means or {})
+
+
+def block(page: str, mark: str) -> str:
+    """What a page shows between marks."""
+    text = (ROOT / page).read_text()
+    return text.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0]
+
+
+def test_the_results_page_shows_every_claim() -> None:
+    expected = gathered_claims([RESULTS / name for name in VERDICTS])
+    assert expected in block("docs/results.md", "claims"), f"put this there:\n{expected}"
+
+
+def test_the_results_page_shows_the_errors_of_figure_2() -> None:
+    rows = json.loads((RESULTS / "maze" / "calibration.json").read_text())["rows"]
+    steps = sorted({row["step"] for row in rows})
+    lines = ["| arm | " + " | ".join(map(str, steps)) + " |", "|---" * (len(steps) + 1) + "|"]
+    for arm, title in (("mesa", "MESA"), ("multitask", "Multi-Task")):
+        found = [
+            [row["brier"] for row in rows if (row["arm"], row["step"]) == (arm, step)]
+            for step in steps
+        ]
+        assert {len(one) for one in found} == {5}
+        lines.append(f"| {title} | " + " | ".join(f"{np.mean(one):.4f}" for one in found) + " |")
+    expected = "\n".join(lines)
+    assert expected in block("docs/results.md", "maze"), f"put this there:\n{expected}"
+
+
+def test_the_results_page_shows_the_logs() -> None:
+    """`safemesa data info DATA --json results/logs_cpu/DOMAIN.json` made these numbers."""
+    expected = []
+    for domain in ("cartpole", "halfcheetah", "ant"):
+        files = sorted((RESULTS / "logs_cpu").glob(f"{domain}*.json"))
+        tasks = [one for file in files for one in json.loads(file.read_text())["tasks"]]
+        logs = {role: [one for one in tasks if one["role"] == role] for role in ("train", "test")}
+        rates = [100 * one["violation_rate"] for one in logs["train"]]
+        returns = [one["mean_return"] for one in logs["train"]]
+        (size,) = {one["transitions"] for one in logs["train"]}
+        (test,) = logs["test"]
+        expected.append(
+            f"| {domain} | {len(rates)} x {size} | {min(rates):.0f} to {max(rates):.0f} % | "
+            f"{min(returns):.0f} to {max(returns):.0f} | {test['transitions']} | "
+            f"{100 * test['violation_rate']:.1f} % |"
+        )
+    table = "\n".join(expected)
+    assert table in block("docs/results.md", "logs"), f"put this there:\n{table}"
 
 
 def test_the_shield_page_shows_the_committed_trainings() -> None:
-    page = (ROOT / "docs" / "shield.md").read_text()
-    block = page.split("<!-- training:begin -->")[1].split("<!-- training:end -->")[0]
     expected = table_of(read_records(RESULTS / "shield" / "training.jsonl"))
-    assert expected in block, f"put this table between the marks of docs/shield.md:\n{expected}"
+    assert expected in block("docs/shield.md", "training"), (
+        f"put this table between the marks of docs/shield.md:\n{expected}"
+    )
 
 
 def test_the_headroom_page_shows_the_committed_look_aheads() -> None:

@@ -9,6 +9,7 @@ from safemesa.core.errors import SafemesaError
 from safemesa.core.files import write_atomic
 from safemesa.experiments import analysis, figures, plane_figures, result_tables
 from safemesa.experiments.calibrate_runs import calibrate_runs, table_rows
+from safemesa.experiments.calibration_figures import calibration_figure
 from safemesa.experiments.overall import overall_rows, violation_profiles
 from safemesa.experiments.planes import Plane, plane
 from safemesa.experiments.report_html import (
@@ -199,7 +200,7 @@ def calibration_section(
             heading(3, f"Calibration: {title}"),
             pictures.add(
                 slug(f"{title} calibration"),
-                figures.calibration_figure(results),
+                calibration_figure(results),
                 f"Predicted against true risk per arm and number of adaptation steps on {title}",
                 "Each arm's prior (that of its lowest seed), adapted to held-out tasks. Truth is "
                 "the discounted frequency of violations when all later actions are uniform, by "

@@ -96,7 +96,8 @@ def _draw_column(
             if curve is not None:
                 draw_curve(panel, curve, styles[group.arm])
                 drawn = True
-        panel.set(title=f"{domain}: {title}" if drawn else f"{domain}: no {title.lower()}")
+        panel.set_visible(drawn)
+        panel.set_title(f"{domain}: {title}")
         panel.set_xlabel("Episode" if limits[0] is None else "Environment steps")
 
 

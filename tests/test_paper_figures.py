@@ -9,7 +9,7 @@ from test_paper_claims import write_run
 
 from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.experiments.grid import Grid
-from safemesa.experiments.paper.drawing import curves_figure, sizes_figure
+from safemesa.experiments.paper.drawing import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.plans import PAPER_ARMS, PLANS, find_plan
 from safemesa.experiments.paper.produce import Production
 from safemesa.experiments.run_records import find_runs
@@ -125,6 +125,34 @@ def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> 
     with pytest.raises(DatasetError, match="navigation2"):
         production.figure("figure4")
     assert not (tmp_path / "data").exists()
+
+
+def test_runs_of_another_preset_are_not_drawn(tmp_path: Path) -> None:
+    """Their folders have the same names."""
+    production = Production(
+        out=tmp_path,
+        preset="paper",
+        seeds=(0,),
+        data_dir=tmp_path / "data",
+        jobs=1,
+        draw_only=True,
+        command="test",
+    )
+    with pytest.raises(DatasetError, match="no run with a safety critic"):
+        production.figure("figure2")
+    run = PLANS["figure4"].runs("paper", (0,))[0]
+    write_run(tmp_path / "made", "mesa", "navigation1", 0, successes=3)
+    (tmp_path / run.name).parent.mkdir()
+    (tmp_path / "made" / "navigation1-mesa-0-None").rename(tmp_path / run.name)
+    with pytest.raises(DatasetError, match="runs of the preset cpu, and paper is asked for"):
+        production.figure("figure4")
+
+
+def test_figure_2_shows_a_seed_that_all_arms_have(tmp_path: Path) -> None:
+    for arm, seed in (("mesa", 0), ("multitask", 1)):
+        write_run(tmp_path, arm, "maze", seed)
+    with pytest.raises(DatasetError, match="no seed in common"):
+        maps_figure(find_runs([tmp_path]))
 
 
 @pytest.mark.slow

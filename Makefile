@@ -33,7 +33,7 @@ demo: setup ## train, adapt and deploy a small example; results in OUT
 	@$(BIN)/safemesa demo --out $(OUT)
 
 docs: setup ## build the documentation site in docs/_build/html
-	@$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	@$(BIN)/python -m sphinx -E -b html -W --keep-going -n -q docs docs/_build/html
 	@echo 'Site: docs/_build/html/index.html'
 
 # submitit has closed pytest's captured output in a process that ran other tests before: its jobs are

@@ -18,6 +18,7 @@ from safemesa.experiments.calibration import (
     held_out_tasks,
 )
 from safemesa.experiments.run_records import scan_runs
+from safemesa.guards import asks_a_critic
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import Prior, load_prior
@@ -86,7 +87,7 @@ def runs_with_critics(
     """
     chosen: dict[tuple[str, str, str, int], tuple[RunConfig, Path]] = {}
     for record in sorted(scan_runs(paths).runs, key=lambda one: one.seed):
-        if record.settings["guard"] != "none":
+        if asks_a_critic(record.settings["guard"]):
             own = record.seed if all_seeds else 0
             key = (record.domain, record.preset, record.arm, own)
             chosen.setdefault(key, (record.config, record.path))

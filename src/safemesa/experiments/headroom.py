@@ -36,6 +36,7 @@ from safemesa.experiments.headroom_metrics import (
 from safemesa.experiments.log_evaluation import risk_of
 from safemesa.experiments.run_records import RunRecord
 from safemesa.experiments.takeovers import rescues
+from safemesa.guards import asks_a_critic
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
 from safemesa.phases.collection.compiled import collect_log
 from safemesa.phases.collection.host import random_log
@@ -106,7 +107,7 @@ def configurations(
     configs = {name: replace(configure(name, domain, preset), seed=seed) for name in names}
     for name in set(names) - set(DEPLOYED):
         one = configs[name]
-        if one.agent != "sac" or one.guard == "none" or not uses_training_logs(one):
+        if one.agent != "sac" or not asks_a_critic(one.guard) or not uses_training_logs(one):
             raise ConfigurationError(
                 f"the arm {name!r} has no prior; expected one that learns a critic from training "
                 "logs, such as mesa_metasgd."
@@ -146,7 +147,7 @@ def measure(
     return rows, [
         escape_row(configs[arm], folder)
         for arm, folder in folders.items()
-        if configs[arm].guard != "none"
+        if asks_a_critic(configs[arm].guard)
     ]
 
 
@@ -174,7 +175,7 @@ def trained_critics(
     """Priors (`_prior`) and what Phase 2 makes of them on the test log, from runs or anew."""
     critics = {}
     for arm, config in configs.items():
-        if config.guard == "none":
+        if not asks_a_critic(config.guard):
             continue
         folder = folders.get(arm) or place.find(config)
         prior, model = _from_run(config, folder) if folder else _anew(config, test, place)

@@ -13,5 +13,5 @@ from safemesa.guards.none import NoGuard as NoGuard
 from safemesa.guards.penalty import RewardPenalty as RewardPenalty
 from safemesa.guards.rcpo import RCPO as RCPO
 from safemesa.guards.recovery_rl import RecoveryRL as RecoveryRL
-from safemesa.guards.registry import guards as guards
+from safemesa.guards.registry import asks_a_critic as asks_a_critic, guards as guards
 from safemesa.guards.sqrl import SQRL as SQRL

@@ -63,8 +63,9 @@ class AbstractLagrangian(AbstractGuard):
     """An actor that pays for risk at a learned price; subclasses say what is executed.
 
     Actor: `E[alpha log pi - min Q + nu (Q_risk(s, a) - eps_risk)]` with reparameterised `a ~ pi`.
-    The dual sees the policy's own actions at the states of the safety critic's batch. The loss is
-    not divided by `1 + nu`: Adam's step does not depend on the scale of a loss.
+    The dual sees the policy's own actions at states of the safety critic's replay as they come,
+    also where the critic's batches are given a share of violations. The loss is not divided by
+    `1 + nu`: Adam's step does not depend on the scale of a loss.
     """
 
     @property

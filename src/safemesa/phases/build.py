@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import jax
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key
-from safemesa.guards import AbstractGuard, guards
+from safemesa.guards import AbstractGuard, asks_a_critic, guards
 from safemesa.learners.meta import AbstractMetaLearner, meta_learners
 from safemesa.learners.risk import RiskLearner
 from safemesa.learners.sac import SAC
@@ -34,8 +35,15 @@ def build_learners(config: RunConfig, spaces: Spaces) -> Learners:
     """Looks names up and hands each learner its part of the configuration.
 
     Raises:
-        ConfigurationError: an unknown meta-learner or guard.
+        ConfigurationError: an unknown meta-learner or guard, or one without a critic whose task
+            learner is to see what a risk model normalised.
     """
+    if config.sac.normalise_obs and config.agent == "sac" and not asks_a_critic(config.guard):
+        raise ConfigurationError(
+            f"sac.normalise-obs uses the normaliser of the risk model, which the guard "
+            f"{config.guard!r} has not: the task learner of {config.arm} would see something else "
+            "than that of the other arms. Leave it out."
+        )
 
     def risk_learner(target_rate: float, learning_rate: float) -> RiskLearner:
         return RiskLearner(config=config.risk, target_rate=target_rate, learning_rate=learning_rate)

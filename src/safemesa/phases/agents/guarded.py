@@ -151,13 +151,17 @@ class Agent(AbstractAgent):
         )
         if not guard.uses_risk:
             return AgentState(sac, state.risk, state.guard, state.normaliser), metrics
-        rows = self._risk_rows(replay, violations, key_risk_rows)
-        risk_batch = self._risk_batch(state, sac.policy, replay.rows[rows], key_next)
+        drawn, balanced = self._risk_rows(replay, violations, key_risk_rows)
+        risk_batch = self._risk_batch(state, sac.policy, replay.rows[balanced], key_next)
+        # Multipliers answer to the policy, not to how many violations a batch is given.
+        dual_batch = risk_batch
+        if self.risk.config.violation_fraction is not None:
+            dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_next)
         risk = state.risk
         if self.config.learn_risk:
             risk, risk_metrics = self.risk.update(risk, risk_batch, guard.risk_term)
             metrics |= risk_metrics
-        duals, dual_metrics = guard.update(state.guard, risk.critic, risk_batch)
+        duals, dual_metrics = guard.update(state.guard, risk.critic, dual_batch)
         return AgentState(sac, risk, duals, state.normaliser), metrics | dual_metrics
 
     def chunk_metrics(
@@ -194,8 +198,11 @@ class Agent(AbstractAgent):
 
     def _risk_rows(
         self, replay: Replay, violations: ViolationIndex, key: Key
-    ) -> Int[Array, " batch"]:
-        """Rows for the safety critic; a share of violations where the configuration asks it."""
+    ) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
+        """Rows as they come, and those for the safety critic: with a share of violations, if asked.
+
+        A violation whose row was overwritten is drawn no more: the row as it came stays.
+        """
         batch, fraction = self.sac.config.batch, self.risk.config.violation_fraction
         key_any, key_violation = jax.random.split(key)
         if self.config.keep_test_log:
@@ -203,12 +210,14 @@ class Agent(AbstractAgent):
         else:
             rows = jax.random.randint(key_any, (batch,), replay.protected, size(replay), jnp.int32)
         if fraction is None:
-            return rows
+            return rows, rows
         drawn = jax.random.randint(
             key_violation, (batch,), 0, jnp.maximum(violations.count, 1), jnp.int32
         )
-        wanted = jnp.arange(batch) < round(fraction * batch)
-        return jnp.where(wanted & (violations.count > 0), violations.positions[drawn], rows)
+        wanted = (jnp.arange(batch) < round(fraction * batch)) & (violations.count > 0)
+        found = violations.positions[drawn]
+        wanted &= self.layout.unpack(replay.rows[found])["cost"] > 0.5
+        return rows, jnp.where(wanted, found, rows)
 
     def _risk_batch(
         self,

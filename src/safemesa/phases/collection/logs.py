@@ -1,10 +1,13 @@
 """Logs of any domain: of the training tasks, shared by all runs of a data seed, and of the test."""
 
+import json
 import shutil
 import sys
 import time
 import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.locks import folder_lock
@@ -40,8 +43,10 @@ def collect_train_logs(
     """
     shown, data = progress or NoProgress(), config.data
     if isinstance(domain, AbstractHostDomain):
+        collected = {"collection": collection_settings(domain, config)}
         if data.train_policy == "random":
-            return collect_random_train(domain, data, config.data_seed, shown)
+            found = collect_random_train(domain, data, config.data_seed, shown)
+            return replace(found, provenance={**found.provenance, **collected})
         logs = collect_sac(domain, config, working, progress, jobs)
         policy = "SAC that learns the task, from its first step on; violations end no episode"
         command = f"safemesa collect {domain.name}"
@@ -50,7 +55,10 @@ def collect_train_logs(
             spaces=domain.spaces,
             train=logs,
             test=None,
-            provenance=make_provenance(command=command, seed=config.data_seed, policy=policy),
+            provenance={
+                **make_provenance(command=command, seed=config.data_seed, policy=policy),
+                **collected,
+            },
         )
     if not isinstance(domain, AbstractJaxDomain) or data.train_policy != "random":
         raise ConfigurationError(
@@ -61,6 +69,14 @@ def collect_train_logs(
     logs = collect_train(domain, data, config.data_seed, lambda done, _: shown.update(done))
     shown.finish()
     return logs
+
+
+def collection_settings(domain: AbstractDomain, config: RunConfig) -> dict[str, Any]:
+    """What decides training logs beside their sizes, as plain values."""
+    found: dict[str, Any] = {"train_policy": config.data.train_policy}
+    if isinstance(domain, AbstractHostDomain) and config.data.train_policy == "sac":
+        found["sac"] = json.loads(json.dumps(asdict(replace(config.sac, normalise_obs=False))))
+    return found
 
 
 def collect_test_log(domain: AbstractDomain, config: RunConfig) -> OfflineTasks:
@@ -89,7 +105,7 @@ def load_or_collect_train(
     Of several processes that want them one collects and the others wait.
 
     Raises:
-        DatasetError: the folder there holds logs of other sizes.
+        DatasetError: the folder there holds logs of other sizes, or collected in another way.
     """
     folder, data = train_folder(domain, config, data_dir), config.data
     if not folder.exists():
@@ -105,6 +121,13 @@ def load_or_collect_train(
         raise DatasetError(
             f"{folder} holds {len(loaded.train)} logs of {sorted(sizes)} transitions; this run "
             f"wants {data.train_tasks} of {data.train_transitions}. Choose another --data-dir."
+        )
+    wanted, there = collection_settings(domain, config), loaded.provenance.get("collection")
+    # Logs of earlier versions do not say.
+    if there is not None and there != wanted:
+        raise DatasetError(
+            f"{folder} holds logs that were collected otherwise: {there}; this run wants {wanted}. "
+            "Choose another --data-dir."
         )
     return loaded
 

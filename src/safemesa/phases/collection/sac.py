@@ -20,7 +20,7 @@ from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig
 from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
-from safemesa.phases.config import AdaptConfig, DeployConfig, RunConfig
+from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
 from safemesa.phases.deployment.recorder import Recorder, common_start
 from safemesa.phases.deployment.state import build_agent
@@ -96,13 +96,21 @@ def _collection_config(config: RunConfig, index: int) -> RunConfig:
     It is the same for all arms: settings that do not concern it are set back.
     """
     steps = config.data.train_transitions
+    data = DataConfig(
+        train_tasks=config.data.train_tasks,
+        train_transitions=steps,
+        train_policy=config.data.train_policy,
+    )
     return replace(
         config,
         arm="collection",
+        data=data,
         agent="sac",
         carl=CARLConfig(),
         risk=RiskConfig(),
         guard_settings=GuardConfig(),
+        # There is no risk model whose normaliser SAC could share.
+        sac=replace(config.sac, normalise_obs=False),
         meta=MetaConfig(),
         adapt=AdaptConfig(),
         meta_learner="scratch",

@@ -261,6 +261,35 @@ def lost_endings(case: Case) -> None:
     case.row = int(case.rows_of(0)[-1])
 
 
+def alone(case: Case, position: float) -> None:
+    """The state that the last step reached has an episode of its own."""
+    moments(case)
+    case.one["run"] = case.one["run"].copy()
+    case.one["run"][-1] = 999
+    case.one["position"] = case.one["position"].astype(np.float64)
+    case.one["position"][-1] = position
+    case.row = len(case.one["run"]) - 1
+
+
+def lone_row(case: Case) -> None:
+    alone(case, 0.0)
+
+
+def lost_violation(case: Case) -> None:
+    alone(case, 2.0)
+    case.column = "cost"
+
+
+def same_name(case: Case) -> None:
+    case.tables["more/robot-1"] = case.tables.pop("robot-2")
+
+
+def precision_lost(case: Case) -> None:
+    for name in ("position", "next_position"):
+        case.one[name] = case.one[name].astype(np.float64) + 5e6
+    case.row, case.column = 0, "position"
+
+
 def time_backwards(case: Case) -> None:
     rows = case.long_episode()
     case.one["t"][rows[7]] = -0.3
@@ -389,6 +418,7 @@ IN_LOGS = {
         lost_endings, time_backwards, time_repeated, time_gap, uneven_time, wrong_dt, step_jump,
         episode_in_pieces, episode_too_long, state_jump, next_obs_mismatch, duplicate_episode,
         leaked_episode, too_few_episodes, other_unit, swapped_columns, mirrored_signal,
+        lone_row, lost_violation, same_name, precision_lost,
     )
 }  # fmt: skip
 ELSEWHERE = {"wrong-width", "lengths-differ", "changed-file", "no-end"}
@@ -435,6 +465,23 @@ def test_defects_across_blocks_are_found_too(case, monkeypatch, code, block):
     IN_LOGS[code](case)
     found = [one for one in case.examine().findings if one.code == code]
     assert [Path(one.file).stem for one in found] == ["robot-1"]
+
+
+@pytest.mark.parametrize("factor", [0.68, 0.9, 1.48])
+def test_a_dt_that_is_nearly_right_is_wrong(case, factor):
+    for columns in case.tables.values():
+        columns["t"] = columns["t"] * factor
+    (first, *_) = [one for one in case.examine().findings if one.code == "wrong-dt"]
+    assert f"typically {0.05 * factor:.6g} s apart" in first.detail
+
+
+def test_a_row_without_a_name_is_no_robots(case):
+    for name, columns in case.tables.items():
+        columns["robot"] = np.full(len(columns["run"]), name)
+    case.one["robot"][41] = ""
+    case.map = {"columns": {**logs.MAP["columns"], "task": "robot"}}
+    found = [one for one in case.examine().findings.errors() if one.column == "robot"]
+    assert [(one.code, one.row) for one in found] == [("missing-value", 41 + HEADER)]
 
 
 def test_gaps_can_be_split(case):

@@ -10,6 +10,7 @@ import pytest
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
 from safemesa.datasets.exporters import exporters
 from safemesa.datasets.importers.import_map import ImportMap, map_from_record, read_map
+from safemesa.datasets.importers.parquet_file import arrow_numbers
 from safemesa.datasets.importers.write import import_logs
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.recorder import RecordLog
@@ -388,3 +389,69 @@ def test_without_the_libraries_the_extra_is_named(tmp_path, monkeypatch):
     for name in ("a.parquet", "a.hdf5"):
         with pytest.raises(ConfigurationError, match=r"safemesa\[data\]"):
             import_logs([tmp_path / name], ImportMap(), tmp_path / "out")
+
+
+def test_gaps_cannot_be_found_without_dt(tmp_path):
+    path = logs.write_csv(tmp_path / "a.csv", logs.table(logs.cart_log("a", 0)))
+    with pytest.raises(ConfigurationError, match="a time column but no dt"):
+        import_logs([path], logs.cart_map(dt=None), tmp_path / "out")
+    columns = {key: value for key, value in logs.MAP["columns"].items() if key != "time"}
+    changes = {"dt": None, "columns": columns, "gaps": "split"}
+    with pytest.raises(ConfigurationError, match='gaps = "split" but no dt'):
+        import_logs([path], logs.cart_map(**changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_robots_of_one_name_are_refused(tmp_path):
+    paths = [
+        logs.write_csv(tmp_path / f"robot-{i}" / "run.csv", logs.table(logs.cart_log("a", i)))
+        for i in range(2)
+    ]
+    with pytest.raises(DatasetError, match="would both be the task 'run'"):
+        import_logs(paths, logs.cart_map(), tmp_path / "out")
+    data = imported(paths, logs.cart_map(task_from="folder"), tmp_path / "out")
+    assert [log.name for log in data.train] == ["robot-0", "robot-1"]
+
+
+def test_a_file_that_is_given_by_two_paths_is_read_once(tmp_path, monkeypatch):
+    path = logs.write_csv(tmp_path / "a.csv", logs.table(logs.cart_log("a", 0)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match="given twice"):
+        import_logs([path, Path("a.csv")], logs.cart_map(), tmp_path / "out")
+
+
+def test_a_second_new_robot_is_no_training_robot(tmp_path):
+    exported = [
+        exporters["dsrl"](
+            OfflineTasks(
+                domain="cart",
+                spaces=logs.SPACES,
+                train=(),
+                test=logs.cart_log(name, number, role="test"),
+                provenance={"source": "tests"},
+            ),
+            tmp_path / name,
+        )[0]
+        for number, name in enumerate(("one", "two"))
+    ]
+    with pytest.raises(ConfigurationError, match="a dataset has one"):
+        import_logs(exported, ImportMap(), tmp_path / "out")
+    with pytest.raises(ConfigurationError, match=r"two: recorded as .* here one"):
+        import_logs(exported, ImportMap(test="one"), tmp_path / "out")
+
+
+@NEEDS_HDF5
+def test_a_minari_folder_that_lost_an_episode_is_refused(tmp_path):
+    (path,) = exporters["minari"](logs.cart_fleet(tasks=1, test=False), tmp_path / "root")
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_1"]
+    with pytest.raises(DatasetError, match="19 episodes, its metadata name 20"):
+        import_logs([path], ImportMap(), tmp_path / "out")
+
+
+def test_timestamps_of_nanoseconds_are_seconds():
+    pyarrow = pytest.importorskip("pyarrow")
+    ticks = 1_700_000_000_000_000_000 + np.arange(3) * 50_000_001
+    column = pyarrow.array(ticks, pyarrow.timestamp("ns"))
+    seconds = arrow_numbers(pyarrow, column, "t", Path("log.parquet"))
+    np.testing.assert_allclose(np.diff(seconds), 0.050000001, atol=1e-6)

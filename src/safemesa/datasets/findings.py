@@ -37,6 +37,10 @@ DEFECTS: dict[str, Defect] = {
     "wrong-width": _error(
         "an array has another width than in the other files", "Log the same signals everywhere."
     ),
+    "same-name": _error(
+        "two robots would have the same name and be taken for one",
+        'Name a task column, set task_from = "folder" or "file", or rename one.',
+    ),
     "lengths-differ": _error(
         "columns differ in their number of rows", "The recording was cut off; record it again."
     ),
@@ -50,6 +54,10 @@ DEFECTS: dict[str, Defect] = {
     "not-a-number": _error("text where a number belongs", "Repair the cell, or leave it empty."),
     "missing-value": _error("a value is missing or NaN", "Repair the row, or cut the episode."),
     "infinite-value": _error("a value is infinite", "Repair the row, or cut the episode."),
+    "precision-lost": _error(
+        "steps of a signal are smaller than the 32 bits of its size can tell apart",
+        "Subtract what is common to all rows (offset in the map), such as a map's origin.",
+    ),
     "number-too-large": _error(
         "a value does not fit 32 bits", "Scale the signal; such numbers are sensor faults."
     ),
@@ -114,6 +122,14 @@ DEFECTS: dict[str, Defect] = {
     "only-violations": _warning(
         "every transition of a task violates: risk cannot be told from safety",
         "Check the cost or the limit; log safe behaviour too.",
+    ),
+    "lost-violation": _error(
+        "a state that violates is alone in its episode, so that no step leads to it",
+        "Give it the episode of the rows before it, or leave it out.",
+    ),
+    "lone-row": _warning(
+        "an episode of a single moment has no step, and is left out",
+        "Check the episode numbers and the gaps around it.",
     ),
     "lost-endings": _warning(
         "episodes end without the state that their last step reached; violations there are lost",

@@ -11,6 +11,8 @@ from safemesa.datasets.validation import tolerated_bounds
 
 Report = Callable[[Finding], None]
 LARGEST = float(np.finfo(np.float32).max)
+ENOUGH_STEPS = 20
+"""Fewer changes of a signal in a block say nothing about what is typical."""
 
 
 class Places:
@@ -56,6 +58,7 @@ def check_cells(steps: Steps, spaces: Spaces, files: list[str], report: Report) 
             places.tell("infinite-value", np.isinf(values), name)
             too_large = np.isfinite(values) & (np.abs(values) > LARGEST)
             places.tell("number-too-large", too_large, name)
+    _check_precision(steps, spaces, places)
     low, high = tolerated_bounds(spaces)
     for index, name in enumerate(spaces.action_names):
         action = steps.action[:, index]
@@ -71,6 +74,24 @@ def check_cells(steps: Steps, spaces: Spaces, files: list[str], report: Report) 
         places.tell("flag-not-binary", (flags != 0) & (flags != 1) & ~np.isnan(flags), name)
         places.tell("missing-value", np.isnan(flags), name)
     places.tell("two-ends", (steps.terminated == 1) & (steps.truncated == 1), "truncated")
+
+
+def _check_precision(steps: Steps, spaces: Spaces, places: Places) -> None:
+    """Signals whose steps vanish when they are stored with 32 bits, as everything is.
+
+    A large offset does it: of 500 000 m a float32 knows 0.03 m and no less.
+    """
+    for index, name in enumerate(spaces.obs_names):
+        values = steps.obs[:, index]
+        change = np.abs(steps.next_obs[:, index] - values)
+        moved = change[np.isfinite(change) & (change > 0)]
+        largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+        if len(moved) < ENOUGH_STEPS or largest > LARGEST:
+            continue
+        known, typical = float(np.spacing(np.float32(largest))), float(np.median(moved))
+        if typical < known:
+            detail = f"typical step {typical:.3g}, known to {known:.3g}"
+            places.tell("precision-lost", change > 0, name, detail)
 
 
 def named_columns(steps: Steps, spaces: Spaces) -> Iterator[tuple[str, np.ndarray]]:

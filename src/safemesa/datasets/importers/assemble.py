@@ -17,6 +17,10 @@ from safemesa.datasets.importers.rows import RawRows, join_rows, take_rows
 
 LARGEST_JITTER = 0.5
 """Part of dt by which a row may come early or late."""
+LARGEST_DEVIATION = 0.05
+"""Part of dt by which the typical spacing of rows may differ from it."""
+ENOUGH_ROWS = 20
+"""Fewer say nothing about what is typical."""
 COST, TERMINATED, TRUNCATED = 0, 1, 2
 
 Report = Callable[[Finding], None]
@@ -123,21 +127,23 @@ class TaskAssembler:
         if dt is None:
             return np.zeros(len(passed), np.bool_)
         forward = inside & (passed > 0)
-        # With most rows off, the declared dt is wrong and no single row is to blame.
         off = forward & (np.abs(passed - dt) > LARGEST_JITTER * dt)
-        if forward.any() and off.sum() > 0.5 * forward.sum():
-            typical = float(np.median(passed[forward]))
+        typical = float(np.median(passed[forward])) if forward.any() else dt
+        drifts = abs(typical - dt) > LARGEST_DEVIATION * dt and forward.sum() >= ENOUGH_ROWS
+        # With most rows off, the declared dt is wrong and no single row is to blame.
+        if drifts or (forward.any() and off.sum() > 0.5 * forward.sum()):
             detail = f"typically {typical:.6g} s apart, dt is {dt:.6g}"
-            self._tell(rows, np.flatnonzero(off)[:1] + first, "wrong-dt", "time", detail)
+            blamed = np.flatnonzero(off if off.any() else forward)[:1]
+            self._tell(rows, blamed + first, "wrong-dt", "time", detail)
             return np.zeros(len(passed), np.bool_)
         gap = off & (passed > dt)
+        early = np.flatnonzero(off & (passed < dt)) + first
+        self._tell(rows, early, "uneven-time", "time", f"dt is {dt:.6g} s")
         if self.plan.map.gaps == "split":
             return gap
         where = np.flatnonzero(gap)
         detail = f"{passed[where[0]]:.6g} s after the row before" if len(where) else ""
         self._tell(rows, where + first, "time-gap", "time", detail)
-        early = np.flatnonzero(off & (passed < dt)) + first
-        self._tell(rows, early, "uneven-time", "time", f"dt is {dt:.6g} s")
         return np.zeros(len(passed), np.bool_)
 
     def _check_pieces(self, rows: RawRows, starts: Bool[np.ndarray, " n"], known: int) -> None:
@@ -265,8 +271,12 @@ class TaskAssembler:
             unknown = ~real & (np.isnan(cost) | (self.plan.limit is not None))
             self._tell(rows, np.flatnonzero(own & unknown), "lost-endings")
             return
-        begins_badly = own & starts & follows & (self._state_cost(rows) == 1)
+        violates = self._state_cost(rows) == 1
+        begins_badly = own & starts & follows & violates
         self._tell(rows, np.flatnonzero(begins_badly), "starts-in-violation", "cost")
+        alone = own & starts & ~follows
+        self._tell(rows, np.flatnonzero(alone & violates), "lost-violation", "cost")
+        self._tell(rows, np.flatnonzero(alone & ~violates), "lone-row")
 
     def _state_cost(self, rows: RawRows) -> np.ndarray:
         """Whether a row's own state violates, where rows are moments."""

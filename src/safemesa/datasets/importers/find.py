@@ -49,9 +49,11 @@ def find_sources(paths: Sequence[Path]) -> list[Path]:
             f"no logs in {', '.join(map(str, paths))}; expected files ending in "
             f"{', '.join(readers)}, or Minari folders."
         )
-    repeated = {str(one) for one in found if found.count(one) > 1} if len(found) < 10_000 else ()
-    if repeated:
-        raise DatasetError(f"{sorted(repeated)[0]} is given twice. Give every file once.")
+    seen: dict[Path, Path] = {}
+    for path in found:
+        # The same file may be given by two paths.
+        if seen.setdefault(path.resolve(), path) is not path:
+            raise DatasetError(f"{path} is given twice. Give every file once.")
     return found
 
 

@@ -84,15 +84,28 @@ class MinariSource(AbstractSource):
         wanted = list(dict.fromkeys([*numbers, *texts]))
         parts: list[Arrays] = []
         waiting = first = 0
+        found = 0
         for episode in self._episodes():
             require_columns(episode, wanted, self.path)
             parts.append({name: episode[name] for name in wanted})
             waiting += len(episode[EPISODE])
+            found += 1
             if waiting >= BLOCK_ROWS:
                 yield self._joined(parts, texts, first)
                 first, waiting, parts = first + waiting, 0, []
+        self._require_all(found)
         if parts:
             yield self._joined(parts, texts, first)
+
+    def _require_all(self, found: int) -> None:
+        """Refuses a recording of which episodes are missing."""
+        declared = self._metadata.get("total_episodes")
+        if isinstance(declared, int) and declared != found:
+            raise LogError(
+                "lengths-differ",
+                f"{self.path} has {found} episodes, its metadata name {declared}: some are lost. "
+                "Restore the folder, or record it again.",
+            )
 
     def _joined(self, parts: list[Arrays], texts: Sequence[str], first: int) -> Block:
         try:

@@ -69,6 +69,10 @@ class ParquetSource(AbstractSource):
         return as_text(values)
 
 
+TICKS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+"""Seconds of a timestamp's unit."""
+
+
 def arrow_numbers(arrow: Any, column: Any, name: str, path: Path) -> np.ndarray:
     """An arrow array as numbers `[n]`, or `[n, k]` for lists of fixed size; nulls are NaN.
 
@@ -86,9 +90,8 @@ def arrow_numbers(arrow: Any, column: Any, name: str, path: Path) -> np.ndarray:
         kind = column.type
     if arrow.types.is_timestamp(kind):
         # Seconds, as other time columns have them.
-        return column.cast(arrow.timestamp("us")).cast(arrow.int64()).to_numpy(
-            zero_copy_only=False
-        ) * np.float64(1e-6)
+        ticks = column.cast(arrow.int64()).to_numpy(zero_copy_only=False)
+        return ticks * np.float64(TICKS[kind.unit])
     if not (arrow.types.is_integer(kind) or arrow.types.is_floating(kind)):
         raise DatasetError(
             f"{path}: column {name!r} holds {kind}, expected numbers. Correct the map, or convert "

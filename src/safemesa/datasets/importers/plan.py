@@ -90,6 +90,7 @@ def make_plan(mapping: ImportMap, source: AbstractSource) -> Plan:
     merged = merge_maps(mapping, declared.layout)
     where = str(source.path)
     _require_complete(merged, where)
+    _require_time_step(merged, where)
     widths = source.widths()
     obs_names = action_names = None
     if declared.spaces is not None:
@@ -172,6 +173,16 @@ def _require_complete(merged: ImportMap, where: str) -> None:
             f"{where}: nothing says which states violate the constraint, and a missing cost is "
             'never taken for safe. Declare [cost] column = "..." (0 or 1) or limit = "abs(tilt) > '
             '0.5".'
+        )
+
+
+def _require_time_step(merged: ImportMap, where: str) -> None:
+    """Without dt nothing can be said of gaps, and a shield's limits would be those of 1 s."""
+    if merged.dt is None and (merged.columns.time is not None or merged.gaps == "split"):
+        what = "a time column" if merged.columns.time is not None else 'gaps = "split"'
+        raise ConfigurationError(
+            f"{where}: the map has {what} but no dt, so that missing rows would not be noticed. "
+            "Declare dt, the seconds between two rows."
         )
 
 

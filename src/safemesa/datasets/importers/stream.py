@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
-from safemesa.datasets.findings import LogError
+from safemesa.datasets.findings import Finding, LogError
 from safemesa.datasets.importers.assemble import Report, Steps, TaskAssembler
 from safemesa.datasets.importers.find import open_source
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.plan import Plan, make_plan, plan_spaces
 from safemesa.datasets.importers.rows import read_rows, split_tasks
-from safemesa.datasets.importers.source import AbstractSource, Declaration
+from safemesa.datasets.importers.source import AbstractSource, Block, Declaration
 
 OnRows = Callable[[int, int], None]
 """Called with (bytes of finished files, rows so far)."""
@@ -32,6 +34,8 @@ class LogStream:
     files: list[str] = field(default_factory=list)
     declared: dict[str, Declaration] = field(default_factory=dict)
     """What the first file of each task says about itself."""
+    owners: dict[str, Path] = field(default_factory=dict)
+    """Tasks that are named after a file or folder, and which."""
     plan: Plan | None = None
     """How the first sound file is read; the others must have the same signals."""
     _rows: int = 0
@@ -70,9 +74,12 @@ class LogStream:
         number = len(self.files) - 1
         by_folder = self.mapping.task_from == "folder"
         default = declaration.task or (path.parent.name if by_folder else path.stem)
+        if declaration.task is None and plan.map.columns.task is None:
+            self._claim(default, path.parent if by_folder else path)
         for block in source.blocks(plan.number_columns(), plan.text_columns()):
             for finding in block.findings:
                 self.report(finding)
+            self._require_labels(plan, block, path)
             rows = read_rows(plan, block, number)
             self._rows += len(rows)
             for task, part in split_tasks(plan, block, rows, default):
@@ -87,6 +94,27 @@ class LogStream:
                 assemblers[task].plan = plan
                 yield from assemblers[task].feed(part)
             self.on_rows(done, self._rows)
+
+    def _require_labels(self, plan: Plan, block: Block, path: Path) -> None:
+        """Reports empty names of tasks and episodes: their rows would go to a task of no name."""
+        for name in plan.text_columns():
+            empty = np.asarray(block.columns[name]) == ""
+            if empty.any():
+                row = int(block.rows[int(np.argmax(empty))])
+                count = int(np.count_nonzero(empty))
+                self.report(
+                    Finding(code="missing-value", file=str(path), row=row, column=name, count=count)
+                )
+
+    def _claim(self, task: str, owner: Path) -> None:
+        """Refuses a second file (or folder) of a name that stands for a robot."""
+        first = self.owners.setdefault(task, owner)
+        if first.resolve() != owner.resolve():
+            raise LogError(
+                "same-name",
+                f"{first} and {owner} would both be the task {task!r}, as if of one robot. "
+                'Name a task column, set task_from = "folder" or "file", or rename one.',
+            )
 
     def _plan_of(self, source: AbstractSource) -> Plan:
         plan = make_plan(self.mapping, source)

@@ -145,10 +145,15 @@ def _test_task(stream: LogStream, wanted: str | None, tasks: list[str]) -> str |
         raise ConfigurationError(
             f"the test task {wanted!r} is not among the tasks {', '.join(tasks[:20])}."
         )
-    if wanted is not None:
-        return wanted
     declared = [task for task in tasks if stream.declared[task].role == "test"]
-    return declared[0] if len(declared) == 1 else None
+    others = [task for task in declared if task != wanted]
+    if others and (wanted is not None or len(declared) > 1):
+        raise ConfigurationError(
+            f"{', '.join(others)}: recorded as the log of a new robot, and a dataset has one"
+            f"{'' if wanted is None else f', here {wanted}'}. As training logs they would tell "
+            "the critic about robots that it is to be tested on. Import each with the fleet alone."
+        )
+    return wanted if wanted is not None else next(iter(declared), None)
 
 
 def _provenance(stream: LogStream, command: str) -> dict[str, object]:

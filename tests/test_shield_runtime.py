@@ -245,6 +245,24 @@ def test_fallback_hold_repeats_the_last_executed_action(tmp_path: Path) -> None:
     assert shield.decide(None, IN_MIDDLE).action.tolist() == [1.0, 0.75]
 
 
+def test_outside_of_hard_limits_the_action_that_led_there_is_not_held(tmp_path: Path) -> None:
+    folder = make_shield_folder(tmp_path / "s", fallback="hold")
+    edit_manifest(folder, lambda m: m["shield"]["observations"][1].update(high=1.5))
+    shield = Shield.load(folder, mode="enforce")
+    shield._risk = lambda: 0.0
+    shield.decide(np.zeros(3), [1.0, 0.75])
+    for _ in range(3):
+        decision = shield.decide([0.0, 1.6, 0.0], [-1.0, 0.5])
+        assert decision.reason is Reason.STATE_LIMIT
+        assert decision.action.tolist() == list(SAFE_ACTION)
+
+
+@pytest.mark.parametrize("action", [[99.0], [0.0], [0.0, 99.0]])
+def test_an_emergency_action_is_an_action(folder: Path, action: list[float]) -> None:
+    with pytest.raises(SettingsError, match="expected 2 numbers from"):
+        Shield.load(folder, emergency_action=action)
+
+
 def test_an_assured_recovery_takes_the_learned_ones_place(folder: Path) -> None:
     shield = Shield.load(folder, mode="enforce", recovery=lambda obs: [-obs[0], 0.1])
     shield._risk = lambda: 0.9

@@ -770,7 +770,8 @@ class Shield:
 
         Raises:
             ModelError: the folder is damaged or hostile, and there is no `emergency_action`.
-            SettingsError: an argument is impossible, or enforcing is not allowed.
+            SettingsError: an argument is impossible (such as an `emergency_action` that is no
+                action of this robot), or enforcing is not allowed.
         """
         box = black_box if isinstance(black_box, BlackBox) else BlackBox(black_box)
         emergency = None if emergency_action is None else _emergency(emergency_action)
@@ -795,6 +796,9 @@ class Shield:
             return Shield(
                 emergency, None, mode="enforce", black_box=box, clock=clock, corrupt=str(error)
             )
+        if emergency is not None:
+            # While the folder is sound: it says what an action is.
+            _check_emergency(emergency.safe_action, settings.actions)
         shield.set_mode(mode, force=force)
         return shield
 
@@ -1124,13 +1128,17 @@ class Shield:
     # -- outcomes -----------------------------------------------------------------------------
 
     def _safe(self, reason: Reason, risk: float) -> Decision:
-        """The fallback: no network, no limit on its rate, at once."""
+        """The fallback: no network, no limit on its rate, at once.
+
+        Outside of hard limits nothing is held: the last action is what led there.
+        """
         if self.engaged:
             self._held += 1
-        if self.settings.fallback == "constant" or not self._has_last:
-            self._action[:] = self.settings.safe_action
-        else:
+        holds = self.settings.fallback == "hold" and reason is not Reason.STATE_LIMIT
+        if holds and self._has_last:
             self._action[:] = self._last
+        else:
+            self._action[:] = self.settings.safe_action
         return self._execute(risk, True, reason)
 
     def _execute(self, risk: float, overridden: bool, reason: Reason) -> Decision:
@@ -1169,6 +1177,18 @@ class Shield:
 
 def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {_short(str(error))}"
+
+
+def _check_emergency(action: np.ndarray, actions: Signals) -> None:
+    """Refuses what is no action of this robot."""
+    fits = action.shape == actions.low.shape and bool(
+        ((action >= actions.low) & (action <= actions.high)).all()
+    )
+    if not fits:
+        raise SettingsError(
+            f"emergency_action is {action.tolist()}; expected {len(actions.names)} numbers from "
+            f"{actions.low.tolist()} to {actions.high.tolist()}."
+        )
 
 
 def _emergency(action: Iterable[float]) -> Settings:

@@ -137,6 +137,22 @@ def test_few_violations_warn_and_forbid_enforcing(tmp_path: Path, violations: in
     assert Shield.load(tmp_path / "forced", mode="enforce").mode == "enforce"
 
 
+def test_what_the_logs_and_the_calibration_do_not_vouch_for_is_said(tmp_path: Path) -> None:
+    source = make_source()
+    assert source.log is not None
+    log = source.log | {"provenance": {"dt_declared": False}}
+    failed = {"scores": {"auroc": {"mean": 0.99}}, "null": {"sound": False}}
+    manifest = export_shield(replace(source, log=log, calibration=failed), tmp_path / "s")
+    said = " ".join(manifest["warnings"])
+    assert "failed its null test" in said
+    assert "so 1 s was taken" in said
+    clean = export_shield(
+        replace(source, calibration={**failed, "null": {"sound": True}}), tmp_path / "clean"
+    )
+    assert "null test" not in " ".join(clean["warnings"])
+    assert "1 s was taken" not in " ".join(clean["warnings"])
+
+
 def test_ten_violations_do_not_warn(tmp_path: Path) -> None:
     source = make_source(violations=10)
     manifest = export_shield(source, tmp_path / "s", ShieldOptions(safe_action=SAFE_ACTION))

@@ -138,11 +138,32 @@ def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
         found.append("Enforcing was allowed all the same (--force).")
     if source.calibration is None:
         found.append("No calibration came with this model: its risk is a score until one does.")
+    elif _unsound(source.calibration):
+        found.append(
+            "The calibration failed its null test (shuffled labels must score as chance does): "
+            "labels leak, and none of its numbers count."
+        )
+    if _provenance(source).get("dt_declared") is False:
+        found.append(
+            "The logs do not say how long a step takes, so 1 s was taken: limits of age, period "
+            "and rate are wrong unless it is. Import them with dt."
+        )
     if options.safe_action is None:
         found.append(
             "The safe action was not set and is zero, or the nearest action that is allowed."
         )
     return found
+
+
+def _unsound(calibration: Any) -> bool:
+    null = calibration.get("null") if isinstance(calibration, Mapping) else None
+    return isinstance(null, Mapping) and null.get("sound") is False
+
+
+def _provenance(source: Source) -> Mapping[str, Any]:
+    """That of the new robot's log."""
+    told = (source.log or {}).get("provenance", {})
+    return told if isinstance(told, dict) else {}
 
 
 def export_shield(
@@ -268,8 +289,7 @@ def _safe_action(spaces: Spaces, options: ShieldOptions) -> list[float]:
 
 def _units(source: Source) -> Mapping[str, str]:
     """Units by signal name, where the log's provenance tells them (`units`)."""
-    told = (source.log or {}).get("provenance", {})
-    units = told.get("units") if isinstance(told, dict) else None
+    units = _provenance(source).get("units")
     if not isinstance(units, dict):
         return {}
     return {name: unit for name, unit in units.items() if isinstance(unit, str) and unit}

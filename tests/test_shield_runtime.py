@@ -236,6 +236,24 @@ def test_the_rate_of_actions_is_limited_but_the_safe_action_is_not(tmp_path: Pat
     assert shield.decide(None, [2.0, 0.5]).action.tolist() == list(SAFE_ACTION)
 
 
+def test_rates_and_dwell_are_of_seconds_also_in_a_faster_loop(tmp_path: Path) -> None:
+    """Ten ticks within one dt may move an action, and count, as much as one tick."""
+    folder = make_shield_folder(tmp_path / "s", minimum_dwell=0.1)
+    edit_manifest(folder, lambda m: m["shield"]["actions"][0].update(rate=10.0))
+    shield = Shield.load(folder, mode="enforce")
+    dt, risks = shield.settings.dt, iter([0.0] * 11 + [0.9] + [0.0] * 40)
+    shield._risk = lambda: next(risks)
+    for tick in range(11):
+        decision = shield.decide(np.zeros(3), [2.0 if tick else 0.0, 0.5], now=tick * dt / 10)
+    np.testing.assert_allclose(decision.action[0], 10.0 * dt)
+    reasons = [
+        shield.decide(np.zeros(3), [0.5, 0.5], now=(11 + tick) * dt / 10).reason
+        for tick in range(40)
+    ]
+    held = [reason in (Reason.RISK, Reason.HOLDING) for reason in reasons]
+    assert held.index(False) == round(0.1 / (dt / 10))
+
+
 def test_fallback_hold_repeats_the_last_executed_action(tmp_path: Path) -> None:
     folder = make_shield_folder(tmp_path / "s", fallback="hold")
     shield = Shield.load(folder, mode="enforce")

@@ -838,7 +838,7 @@ class Shield:
 
     def reset(self) -> None:
         """Forgets the past: call at the start of an episode, or after a deliberate pause."""
-        self.engaged, self._held = False, 0
+        self.engaged, self._held, self._part = False, 0.0, 1.0
         self._last_now: float | None = None
         self._last[:] = self.settings.safe_action
         self._has_last = False
@@ -999,10 +999,11 @@ class Shield:
     def _hysteresis(self, risk: float) -> None:
         """Engages above the limit; releases at the release limit, but not before the dwell."""
         if not self.engaged:
-            self.engaged, self._held = risk > self.settings.risk_limit, 0
+            self.engaged, self._held = risk > self.settings.risk_limit, 0.0
             return
-        self._held += 1
-        if risk <= self.settings.release_limit and self._held >= self._dwell:
+        self._held += self._part
+        # The small addition forgives sums of parts of ticks their rounding.
+        if risk <= self.settings.release_limit and self._held + 1e-9 >= self._dwell:
             self.engaged = False
 
     def _risk(self) -> float:
@@ -1047,8 +1048,9 @@ class Shield:
         np.maximum(action, self._low, out=out)
         np.minimum(out, self.settings.actions.high, out=out)
         if self._limits_rate and self._has_last:
-            np.maximum(out, self._last - self._change, out=out)
-            np.minimum(out, self._last + self._change, out=out)
+            change = self._change * self._part
+            np.maximum(out, self._last - change, out=out)
+            np.minimum(out, self._last + change, out=out)
         return bool((np.abs(out - action) > 1e-6 * self._width).any())
 
     def _outside(self) -> bool:
@@ -1101,6 +1103,7 @@ class Shield:
         return Reason.WILD_ACTION
 
     def _check_time(self, stamp: float | None, now: float | None) -> Reason | None:
+        self._part = 1.0
         if now is None and stamp is None:
             return None
         now = self._clock() if now is None else now
@@ -1111,6 +1114,10 @@ class Shield:
             self._detail = f"now {now!r}, before it {last!r}"
             return Reason.CLOCK
         limits = self.settings
+        if last is not None:
+            # Of a tick: rates and the dwell are per second, also of a loop that is faster than dt.
+            # Never 0, which has no product with a rate that is not limited.
+            self._part = min(max((now - last) / limits.dt, 1e-9), 1.0)
         if stamp is not None:
             age = now - stamp
             if not math.isfinite(age) or age < -limits.dt:
@@ -1133,7 +1140,7 @@ class Shield:
         Outside of hard limits nothing is held: the last action is what led there.
         """
         if self.engaged:
-            self._held += 1
+            self._held += self._part
         holds = self.settings.fallback == "hold" and reason is not Reason.STATE_LIMIT
         if holds and self._has_last:
             self._action[:] = self._last

@@ -13,6 +13,8 @@ from benchmarks.shield_training import read_records, table_of
 
 from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
 from safemesa.experiments.paper.verdicts import findings
+from safemesa.experiments.power import power_rows
+from safemesa.experiments.power_table import power_text
 from safemesa.experiments.result_tables import compact_markdown
 from safemesa.experiments.results import find_runs, paired_rows, results_table
 
@@ -23,6 +25,7 @@ SHOWN = {
     "robots_cpu": ("docs/results.md", "results"),
     "test_log_cpu": ("docs/results.md", "test-log"),
     "comparisons_cpu": ("docs/guards.md", "results"),
+    "navigation1_pairs": ("docs/results.md", "pairs"),
 }
 """Folder of runs to the page that shows its table, and the marks between which it does."""
 
@@ -95,6 +98,16 @@ def test_the_results_page_shows_the_errors_of_figure_2() -> None:
         lines.append(f"| {title} | " + " | ".join(f"{np.mean(one):.4f}" for one in found) + " |")
     expected = "\n".join(lines)
     assert expected in block("docs/results.md", "maze"), f"put this there:\n{expected}"
+
+
+def test_the_results_page_shows_how_many_pairs_it_takes() -> None:
+    """`safemesa power results/navigation results/robots_cpu results/navigation1_pairs`."""
+    folders = [RESULTS / name for name in ("navigation", "robots_cpu", "navigation1_pairs")]
+    header, line, *rows = power_text(power_rows(find_runs(folders)), 0.25).splitlines()
+    shown = [row for row in rows if "| MESA - Multi-Task |" in row]
+    assert len(shown) == 7
+    expected = "\n".join([header, line, *shown])
+    assert expected in block("docs/results.md", "power"), f"put this there:\n{expected}"
 
 
 def test_the_results_page_shows_the_logs() -> None:

@@ -15,6 +15,7 @@ from shields import make_source
 from safemesa.core.errors import ConfigurationError
 from safemesa.domains.registry import domain
 from safemesa.networks.normaliser import Normaliser
+from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.shield.export import ShieldOptions, Source, export_shield
 from safemesa.shield.gym import ShieldWrapper, VectorShieldWrapper
 from safemesa.shield.online import OnlineRisk
@@ -139,6 +140,19 @@ def probe(tmp_path: Path) -> tuple[OnlineRisk, Shield, Source]:
     export_shield(source, tmp_path / "probe", ShieldOptions(risk_limit=0.5))
     online = OnlineRisk(source.model, source.config, source.spaces)
     return online, Shield.load(tmp_path / "probe", mode="enforce"), source
+
+
+def test_the_risk_model_that_learns_must_be_the_shields(tmp_path: Path) -> None:
+    _, shield, source = probe(tmp_path)
+    scaled = Normaliser(source.model.normaliser.mean + 3.0, source.model.normaliser.std)
+    other = replace_model(source, scaled)
+    with pytest.raises(ConfigurationError, match="not the one that this shield was exported from"):
+        ShieldWrapper(gymnasium.make("safemesa/ProbeTask-v0"), shield, online=other)
+
+
+def replace_model(source: Source, normaliser: Normaliser) -> OnlineRisk:
+    model = RiskModel(source.model.critic, source.model.recovery, normaliser)
+    return OnlineRisk(model, source.config, source.spaces)
 
 
 def run_probe(env: gymnasium.Env, steps: int, rng: np.random.Generator) -> list[float]:

@@ -103,6 +103,24 @@ def _noise(online: OnlineRisk | None, given: float | None) -> float:
     return given
 
 
+def _check_online(shield: Shield, online: OnlineRisk | None) -> None:
+    """Refuses a risk model that is not the shield's: its weights mean something else there."""
+    if online is None or shield.model is None:
+        return
+    settings = shield.settings
+    same = (
+        online.spaces.obs_names == settings.observations.names
+        and online.spaces.action_names == settings.actions.names
+        and np.allclose(online.normaliser.mean, settings.mean, rtol=1e-5)
+        and np.allclose(online.normaliser.std, settings.std, rtol=1e-5)
+    )
+    if not same:
+        raise ConfigurationError(
+            "the risk model of `online` is not the one that this shield was exported from: signals "
+            "or normalisation differ. Give the folder that `safemesa adapt` wrote for it."
+        )
+
+
 def _cost(value: Any) -> float:
     if value is None:
         raise ConfigurationError(
@@ -144,6 +162,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
         """
         super().__init__(env)
         _check_spaces(shield, env.observation_space, env.action_space)
+        _check_online(shield, online)
         self.shield, self.online = shield, online
         noise = _noise(online, recovery_noise)
         self._lane = _Lane(shield, online, noise, np.random.default_rng(seed))
@@ -199,6 +218,7 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
         """Wraps; see `ShieldWrapper`."""
         super().__init__(env)
         _check_spaces(shield, env.single_observation_space, env.single_action_space)
+        _check_online(shield, online)
         self.shield, self.online = shield, online
         noise, rng = _noise(online, recovery_noise), np.random.default_rng(seed)
         self._lanes = [_Lane(shield.fork(), online, noise, rng) for _ in range(env.num_envs)]

@@ -150,7 +150,7 @@ def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
 
 
 def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
-    page = (ROOT / "docs" / "headroom.md").read_text()
+    page = " ".join((ROOT / "docs" / "headroom.md").read_text().split())
     text = (RESULTS / "tuning" / "cartpole_limit" / "recovery_alone.jsonl").read_text()
     linear, *models = [json.loads(line) for line in text.splitlines()]
     assert linear == {"controller": "linear", "violated": 0.0}
@@ -168,7 +168,7 @@ def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
     assert adapted("multitask", 0.95, "recovery") == [0.6, 0.7]
     assert adapted("multitask", 0.95, "least_risk") == [0.2, 0.35]
     assert adapted("mesa", 0.95, "least_risk") == [0.925, 0.675]
-    for words in (".90 of them", ".875 and\n.80", ".60 and .70", ".20 and .35", ".925 and .675"):
+    for words in (".90 of them", ".875 and .80", ".60 and .70", ".20 and .35", ".925 and .675"):
         assert words in page
 
 

@@ -102,16 +102,20 @@ def test_sizes_are_drawn_from_large_to_small(tmp_path: Path) -> None:
     assert list(line.get_ydata()) == [41.0, 81.0]
 
 
-def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
-    production = Production(
-        out=tmp_path,
-        preset="cpu",
+def drawing_only(folder: Path, preset: str) -> Production:
+    return Production(
+        out=folder,
+        preset=preset,
         seeds=(0,),
-        data_dir=tmp_path / "data",
+        data_dir=folder / "data",
         jobs=1,
         draw_only=True,
         command="test",
     )
+
+
+def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
+    production = drawing_only(tmp_path, "cpu")
     with pytest.raises(DatasetError, match="navigation1"):
         production.figure("figure4")
     plan = replace(PLANS["figure4"], conditions=PLANS["figure4"].conditions[:1])
@@ -129,15 +133,7 @@ def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> 
 
 def test_runs_of_another_preset_are_not_drawn(tmp_path: Path) -> None:
     """Their folders have the same names."""
-    production = Production(
-        out=tmp_path,
-        preset="paper",
-        seeds=(0,),
-        data_dir=tmp_path / "data",
-        jobs=1,
-        draw_only=True,
-        command="test",
-    )
+    production = drawing_only(tmp_path, "paper")
     with pytest.raises(DatasetError, match="no run with a safety critic"):
         production.figure("figure2")
     run = PLANS["figure4"].runs("paper", (0,))[0]

@@ -119,6 +119,7 @@ class SlurmExecutor(AbstractExecutor):
             configs = tuple(task.configs[0] for task in tasks)
             if not prepare_runs(configs, data_dir, 1, ready, collect=False).complete:
                 self._collect(queue, CollectJob(configs, data_dir, self.slurm.collect_cpus))
+            finished = len(grid.groups()) - len(unfinished(grid, folder))
             jobs, tasks = self._submit(queue, grid, folder)
             if not tasks:
                 return
@@ -128,7 +129,7 @@ class SlurmExecutor(AbstractExecutor):
                 f"again, and `scancel {' '.join(ids)}` ends them.",
                 file=sys.stderr,
             )
-            failures = self._watch(queue, tasks, jobs, len(grid.groups()) - len(tasks))
+            failures = self._watch(queue, tasks, jobs, finished)
         if failures:
             raise failure(failures, len(tasks))
 
@@ -150,17 +151,15 @@ class SlurmExecutor(AbstractExecutor):
             jobs[tasks[-1].name] = held[runs[0].name]
         if jobs:
             print(f"{len(jobs)} jobs of an earlier command are still there.", file=sys.stderr)
-        free = [[run for run in group if run.name not in held] for group in groups]
-        new = {one.name: (one, runs) for runs in free if runs for one in [make_task(runs, folder)]}
-        jobs |= queue.submit(
-            {
-                name: TaskJob(task, self.data_dir.absolute(), self.command)
-                for name, (task, _) in new.items()
-            },
-            self.slurm.cpus,
-            {name: [run.name for run in runs] for name, (_, runs) in new.items()},
-        )
-        return jobs, [*tasks, *(task for task, _ in new.values())]
+        calls, names = {}, {}
+        for group in groups:
+            free = [run for run in group if run.name not in held]
+            if free:
+                task = make_task(free, folder)
+                tasks.append(task)
+                calls[task.name] = TaskJob(task, self.data_dir.absolute(), self.command)
+                names[task.name] = [run.name for run in free]
+        return jobs | queue.submit(calls, self.slurm.cpus, names), tasks
 
     def _collect(self, queue: JobQueue, call: CollectJob) -> None:
         """The training logs, in a job of their own."""

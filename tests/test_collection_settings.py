@@ -12,7 +12,12 @@ from safemesa.experiments.arms import configure
 from safemesa.experiments.calibrate_runs import runs_with_critics
 from safemesa.guards import asks_a_critic
 from safemesa.phases.build import build_learners
-from safemesa.phases.collection.logs import load_or_collect_train
+from safemesa.phases.collection.logs import (
+    OtherCollectionWarning,
+    _check_collection,
+    collection_settings,
+    load_or_collect_train,
+)
 from safemesa.phases.collection.sac import _collection_config
 from safemesa.phases.progress import NoProgress
 
@@ -27,8 +32,19 @@ def test_logs_that_were_collected_otherwise_are_refused(tmp_path: Path) -> None:
     load_or_collect_train(cartpole, config, tmp_path, NoProgress())
     load_or_collect_train(cartpole, config, tmp_path, NoProgress())
     other = replace(config, data=replace(data, train_policy="sac"))
-    with pytest.raises(DatasetError, match=r"'random'.*this run wants.*'sac'.*--data-dir"):
+    with pytest.raises(DatasetError, match=r"'random', and this run wants 'sac'.*--data-dir"):
         load_or_collect_train(cartpole, other, tmp_path, NoProgress())
+
+
+def test_other_settings_of_sac_on_the_same_logs_are_told(tmp_path: Path) -> None:
+    """They may be meant; the normaliser, which the collection has not, is no such setting."""
+    there = collection_settings(domain("cartpole"), configure("mesa", "cartpole", "cpu"))
+    config = configure("mesa", "cartpole", "cpu")
+    same = replace(config, sac=replace(config.sac, normalise_obs=True))
+    _check_collection(tmp_path, there, collection_settings(domain("cartpole"), same))
+    other = replace(config, sac=replace(config.sac, warmup_steps=7))
+    with pytest.warns(OtherCollectionWarning, match="used as they are"):
+        _check_collection(tmp_path, there, collection_settings(domain("cartpole"), other))
 
 
 def test_a_collection_is_the_same_whatever_run_begins_it() -> None:

@@ -475,6 +475,14 @@ def test_a_dt_that_is_nearly_right_is_wrong(case, factor):
     assert f"typically {0.05 * factor:.6g} s apart" in first.detail
 
 
+def test_a_signal_that_rests_but_for_its_last_digits_loses_nothing(case):
+    for columns in case.tables.values():
+        noise = np.random.default_rng(0).normal(0.0, 1e-9, len(columns["run"]))
+        for name in ("velocity", "next_velocity"):
+            columns[name] = 5.0 + noise
+    assert "precision-lost" not in {one.code for one in case.examine().findings}
+
+
 def test_a_row_without_a_name_is_no_robots(case):
     for name, columns in case.tables.items():
         columns["robot"] = np.full(len(columns["run"]), name)

@@ -54,7 +54,7 @@ DEFECTS: dict[str, Defect] = {
     "not-a-number": _error("text where a number belongs", "Repair the cell, or leave it empty."),
     "missing-value": _error("a value is missing or NaN", "Repair the row, or cut the episode."),
     "infinite-value": _error("a value is infinite", "Repair the row, or cut the episode."),
-    "precision-lost": _error(
+    "precision-lost": _warning(
         "steps of a signal are smaller than the 32 bits of its size can tell apart",
         "Subtract what is common to all rows (offset in the map), such as a map's origin.",
     ),

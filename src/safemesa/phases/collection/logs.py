@@ -23,6 +23,10 @@ from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
 
 
+class OtherCollectionWarning(UserWarning):
+    """Training logs are of a SAC with other settings."""
+
+
 class FewViolationsWarning(UserWarning):
     """The log of the new robot holds almost no example of an accident."""
 
@@ -122,14 +126,31 @@ def load_or_collect_train(
             f"{folder} holds {len(loaded.train)} logs of {sorted(sizes)} transitions; this run "
             f"wants {data.train_tasks} of {data.train_transitions}. Choose another --data-dir."
         )
-    wanted, there = collection_settings(domain, config), loaded.provenance.get("collection")
-    # Logs of earlier versions do not say.
-    if there is not None and there != wanted:
-        raise DatasetError(
-            f"{folder} holds logs that were collected otherwise: {there}; this run wants {wanted}. "
-            "Choose another --data-dir."
-        )
+    _check_collection(
+        folder, loaded.provenance.get("collection"), collection_settings(domain, config)
+    )
     return loaded
+
+
+def _check_collection(folder: Path, there: Any, wanted: dict[str, Any]) -> None:
+    """Refuses logs of another kind of policy; says where SAC had other settings.
+
+    Those may be meant: a run can try other settings of SAC on the logs that there are.
+    """
+    # Logs of earlier versions do not say.
+    if not isinstance(there, dict) or there == wanted:
+        return
+    if there.get("train_policy") != wanted["train_policy"]:
+        raise DatasetError(
+            f"{folder} holds logs of the policy {there.get('train_policy')!r}, and this run wants "
+            f"{wanted['train_policy']!r} (data.train-policy). Choose another --data-dir."
+        )
+    warnings.warn(
+        f"the training logs in {folder} were collected by SAC with other settings than this run's; "
+        "they are used as they are. Another --data-dir collects new ones.",
+        OtherCollectionWarning,
+        stacklevel=3,
+    )
 
 
 class _Waiting:

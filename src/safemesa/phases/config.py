@@ -80,7 +80,7 @@ class DeployConfig:
 
     episodes: int = 300
     steps: int | None = None
-    """Environment steps after which the phase ends even within an episode; `none`: no such end."""
+    """Environment steps after which the phase ends even within an episode; `None`: no such end."""
     target_rate: float = 2e-4
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
     keep_test_log: bool = True

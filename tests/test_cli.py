@@ -6,15 +6,22 @@ import random
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import equinox as eqx
+import logs
+import numpy as np
 import pytest
 from tiny import TINY_FLAGS, episodes_of
 
 from safemesa.cli.main import READER_LEFT, VERBS, main
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.phases.storage.artefacts import load_prior
+from safemesa.experiments.arms import configure
+from safemesa.phases.collection.logs import FewViolationsWarning
+from safemesa.phases.presets.own_logs import BALANCED, RARE
+from safemesa.phases.storage.artefacts import load_prior, load_risk_model, save_artefact
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +156,72 @@ def test_phases_one_at_a_time_equal_a_run(
         assert "exists already" in capsys.readouterr().err
 
 
+def test_a_folder_keeps_to_the_model_and_log_it_began_with(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command with another model would otherwise show the first one's results."""
+    prior, log = finished / "artefacts" / "prior", finished / "artefacts" / "test_log"
+    for name, steps in (("one", "1"), ("three", "3")):
+        arguments = ["adapt", str(prior), str(log), "--steps", steps, "--out"]
+        assert main([*arguments, str(tmp_path / name)]) == 0
+        assert f"Adapted in {steps} steps" in capsys.readouterr().out
+        assert load_risk_model(tmp_path / name)[1].adapt.steps == int(steps)
+    assert main([*arguments[:4], "-1", "--out", str(tmp_path / "wrong")]) == 2
+    assert "steps is -1" in capsys.readouterr().err
+    data = OfflineTasks.load(log)
+    assert data.test is not None
+    cost = 1.0 - data.test.columns["cost"]
+    columns = {**data.test.columns, "cost": cost}
+    replace(data, test=replace(data.test, columns=columns)).save(tmp_path / "other_log")
+    deploy = ["--episodes", "2", "--out", str(tmp_path / "deployed")]
+    one, three = ([str(tmp_path / name), "navigation2"] for name in ("one", "three"))
+    same = ["--log", str(log)]
+    assert main(["deploy", *one, *deploy, *same]) == 0
+    assert main(["deploy", *one, *deploy, *same]) == 0
+    assert main(["deploy", *three, *deploy, *same]) == 2
+    assert "adapt.steps is 1 there and 3 here" in capsys.readouterr().err
+    model, config, spaces = load_risk_model(tmp_path / "one")
+    changed = eqx.tree_at(lambda tree: tree.normaliser.mean, model, model.normaliser.mean + 1.0)
+    save_artefact(tmp_path / "changed", changed, config, spaces, {})
+    assert main(["deploy", str(tmp_path / "changed"), "navigation2", *deploy, *same]) == 2
+    assert "begun with another risk model" in capsys.readouterr().err
+    assert main(["deploy", *one, *deploy, "--log", str(tmp_path / "other_log")]) == 2
+    assert "begun with another log" in capsys.readouterr().err
+    assert main(["deploy", str(tmp_path / "one"), "maze", "--out", str(tmp_path / "maze")]) == 2
+    assert "does not fit maze" in capsys.readouterr().err
+    assert not (tmp_path / "maze").exists()
+
+
+def test_a_prior_needs_an_arm_that_learns_one(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["collect", "navigation2", *TINY_FLAGS, "--out", str(tmp_path / "logs")]) == 0
+    for arm in ("rrl", "unconstrained", "carl"):
+        flags = [*TINY_FLAGS, "--arm", arm, "--out", str(tmp_path / arm)]
+        assert main(["meta-train", str(tmp_path / "logs"), *flags]) == 2
+        assert "learns no prior of risk" in capsys.readouterr().err
+        assert not (tmp_path / arm).exists()
+
+
+def test_a_checkpoint_of_other_logs_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", "navigation2", *TINY_FLAGS, "--out", "first"]) == 0
+    assert main(["collect", "navigation2", *TINY_FLAGS, "--data-seed", "1", "--out", "other"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("safemesa.phases.meta_train.meta_train", _interrupt)
+        with pytest.raises(ZeroDivisionError):
+            main(["meta-train", "first", *TINY_FLAGS, "--out", "prior"])
+    assert main(["meta-train", "other", *TINY_FLAGS, "--out", "prior"]) == 2
+    assert "interrupted run on other logs than other" in capsys.readouterr().err
+    assert main(["meta-train", "first", *TINY_FLAGS, "--out", "prior"]) == 0
+
+
+def _interrupt(*arguments: object, **settings: object) -> None:
+    raise ZeroDivisionError
+
+
 def test_a_risk_model_of_another_kind_is_refused(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,3 +333,73 @@ def test_logs_of_the_users_own_are_learned_under_their_policy(
         assert main(["meta-train", folder, *tiny, "--out", f"prior-{folder}"]) == 0
         _, config, _ = load_prior(Path(f"prior-{folder}"))
         assert config.data.next_action == expected
+        assert config.risk.violation_fraction is None
+
+
+def test_rare_violations_are_drawn_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fleet = logs.cart_fleet(tasks=3, episodes=12)
+    share = sum(log.violations for log in fleet.train) / sum(log.transitions for log in fleet.train)
+    assert share < RARE
+    fleet.save(Path("fleet"))
+    tiny = ["--preset", "quick", "--meta.iterations", "2", "--risk.hidden", "8"]
+    for name, more, expected in (
+        ("balanced", (), BALANCED),
+        ("uniform", ("--risk.violation-fraction", "None"), None),
+    ):
+        assert main(["meta-train", "fleet", *tiny, *more, "--out", name]) == 0
+        assert ("30% of the rows of each batch" in capsys.readouterr().out) == (not more)
+        assert load_prior(Path(name))[1].risk.violation_fraction == expected
+
+
+def test_other_units_than_the_priors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Declared ones are compared; undeclared ones are noticed by their size."""
+    monkeypatch.chdir(tmp_path)
+    fleet = logs.cart_fleet(tasks=3, episodes=12)
+    assert fleet.test is not None
+    in_metres = replace(fleet, provenance={"units": {"position": "m"}})
+    in_metres.save(Path("fleet"))
+    tiny = ["--preset", "quick", "--meta.iterations", "2", "--risk.hidden", "8"]
+    assert main(["meta-train", "fleet", *tiny, "--out", "prior"]) == 0
+    columns = {
+        name: column * np.float32(100.0) if name in ("obs", "next_obs") else column
+        for name, column in fleet.test.columns.items()
+    }
+    large = replace(fleet, train=(), test=replace(fleet.test, columns=columns), provenance={})
+    large.save(Path("large"))
+    replace(large, provenance={"units": {"position": "cm"}}).save(Path("in_cm"))
+    with warnings.catch_warnings():
+        # The command line prints warnings.
+        warnings.simplefilter("always")
+        assert main(["adapt", "prior", "large", "--out", "risk"]) == 0
+        assert "velocity of the new robot lies" in capsys.readouterr().err
+        assert main(["adapt", "prior", "fleet", "--out", "right"]) == 0
+        assert "OtherUnitWarning" not in capsys.readouterr().err
+    assert main(["adapt", "prior", "in_cm", "--out", "wrong"]) == 2
+    assert "position is in 'cm', and the prior learned from logs in 'm'" in capsys.readouterr().err
+
+
+def test_phases_one_at_a_time_keep_the_settings_of_a_users_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`module:attribute` has the settings of HalfCheetah in every verb."""
+    pytest.importorskip("mujoco")
+    monkeypatch.chdir(tmp_path)
+    domain = "safemesa.domains.half_cheetah:HELD_OUT"
+    small = ["--data.train-tasks", "3", "--data.train-transitions", "1100", "--sac.hidden", "4"]
+    small += ["--data.test-transitions", "60", "--sac.warmup-steps", "50", "--sac.batch", "4"]
+    small += ["--risk.hidden", "4", "--meta.iterations", "2", "--preset", "cpu"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewViolationsWarning)
+        assert main(["collect", domain, *small, "--jobs", "1", "--out", "logs"]) == 0
+    assert main(["meta-train", "logs", *small, "--out", "prior"]) == 0
+    _, config, _ = load_prior(Path("prior"))
+    assert config.domain == domain
+    usual = configure("mesa", domain, "cpu")
+    assert config.deploy == usual.deploy
+    assert config.risk == replace(usual.risk, hidden=(4,))
+    assert config.data.next_action == "uniform"

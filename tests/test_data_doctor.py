@@ -3,16 +3,19 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import logs
 import numpy as np
 import pytest
 
+from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.files import read_json, write_json
 from safemesa.datasets.doctor.examine import Examination, examine
 from safemesa.datasets.findings import DEFECTS, Finding
 from safemesa.datasets.importers.import_map import map_from_record
+from safemesa.datasets.importers.write import import_logs
 from safemesa.datasets.offline_tasks import OfflineTasks
 
 HEADER = 2
@@ -214,6 +217,31 @@ def violation_ends_sometimes(case: Case) -> None:
         case.one["violation"][end] = 0
         case.one["violation"][end - 1] = 1
     case.row, case.column = int(ends[0]) - 1, "terminated"
+
+
+def after_violation(case: Case) -> None:
+    stay_violated(case.one)
+    case.map = {"after_violation": "cut"}
+    case.row = int(np.flatnonzero(case.one["violation"] == 1)[0]) + 1
+
+
+def stay_violated(columns: dict[str, np.ndarray], rows: int = 3) -> None:
+    """The stop of every violation stays on for some rows more, as loggers write it."""
+    ends = np.flatnonzero(columns["violation"] == 1)
+    for name in columns:
+        columns[name] = np.insert(
+            columns[name], np.repeat(ends + 1, rows), np.repeat(columns[name][ends], rows)
+        )
+    step = np.concatenate([np.arange(n) for n in np.bincount(columns["run"])])
+    columns["t"] = step * 0.05
+    last = np.append(np.diff(columns["run"]) != 0, True)
+    columns["terminated"] = np.where(last, columns["terminated"], 0)
+    columns["truncated"] = np.where(last, columns["truncated"], 0)
+
+
+def no_such_test(case: Case) -> None:
+    case.map = {"tasks": {"test": "nwe"}}
+    case.file = ""
 
 
 def starts_in_violation(case: Case) -> None:
@@ -418,7 +446,7 @@ IN_LOGS = {
         lost_endings, time_backwards, time_repeated, time_gap, uneven_time, wrong_dt, step_jump,
         episode_in_pieces, episode_too_long, state_jump, next_obs_mismatch, duplicate_episode,
         leaked_episode, too_few_episodes, other_unit, swapped_columns, mirrored_signal,
-        lone_row, lost_violation, same_name, precision_lost,
+        lone_row, lost_violation, same_name, precision_lost, after_violation, no_such_test,
     )
 }  # fmt: skip
 ELSEWHERE = {"wrong-width", "lengths-differ", "changed-file", "no-end"}
@@ -496,6 +524,55 @@ def test_gaps_can_be_split(case):
     time_gap(case)
     case.map = {"gaps": "split"}
     assert "time-gap" not in {one.code for one in case.examine().findings}
+
+
+def test_a_stop_that_stays_on_is_one_violation(case):
+    counted = {one["task"]: one for one in case.examine().sufficiency.tasks}["robot-1"]
+    stay_violated(case.one)
+    latched = {one["task"]: one for one in case.examine().sufficiency.tasks}["robot-1"]
+    assert latched["violation_events"] == counted["violation_events"] == counted["violations"]
+    assert latched["violations"] == 4 * counted["violations"]
+
+
+@pytest.mark.parametrize("block", [50, 32_768])
+def test_what_follows_a_violation_can_be_cut(case, monkeypatch, tmp_path, block):
+    """The cut logs are those without the rows, bit for bit."""
+    monkeypatch.setattr("safemesa.datasets.importers.csv_file.BLOCK_LINES", block)
+    case.examine()
+    clean = import_logs([case.folder], logs.cart_map(), tmp_path / "clean")
+    for columns in case.tables.values():
+        stay_violated(columns)
+    case.map = {"after_violation": "cut"}
+    assert {one.code for one in case.examine().findings} == {"after-violation"}
+    cut = import_logs([case.folder], logs.cart_map(after_violation="cut"), tmp_path / "cut")
+    first, second = (OfflineTasks.load(one.folder) for one in (clean, cut))
+    for given, expected in zip(second.logs, first.logs, strict=True):
+        logs.assert_equal_logs(given, expected)
+
+
+def test_words_and_dates_are_numbers(case):
+    """As loggers of robots write a stop and the time."""
+    clean = case.examine().to_json()["tasks"]
+    start = datetime(2026, 3, 28, 23, 59, tzinfo=UTC)
+    for columns in case.tables.values():
+        columns["violation"] = np.where(columns["violation"] == 1, "True", "false")
+        columns["t"] = np.asarray(
+            [(start + timedelta(seconds=float(t))).isoformat() for t in columns["t"]]
+        )
+    result = case.examine()
+    assert [one.sentence() for one in result.findings] == []
+    assert result.to_json()["tasks"] == clean
+
+
+def test_a_dataset_has_named_its_new_robot(tmp_path):
+    logs.cart_fleet(tasks=2).save(tmp_path / "fleet")
+    with pytest.raises(ConfigurationError, match="leave --test out"):
+        examine([tmp_path / "fleet"], logs.cart_map(tasks={"test": "new"}))
+
+
+def test_without_logs_it_says_what_logs_are():
+    with pytest.raises(DatasetError, match="no logs were given; expected files ending in"):
+        examine([])
 
 
 def test_arrays_of_other_widths_and_lengths(tmp_path):

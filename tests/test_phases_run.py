@@ -220,6 +220,17 @@ def test_training_logs_of_other_sizes_are_refused(tmp_path: Path, data_dir: Path
         run([config], [tmp_path / "run"], RunOptions(data_dir=data_dir))
 
 
+def test_training_logs_of_other_robots_are_refused(tmp_path: Path, data_dir: Path) -> None:
+    """Sizes and spaces may be equal: the tasks tell them apart."""
+    run([tiny_config()], [tmp_path / "first"], RunOptions(data_dir=data_dir))
+    (kept,) = [path for path in data_dir.iterdir() if path.name.startswith("navigation2-")]
+    other = tmp_path / "data" / f"{kept.name[:-1]}1"
+    shutil.copytree(kept, other)
+    options = RunOptions(data_dir=tmp_path / "data")
+    with pytest.raises(DatasetError, match="logs of other robots"):
+        run([replace(tiny_config(), data_seed=1)], [tmp_path / "second"], options)
+
+
 def test_damaged_training_logs_are_refused(tmp_path: Path, data_dir: Path, finished: Path) -> None:
     del finished
     copy = tmp_path / "data"

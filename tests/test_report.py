@@ -21,6 +21,7 @@ from safemesa.experiments.analysis import (
     risk_maps,
     typical_episodes,
 )
+from safemesa.experiments.calibrate_runs import runs_with_critics
 from safemesa.experiments.calibration import CalibrationResult
 from safemesa.experiments.calibration_figures import calibration_figure, reliability
 from safemesa.experiments.figures import (
@@ -392,6 +393,20 @@ def test_reliability_bins_hold_every_pair():
     np.testing.assert_allclose(bins.predicted, [0.025, 0.55, 1.0])
     np.testing.assert_allclose(bins.true, [0.1, 0.5, 0.9])
     np.testing.assert_allclose(bins.share, [0.5, 0.25, 0.25])
+
+
+def test_a_run_whose_prior_is_not_there_is_not_calibrated(tmp_path, monkeypatch):
+    """Fresh networks in its place would be scored under the arm's name."""
+    monkeypatch.chdir(tmp_path)
+    for arm in ("mesa", "rrl"):
+        run([tiny_config(arm)], [tmp_path / arm], RunOptions(data_dir=tmp_path / "data"))
+    chosen = {config.arm for config, _ in runs_with_critics([tmp_path])}
+    assert chosen == {"mesa", "rrl"}
+    shutil.rmtree(tmp_path / "mesa" / "artefacts" / "prior")
+    assert {config.arm for config, _ in runs_with_critics([tmp_path])} == {"rrl"}
+    shutil.rmtree(tmp_path / "rrl")
+    with pytest.raises(ConfigurationError, match="the prior that it learned"):
+        runs_with_critics([tmp_path])
 
 
 def test_calibration_is_drawn_for_one_step_and_for_several():

@@ -13,7 +13,7 @@ from shields import SAFE_ACTION, SPACES, make_shield_folder, make_source
 
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
-from safemesa.core.files import write_json
+from safemesa.core.files import sha256, write_json
 from safemesa.phases.storage.artefacts import RiskModel, save_artefact
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.shield.export import (
@@ -21,10 +21,11 @@ from safemesa.shield.export import (
     draw_inputs,
     export_shield,
     find_source,
+    read_calibration,
     reference_answers,
     shield_tensors,
 )
-from safemesa.shield.runtime import Shield, bench, check_folder
+from safemesa.shield.runtime import SettingsError, Shield, bench, check_folder
 
 ALONE = """
 import sys, sysconfig
@@ -89,6 +90,10 @@ def test_the_file_checks_its_own_folder(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (result.returncode, result.stderr) == (0, "")
     assert "known_answers_differ_by" in result.stdout
+    assert result.stdout.endswith("The shield is sound.\n")
+    timed = [*command[:2], "bench", "--ticks", "20"]
+    result = subprocess.run(timed, capture_output=True, text=True, timeout=100)
+    assert "ticks: 20\n" in result.stdout, result.stderr
     (folder / "weights.safetensors").write_bytes(b"")
     result = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert result.returncode == 2
@@ -151,6 +156,52 @@ def test_what_the_logs_and_the_calibration_do_not_vouch_for_is_said(tmp_path: Pa
     )
     assert "null test" not in " ".join(clean["warnings"])
     assert "1 s was taken" not in " ".join(clean["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("calibration", "words"),
+    [
+        ({"scores": {"auroc": {"value": 0.24, "low": 0.15, "high": 0.34}}}, "danger from safety"),
+        ({"scores": {"auroc": {"value": 0.7, "low": 0.45, "high": 0.9}}}, "as low as 0.450"),
+        ({"null": {"sound": False}}, "null test"),
+    ],
+)
+def test_a_risk_that_knows_nothing_may_only_watch(
+    tmp_path: Path, calibration: dict, words: str
+) -> None:
+    source = replace(make_source(), calibration=calibration)
+    manifest = export_shield(source, tmp_path / "s")
+    assert not manifest["shield"]["enforce"]["allowed"]
+    assert words in manifest["shield"]["enforce"]["because"]
+    assert words in manifest["warnings"][0]
+    with pytest.raises(SettingsError, match=words):
+        Shield.load(tmp_path / "s", mode="enforce")
+    good = {"scores": {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}}, "null": {"sound": True}}
+    manifest = export_shield(replace(source, calibration=good), tmp_path / "good")
+    assert manifest["shield"]["enforce"]["allowed"]
+
+
+def test_a_stop_that_stays_on_is_one_violation(tmp_path: Path) -> None:
+    source = make_source(violations=320)
+    assert source.log is not None
+    latched = replace(source, log={**source.log, "violation_events": 1})
+    manifest = export_shield(latched, tmp_path / "s")
+    assert "holds 1 violations" in manifest["warnings"][0]
+    card = (tmp_path / "s" / "MODEL_CARD.md").read_text()
+    assert "1 violations (320 violating rows)" in card
+
+
+def test_only_what_evaluate_wrote_is_a_calibration(tmp_path: Path) -> None:
+    write_json(tmp_path / "other.json", {"version": 1, "auroc": 0.9})
+    with pytest.raises(ConfigurationError, match="is no calibration"):
+        read_calibration(tmp_path / "other.json")
+
+
+def test_the_black_box_names_the_manifest(tmp_path: Path) -> None:
+    folder = make_shield_folder(tmp_path / "shield")
+    pinned = check_folder(folder)["manifest_sha256"]
+    assert pinned == sha256(folder / "manifest.json")
+    assert Shield.load(folder, sha256=pinned).digest == pinned[:16]
 
 
 def test_ten_violations_do_not_warn(tmp_path: Path) -> None:
@@ -221,7 +272,11 @@ def test_export_check_and_bench_on_the_command_line(
     source = make_source()
     assert source.log is not None
     save_artefact(tmp_path / "risk", source.model, source.config, SPACES, {"log": dict(source.log)})
-    Path("calibration.json").write_text('{"auroc": 0.91}')
+    found = {
+        "scores": {"auroc": {"value": 0.91, "low": 0.8, "high": 0.96}},
+        "null": {"sound": True},
+    }
+    write_json(Path("calibration.json"), found)
     for command in (
         "shield export risk --out my_shield --calibration calibration.json --risk-limit 0.4",
         "shield check my_shield",
@@ -232,7 +287,7 @@ def test_export_check_and_bench_on_the_command_line(
     assert manifest["log"]["violations"] == 20
     assert manifest["provenance"]["domain"] == "navigation2"
     assert manifest["shield"]["risk"]["limit"] == 0.4
-    assert "auroc: 0.91" in Path("my_shield/MODEL_CARD.md").read_text()
+    assert "AUROC: 0.910 [0.800, 0.960]" in Path("my_shield/MODEL_CARD.md").read_text()
     assert "The shield is sound." in capsys.readouterr().out
     assert json.loads(Path("bench.json").read_text())["ticks"] == 50
     for wrong in (

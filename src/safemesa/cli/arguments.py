@@ -5,7 +5,7 @@ import io
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
@@ -83,20 +83,19 @@ def parse_with_preset(
     *,
     arm: str = "mesa",
     domain: str = "navigation1",
-    next_action: str | None = None,
+    change: Callable[[RunConfig], RunConfig] = lambda config: config,
 ) -> tuple[C, RunConfig]:
     """Parses twice: once to learn arm, domain and preset, once with their defaults.
 
-    `arm` and `domain` are used where `kind` has no such field; `next_action` takes the place of the
-    preset's.
+    `arm` and `domain` are used where `kind` has no such field; `change` gives other defaults than
+    the preset's.
 
     Raises:
         ConfigurationError: unknown arm, domain or preset, or an impossible value.
     """
     first = parse_before_presets(kind, verb, arguments)
     config = configure(getattr(first, "arm", arm), getattr(first, "domain", domain), first.preset)
-    if next_action is not None:
-        config = replace(config, data=replace(config.data, next_action=next_action))
+    config = change(config)
     second = parse(kind, verb, arguments, replace(first, **settings_of(config)))
     return second, apply(config, second)
 
@@ -109,11 +108,6 @@ def apply(config: RunConfig, flags: Common) -> RunConfig:
 def settings_of(source: Settings | RunConfig) -> dict[str, Any]:
     """The values that `Settings` names, of flags or of a configuration."""
     return {name: getattr(source, name) for name in Settings.__dataclass_fields__}
-
-
-def file_name(domain: str) -> str:
-    """A domain's name in paths: `module:attribute` has a colon, which not all systems allow."""
-    return domain.replace(":", "-")
 
 
 def worker_count(jobs: int | None) -> int | None:

@@ -123,6 +123,7 @@ def import_data(verb: str, arguments: Sequence[str]) -> None:
         result = import_logs(paths, mapping, flags.out, command=command, on_rows=on_rows)
     print_info(OfflineTasks.load(result.folder, verify=False))
     print_findings(result.findings)
+    print(f"No errors. `safemesa data doctor {result.folder}` looks for more than an import does.")
     print(f"Dataset: {result.folder} ({result.transitions} transitions, {result.tasks} tasks)")
 
 
@@ -150,7 +151,11 @@ def doctor(verb: str, arguments: Sequence[str]) -> None:
     with _progress("doctor", total_bytes(present)) as on_rows:
         result = examine(flags.paths, mapping, on_rows)
     print_findings(result.findings)
-    for line in result.sufficiency.lines():
+    if not len(result.findings):
+        print("No defects found.")
+    errors = result.findings.errors()
+    # What could not be read is missing from the counts.
+    for line in () if errors else result.sufficiency.lines():
         print(line)
     print(f"{result.transitions} transitions examined in {result.seconds:.1f} s.")
     if flags.json is not None:
@@ -158,7 +163,6 @@ def doctor(verb: str, arguments: Sequence[str]) -> None:
 
         write_json(flags.json, result.to_json())
         print(f"Report: {flags.json}")
-    errors = result.findings.errors()
     if errors:
         raise DatasetError(f"{len(errors)} defects must be mended before these data are used.")
 
@@ -181,8 +185,6 @@ def print_findings(findings: "Findings") -> None:
     """A line per finding, errors first."""
     for one in findings:
         print(f"{one.defect.level.upper()} {one.sentence()}")
-    if not len(findings):
-        print("No defects found.")
 
 
 def print_info(data: "OfflineTasks") -> None:

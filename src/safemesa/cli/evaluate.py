@@ -37,8 +37,12 @@ class EvaluateFlags:
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Prints and writes the evaluation."""
     flags = parse(EvaluateFlags, verb, arguments)
-    if flags.folds < 2 or flags.tasks < 1:
-        raise ConfigurationError("expected --folds of at least 2 and --tasks of at least 1.")
+    few = flags.adapt_transitions is not None and flags.adapt_transitions < 1
+    if flags.folds < 2 or flags.tasks < 1 or few:
+        raise ConfigurationError(
+            f"--folds is {flags.folds}, --tasks {flags.tasks}, --adapt-transitions "
+            f"{flags.adapt_transitions}; expected at least 2, 1 and 1."
+        )
     prepare_jax()
     from safemesa.core.files import write_json
 
@@ -54,12 +58,15 @@ def _evaluate(flags: EvaluateFlags) -> dict[str, Any]:
 
     from safemesa.datasets.offline_tasks import OfflineTasks
     from safemesa.experiments.log_evaluation import evaluate_held_out, evaluate_left_out
+    from safemesa.phases.same_signals import check_same_signals, units_of
     from safemesa.phases.storage.artefacts import load_prior, read_manifest
 
     prior, config, spaces = load_prior(flags.prior)
     notes = read_manifest(flags.prior, "prior")[2]
     data = OfflineTasks.load(flags.log)
     data.check_spaces(spaces)
+    if not flags.leave_one_task_out:
+        check_same_signals(data, prior.model.normaliser, units_of(notes))
     config = config if flags.seed is None else replace(config, seed=flags.seed)
     policies = {
         "policy_of_outcomes": "the one that drove the logs",
@@ -100,7 +107,9 @@ def print_report(report: dict[str, Any]) -> None:
         for one in report.get("tasks", ())
     ]
     rows = {
-        f"AUROC (violation within {found['auroc_window_steps']} steps)": _number(found["auroc"]),
+        f"AUROC (violation in the next {found['auroc_window_steps']} steps)": _number(
+            found["auroc"]
+        ),
         "Brier score": f"{_number(found['brier'])}; the mean alone {found['base_rate_brier']:.3f}",
         "calibration error": _number(found["calibration_error"]),
         f"violations missed at limit {found['risk_limit']:.3g}": _share(found["miss_rate"]),
@@ -111,7 +120,34 @@ def print_report(report: dict[str, Any]) -> None:
         value = f"{null['auroc']:.3f}, standard error {null['standard_error']:.3f}"
         rows["AUROC with shuffled costs"] = f"{value}: {verdict}"
     lines += [f"{name:<36}{text}" for name, text in rows.items()]
-    print("\n".join([*lines, *_target_lines(report), *_caveats(report)]))
+    print("\n".join([*_warnings(report), *lines, *_target_lines(report), *_caveats(report)]))
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    """What makes the rest worthless, above it."""
+    found, lines = report["scores"], []
+    auroc = found["auroc"]
+    if auroc["value"] is not None and auroc["low"] <= 0.5:
+        lines.append(
+            "WARNING: the risk does not tell danger from safety: its AUROC may be as low as "
+            f"{auroc['low']:.3f}, and chance has 0.5. A shield of it would not help. More "
+            "violations in the logs, or `meta-train` with more --meta.iterations or "
+            "--risk.violation-fraction 0.3, may mend it."
+        )
+    target = report.get("target") or {}
+    limit = target.get("limit")
+    missed = found["miss_rate"] if limit is None else target["test"]["miss_rate"]
+    used = found["risk_limit"] if limit is None else limit
+    if missed["value"] is not None and missed["low"] > 0.5:
+        lines.append(
+            f"WARNING: at a limit of {used:.3g} most violations pass the guard "
+            f"({missed['count']} of {missed['of']})."
+        )
+    if report["seen_by_prior"]:
+        lines.append(
+            "WARNING: the prior learned from a task of this name; all scores are too good."
+        )
+    return lines
 
 
 def _target_lines(report: dict[str, Any]) -> list[str]:
@@ -140,14 +176,15 @@ def _target_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _caveats(report: dict[str, Any]) -> list[str]:
-    lines = ["Outcomes are those of the policy that drove the logs."]
+    lines = [
+        "Outcomes are those of the policy that drove the logs. The recovery policy was not scored: "
+        "whether it escapes only the robot shows (docs/safety.md)."
+    ]
     if report["policy_of_risk"] != "logged":
         lines.append(
             f"NOTE: the critic learned the risk of a {report['policy_of_risk']} policy; for that "
             "of the logged one use `meta-train --data.next-action logged`."
         )
-    if report["seen_by_prior"]:
-        lines.append("NOTE: the prior learned from a task of this name; these scores are too good.")
     unknown = report["scores"]["unknown_outcome"]
     if unknown > 0.01:
         lines.append(

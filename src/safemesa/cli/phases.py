@@ -7,20 +7,26 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safemesa.cli.arguments import (
     Common,
     Positional,
     command_line,
-    file_name,
     parse,
+    parse_before_presets,
     parse_with_preset,
     prepare_jax,
     worker_count,
 )
-from safemesa.core.errors import DatasetError, OutputFolderError
-from safemesa.phases.config import RESIDENT_GIB
+from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
+from safemesa.core.files import file_name, read_json, sha256, write_json
+from safemesa.phases.config import RESIDENT_GIB, RunConfig
 from safemesa.phases.presets import DOMAIN_PRESETS
+from safemesa.phases.presets.own_logs import for_own_logs
+
+if TYPE_CHECKING:
+    from safemesa.datasets.offline_tasks import OfflineTasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,36 +146,38 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     """Writes one prior; interrupted, it goes on from its last checkpoint."""
     from safemesa.datasets.offline_tasks import OfflineTasks
 
-    first = parse(MetaTrainFlags, verb, arguments)
+    first = parse_before_presets(MetaTrainFlags, verb, arguments)
+    if {"-h", "--help"} & set(arguments) and not first.logs.is_dir():
+        parse(MetaTrainFlags, verb, arguments)  # without logs, the defaults of the first domain
     data = OfflineTasks.load(first.logs)
     if not data.train:
         raise DatasetError(
             f"{first.logs} holds no training logs; Phase 1 needs some. See `safemesa collect`."
         )
-    # Logs of another domain than ours get the settings of Navigation 1 unless flags change them,
-    # and the risk of the policy that drove those robots, which nobody has drawn at random.
-    foreign = data.domain not in DOMAIN_PRESETS
-    flags, config = parse_with_preset(
-        MetaTrainFlags,
-        verb,
-        arguments,
-        domain="navigation1" if foreign else data.domain,
-        next_action="logged" if foreign else None,
-    )
-    config = replace(config, domain=data.domain)
+    flags, config = _meta_train_config(verb, arguments, data)
+    if not flags.memory >= 0.0:
+        raise ConfigurationError(f"--memory is {flags.memory}; expected 0 or more GiB.")
     _refuse_existing(flags.out)
     prepare_jax()
+    from safemesa.phases.adapt import uses_training_logs
     from safemesa.phases.loop import ChunkLoop
     from safemesa.phases.meta_train import meta_train as run_meta_train
     from safemesa.phases.progress import BarProgress
+    from safemesa.phases.same_signals import units_of
     from safemesa.phases.storage.artefacts import save_artefact
     from safemesa.phases.storage.checkpoint import Checkpointer
     from safemesa.phases.storage.run_folder import RunFolder
 
+    if config.agent != "sac" or not uses_training_logs(config):
+        raise ConfigurationError(
+            f"--arm is {flags.arm!r}, which learns no prior of risk from training logs. Take mesa, "
+            "mesa_as_printed, mesa_metasgd or multitask; `safemesa run` runs any arm."
+        )
     working = RunFolder(flags.out.with_name(f".{flags.out.name}.unfinished"))
     working.check(config)
     with working.lock():
         working.open(config, command_line(verb, arguments))
+        _check_same_logs(working.path, first.logs)
         saver = Checkpointer(working.checkpoints, "meta_train")
         loop = ChunkLoop("meta_train", [saver], BarProgress())
         test_logs = [data] if data.test is not None else None
@@ -178,11 +186,50 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
             "command": command_line(verb, arguments),
             "wall_s": loop.wall_seconds,
             "tasks": [log.name for log in data.train],
+            "units": units_of(data.provenance),
         }
         save_artefact(flags.out, prior, config, data.spaces, notes)
     shutil.rmtree(working.path)
     print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
     print(f"Prior: {flags.out}")
+
+
+def _meta_train_config(
+    verb: str, arguments: Sequence[str], data: "OfflineTasks"
+) -> tuple[MetaTrainFlags, RunConfig]:
+    """The settings of the domain that the logs are of, or those for logs of one's own."""
+    # A simulated domain of the user's: `module:attribute`, with the settings of HalfCheetah.
+    collected = data.provenance.get("domain")
+    simulated = collected if isinstance(collected, str) and ":" in collected else None
+    if simulated or data.domain in DOMAIN_PRESETS:
+        return parse_with_preset(MetaTrainFlags, verb, arguments, domain=simulated or data.domain)
+    violations = sum(log.violations for log in data.train)
+    share = violations / sum(log.transitions for log in data.train)
+    # The networks, rates and sizes of Navigation 1.
+    flags, config = parse_with_preset(
+        MetaTrainFlags, verb, arguments, change=lambda config: for_own_logs(config, share)
+    )
+    fraction = config.risk.violation_fraction
+    if fraction is not None:
+        print(
+            f"{share:.2%} of the training rows violate; {fraction:.0%} of the rows of each batch "
+            "are such (--risk.violation-fraction; None draws uniformly)."
+        )
+    return flags, replace(config, domain=data.domain)
+
+
+def _check_same_logs(working: Path, logs: Path) -> None:
+    """A checkpoint of other logs must not be gone on from."""
+    from safemesa.datasets.format import MANIFEST_FILE
+
+    file, record = working / "logs.json", {"manifest_sha256": sha256(logs / MANIFEST_FILE)}
+    if not file.is_file():
+        write_json(file, record)
+    elif read_json(file, error=OutputFolderError) != record:
+        raise OutputFolderError(
+            f"{working} was left by an interrupted run on other logs than {logs}. Give those logs, "
+            "or remove it to begin anew."
+        )
 
 
 def adapt(verb: str, arguments: Sequence[str]) -> None:
@@ -191,23 +238,28 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     _refuse_existing(flags.out)
     prepare_jax()
     from safemesa.datasets.offline_tasks import OfflineTasks
-    from safemesa.phases.adapt import adapt as run_adapt
+    from safemesa.phases.adapt import adapt as run_adapt, adaptation_steps
     from safemesa.phases.collection.logs import warn_of_few_violations
     from safemesa.phases.loop import ChunkLoop
     from safemesa.phases.progress import BarProgress
-    from safemesa.phases.storage.artefacts import load_prior, save_artefact
+    from safemesa.phases.same_signals import check_same_signals, units_of
+    from safemesa.phases.storage.artefacts import load_prior, read_manifest, save_artefact
 
     prior, config, spaces = load_prior(flags.prior)
     data = OfflineTasks.load(flags.log)
     data.check_spaces(spaces)
+    known = read_manifest(flags.prior, "prior")[2]
+    check_same_signals(data, prior.model.normaliser, units_of(known))
     log = data.only_log()
     only = replace(data, train=(), test=replace(log, role="test"))
     warn_of_few_violations(only)
     config = config if flags.seed is None else replace(config, seed=flags.seed)
     if flags.risk_limit is not None:
         config = replace(config, risk=replace(config.risk, risk_limit=flags.risk_limit))
+    if flags.steps is not None:
+        config = replace(config, adapt=replace(config.adapt, steps=flags.steps))
     loop = ChunkLoop("adapt", progress=BarProgress())
-    (model,) = run_adapt([config], [prior], [only], loop, steps=flags.steps)
+    (model,) = run_adapt([config], [prior], [only], loop)
     notes = {
         "command": command_line(verb, arguments),
         "wall_s": loop.wall_seconds,
@@ -215,7 +267,12 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
         "log": only.log_facts(),
     }
     save_artefact(flags.out, model, config, spaces, notes)
-    print(f"Adapted to {log.transitions} transitions with {log.violations} violations.")
+    rows, events = log.violations, log.violation_events
+    latched = f" ({rows} violating rows)" if rows != events else ""
+    print(
+        f"Adapted in {adaptation_steps(config)} steps to {log.transitions} transitions with "
+        f"{events} violations{latched}."
+    )
     print(f"Risk model: {flags.out}")
 
 

@@ -9,12 +9,12 @@ from safemesa.cli.arguments import (
     Common,
     Positional,
     command_line,
-    file_name,
     parse_with_preset,
     prepare_jax,
     worker_count,
 )
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.files import file_name
 
 if TYPE_CHECKING:
     from safemesa.phases.run import RunOptions

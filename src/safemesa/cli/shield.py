@@ -32,11 +32,11 @@ class ExportFlags:
     fallback: str = "constant"
     """On a fault: `constant` (the safe action) or `hold` (the last executed action)."""
     calibration: Path | None = None
-    """JSON summary to carry, such as `safemesa evaluate --out` writes."""
+    """JSON file that `safemesa evaluate --out` wrote; the shield carries it."""
     onnx: bool = False
     """Also write shield.onnx (needs `pip install 'safemesa[onnx]'`)."""
     force: bool = False
-    """Allow enforcing although the new robot's log holds fewer than 10 violations."""
+    """Allow enforcing although the log holds few violations, or the calibration speaks against."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,6 +138,11 @@ def read_json(path: str | Path, *, error: type[SafemesaError] = SafemesaError) -
     return value
 
 
+def file_name(domain: str) -> str:
+    """A domain's name in paths: `module:attribute` has a colon, which not all systems allow."""
+    return domain.replace(":", "-")
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits. Reads in chunks.
 

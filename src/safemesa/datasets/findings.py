@@ -41,6 +41,10 @@ DEFECTS: dict[str, Defect] = {
         "two robots would have the same name and be taken for one",
         'Name a task column, set task_from = "folder" or "file", or rename one.',
     ),
+    "no-such-test": _error(
+        "the task that the map or --test names as the new robot has no log",
+        "Correct the name: it is that of the file, the folder or the task column.",
+    ),
     "lengths-differ": _error(
         "columns differ in their number of rows", "The recording was cut off; record it again."
     ),
@@ -51,7 +55,10 @@ DEFECTS: dict[str, Defect] = {
     "ragged-row": _error(
         "a row has another number of fields than the header", "Repair or remove the row."
     ),
-    "not-a-number": _error("text where a number belongs", "Repair the cell, or leave it empty."),
+    "not-a-number": _error(
+        "text where a number belongs (true, false and dates like 2024-05-01T12:30:00 are read too)",
+        "Repair the cell.",
+    ),
     "missing-value": _error("a value is missing or NaN", "Repair the row, or cut the episode."),
     "infinite-value": _error("a value is infinite", "Repair the row, or cut the episode."),
     "precision-lost": _warning(
@@ -109,7 +116,11 @@ DEFECTS: dict[str, Defect] = {
     ),
     "violation-ends-sometimes": _warning(
         "violations end some episodes and not others, so one robot's risk is counted in two ways",
-        "End all episodes at a violation, or none.",
+        'End all episodes at a violation (after_violation = "cut" in the map), or none.',
+    ),
+    "after-violation": _warning(
+        "rows after the first violation of their episode are left out, as the map says",
+        "Nothing, if the robot stood still there; else give what follows a new episode.",
     ),
     "starts-in-violation": _warning(
         "an episode starts in a state that violates the constraint; no step caused it",

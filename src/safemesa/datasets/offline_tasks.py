@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from safemesa.core.errors import DatasetError
 from safemesa.core.files import atomic_folder, sha256, write_json
 from safemesa.core.spaces import Spaces
@@ -93,6 +91,7 @@ class OfflineTasks:
             "task": log.name,
             "transitions": log.transitions,
             "violations": log.violations,
+            "violation_events": log.violation_events,
             "episodes": log.episodes,
             "provenance": dict(self.provenance),
         }
@@ -103,15 +102,12 @@ class OfflineTasks:
         Raises:
             DatasetError: signal names, action bounds or dt differ.
         """
-        for name in ("obs_names", "action_names", "action_low", "action_high", "dt"):
-            given, expected = getattr(self.spaces, name), getattr(spaces, name)
-            is_text = name.endswith("_names")
-            same = given == expected if is_text else _close(given, expected)
-            if not same:
-                raise DatasetError(
-                    f"dataset {self.domain!r} does not fit: {name} is {given}, expected "
-                    f"{expected}. Use a dataset of this domain, or declare the same signals."
-                )
+        difference = self.spaces.difference(spaces)
+        if difference is not None:
+            raise DatasetError(
+                f"dataset {self.domain!r} does not fit: {difference}. Use a dataset of this "
+                "domain, or declare the same signals."
+            )
 
     def save(self, folder: str | Path) -> None:
         """Validates, then writes the dataset folder atomically.
@@ -185,11 +181,6 @@ class OfflineTasks:
 
 def _where(log: TaskLog) -> str:
     return f"task {log.name!r}"
-
-
-def _close(given: Any, expected: Any) -> bool:
-    first, second = np.atleast_1d(given), np.atleast_1d(expected)
-    return first.shape == second.shape and bool(np.allclose(first, second, rtol=1e-6, atol=0.0))
 
 
 def _entry(log: TaskLog, path: Path) -> TaskEntry:

@@ -10,8 +10,8 @@ import numpy as np
 from safemesa.datasets.validation import row_chunks
 
 FEW_VIOLATIONS = 10
-"""With fewer in its log, how well a risk fits the new robot is hardly known: `data doctor` asks for
-more, `adapt` warns, and an exported shield may only monitor."""
+"""With fewer events in its log, how well a risk fits the new robot is hardly known: `data doctor`
+asks for more, `adapt` warns, and an exported shield may only monitor."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +37,19 @@ class TaskLog:
     def violations(self) -> int:
         """Number of rows with cost 1."""
         return sum(int(np.count_nonzero(cost)) for cost in self._chunks("cost"))
+
+    @functools.cached_property
+    def violation_events(self) -> int:
+        """Number of times that cost becomes 1 within an episode: a stop that stays on is one."""
+        count, last_cost, last_episode = 0, 0, None
+        for chunk in row_chunks(self.transitions):
+            cost = np.asarray(self.columns["cost"][chunk]) == 1
+            episode = np.asarray(self.columns["episode"][chunk])
+            goes_on = cost[1:] & cost[:-1] & (episode[1:] == episode[:-1])
+            starts_on = bool(cost[0] and last_cost and episode[0] == last_episode)
+            count += int(np.count_nonzero(cost)) - int(np.count_nonzero(goes_on)) - starts_on
+            last_cost, last_episode = cost[-1], episode[-1]
+        return count
 
     @functools.cached_property
     def episodes(self) -> int:

@@ -17,8 +17,9 @@ from safemesa.experiments.calibration import (
     calibration,
     held_out_tasks,
 )
-from safemesa.experiments.run_records import scan_runs
+from safemesa.experiments.run_records import RunRecord, scan_runs
 from safemesa.guards import asks_a_critic
+from safemesa.phases.adapt import uses_training_logs
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import Prior, load_prior
@@ -82,20 +83,31 @@ def runs_with_critics(
 ) -> list[tuple[RunConfig, Path]]:
     """Runs of arms that have a safety critic: that of the lowest seed of each, or all of them.
 
+    A run of an arm with a Phase 1 whose prior is not there (as after `safemesa deploy`, or where
+    only numbers were kept) is left out.
+
     Raises:
         ConfigurationError: there is none.
     """
     chosen: dict[tuple[str, str, str, int], tuple[RunConfig, Path]] = {}
     for record in sorted(scan_runs(paths).runs, key=lambda one: one.seed):
-        if asks_a_critic(record.settings["guard"]):
+        if asks_a_critic(record.settings["guard"]) and _has_prior(record):
             own = record.seed if all_seeds else 0
             key = (record.domain, record.preset, record.arm, own)
             chosen.setdefault(key, (record.config, record.path))
     if not chosen:
         raise ConfigurationError(
-            "calibration needs a run with a safety critic; all runs given are unconstrained."
+            "calibration needs a run with a safety critic, and the prior that it learned; the runs "
+            "given have none: they are unconstrained, or were made by `safemesa deploy`, or their "
+            "artefacts are not there."
         )
     return list(chosen.values())
+
+
+def _has_prior(record: RunRecord) -> bool:
+    """Whether what the run began with is known: an arm without a Phase 1 begins with nothing."""
+    there = (RunFolder(record.path).prior / "manifest.json").is_file()
+    return there or not uses_training_logs(record.config)
 
 
 def _prior(folder: Path) -> Prior | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError, OutputFolderError
-from safemesa.core.files import read_json, write_json
+from safemesa.core.files import file_name, read_json, write_json
 from safemesa.core.locks import sole_owner
 from safemesa.phases.config import RunConfig, config_to_json
 from safemesa.phases.storage.run_folder import RunFolder, first_difference
@@ -40,7 +40,7 @@ class GridRun:
     def condition(self) -> str:
         """The run without its seed: its folder's name up to that."""
         # `module:attribute` names a domain of the user's; not all systems allow colons in paths.
-        domain = self.config.domain.replace(":", "-")
+        domain = file_name(self.config.domain)
         return f"{domain}/{self.config.arm}" + (f"-{self.variant}" if self.variant else "")
 
     @property

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
+import numpy as np
+
 from safemesa.core.errors import (
     CheckpointError,
     OutputFolderError,
 )
 from safemesa.core.files import read_json
 from safemesa.core.spaces import Spaces
+from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.registry import domain as find_domain
@@ -101,12 +106,13 @@ def adopt(
 
     Raises:
         CheckpointError: the risk model was made for other spaces.
+        OutputFolderError: the folder holds a run of another model or log.
     """
-    if spaces.obs_size != domain.spaces.obs_size or spaces.action_size != domain.spaces.action_size:
+    difference = spaces.difference(domain.spaces)
+    if difference is not None:
         raise CheckpointError(
-            f"the risk model reads {spaces.obs_size} observations and {spaces.action_size} "
-            f"actions; {domain.name} has {domain.spaces.obs_size} and {domain.spaces.action_size}. "
-            "Adapt a prior that was trained on logs of this domain."
+            f"the risk model does not fit {domain.name}: its {difference}. Adapt a prior that was "
+            "trained on logs of this domain."
         )
     given = OfflineTasks.load(log) if log is not None else None
     if given is not None:
@@ -117,9 +123,26 @@ def adopt(
         run_folder.open(config, command)
         if not (run_folder.risk_model / "manifest.json").is_file():
             save_artefact(run_folder.risk_model, model, config, spaces, {})
+        elif not _equal(load_risk_model(run_folder.risk_model)[0], model):
+            raise _begun_with(folder, "risk model")
         if given is not None and not run_folder.test_log.exists():
             only = replace(given, train=(), test=replace(given.only_log(), role="test"))
             only.save(run_folder.test_log)
+        elif given is not None:
+            there = OfflineTasks.load(run_folder.test_log).only_log()
+            if not _equal(dict(there.columns), dict(given.only_log().columns)):
+                raise _begun_with(folder, "log")
+
+
+def _equal(first: PyTree, second: PyTree) -> bool:
+    return eqx.tree_equal(*(jax.tree.map(np.asarray, one) for one in (first, second))) is True
+
+
+def _begun_with(folder: Path, what: str) -> OutputFolderError:
+    return OutputFolderError(
+        f"{folder} holds a run that was begun with another {what}. Choose another --out, or "
+        "remove it."
+    )
 
 
 class _Pipeline:

@@ -29,6 +29,8 @@ CARD_FILE = "MODEL_CARD.md"
 ONNX_FILE = "shield.onnx"
 
 KNOWN_ANSWERS = 32
+CHANCE = 0.5
+"""AUROC of a risk that knows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +49,7 @@ class ShieldOptions:
     fallback: str = "constant"
     """Give that safe action, or `hold` the last executed one."""
     force: bool = False
-    """Allow enforcing although the new robot's log holds fewer than 10 violations."""
+    """Allow enforcing although the log holds few violations, or the calibration speaks against."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +66,11 @@ class Source:
 
     @property
     def violations(self) -> int | None:
-        """In the new robot's log; None if unknown."""
-        return None if self.log is None else int(self.log["violations"])
+        """Times that the new robot's log enters a violation; None if unknown."""
+        if self.log is None:
+            return None
+        # Risk models of earlier versions know the violating rows alone.
+        return int(self.log.get("violation_events", self.log["violations"]))
 
 
 def find_source(folder: Path, which: str = "newest") -> Source:
@@ -121,8 +126,8 @@ def _source(artefact: Path, log_folder: Path | None) -> Source:
     )
 
 
-def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
-    """What a user of the shield must be told."""
+def reasons_to_monitor(source: Source) -> list[str]:
+    """Why a shield of this model may only watch, unless it is forced to act; empty: it may act."""
     found = []
     if source.violations is None:
         found.append(
@@ -134,15 +139,29 @@ def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
             f"The new robot's log holds {source.violations} violations, fewer than "
             f"{FEW_VIOLATIONS}: how well the risk fits this robot is hardly known."
         )
-    if found and options.force:
-        found.append("Enforcing was allowed all the same (--force).")
-    if source.calibration is None:
-        found.append("No calibration came with this model: its risk is a score until one does.")
-    elif _unsound(source.calibration):
+    null = _found(source.calibration, "null")
+    if null.get("sound") is False:
         found.append(
             "The calibration failed its null test (shuffled labels must score as chance does): "
             "labels leak, and none of its numbers count."
         )
+    score = _found(_found(source.calibration, "scores"), "auroc")
+    low, value = score.get("low"), score.get("value")
+    if isinstance(low, float) and isinstance(value, float) and low <= CHANCE:
+        found.append(
+            f"The calibration does not show that the risk tells danger from safety: AUROC "
+            f"{value:.3f}, which may be as low as {low:.3f}, and chance has {CHANCE}."
+        )
+    return found
+
+
+def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
+    """What a user of the shield must be told."""
+    found = reasons_to_monitor(source)
+    if found and options.force:
+        found.append("Enforcing was allowed all the same (--force).")
+    if source.calibration is None:
+        found.append("No calibration came with this model: its risk is a score until one does.")
     if _provenance(source).get("dt_declared") is False:
         found.append(
             "The logs do not say how long a step takes, so 1 s was taken: limits of age, period "
@@ -155,9 +174,10 @@ def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
     return found
 
 
-def _unsound(calibration: Any) -> bool:
-    null = calibration.get("null") if isinstance(calibration, Mapping) else None
-    return isinstance(null, Mapping) and null.get("sound") is False
+def _found(record: Any, name: str) -> Mapping[str, Any]:
+    """A part of what a calibration says; empty where it does not."""
+    part = record.get(name) if isinstance(record, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def _provenance(source: Source) -> Mapping[str, Any]:
@@ -218,7 +238,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
             f"release_limit is {release} and risk_limit {limit}; expected 0 <= release <= limit "
             "<= 1."
         )
-    few = source.violations is None or source.violations < FEW_VIOLATIONS
+    against = reasons_to_monitor(source)
     units = _units(source)
     return {
         "observations": [
@@ -258,8 +278,8 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
             "policy_budget": spaces.dt,
         },
         "enforce": {
-            "allowed": options.force or not few,
-            "because": warnings_of(source, options)[0] if few else "",
+            "allowed": options.force or not against,
+            "because": against[0] if against else "",
         },
         "networks": {
             "critic": _sizes(source.model.critic.ensemble.members.weights),
@@ -343,5 +363,15 @@ def reference_answers(
 
 
 def read_calibration(path: Path) -> Any:
-    """A calibration summary from a JSON file, such as `safemesa evaluate --out` writes."""
-    return read_json(path, error=ConfigurationError)
+    """What `safemesa evaluate --out` wrote.
+
+    Raises:
+        ConfigurationError: the file is something else, which would say nothing of the risk.
+    """
+    record = read_json(path, error=ConfigurationError)
+    if not (_found(_found(record, "scores"), "auroc") and _found(record, "null")):
+        raise ConfigurationError(
+            f"{path} is no calibration: it has no scores with an AUROC and a null test. Give the "
+            "file that `safemesa evaluate --out` wrote."
+        )
+    return record

@@ -78,8 +78,10 @@ def _limits(signal: Mapping[str, Any]) -> str:
 def _data(log: Mapping[str, Any] | None) -> list[str]:
     if log is None:
         return ["Nothing is known about the log of this robot."]
+    rows, events = log["violations"], log.get("violation_events", log["violations"])
+    latched = f" ({rows} violating rows)" if rows != events else ""
     return [
-        f"The new robot's log: {log['transitions']} transitions, {log['violations']} violations, "
+        f"The new robot's log: {log['transitions']} transitions, {events} violations{latched}, "
         f"{log['episodes']} episodes (data set `{_cell(log.get('dataset'))}`, task "
         f"`{_cell(log.get('task'))}`)."
     ]
@@ -95,7 +97,13 @@ def _calibration(calibration: Any) -> list[str]:
     if not lines:
         numbers = {name: value for name, value in summary.items() if type(value) in (int, float)}
         lines = [f"- {name}: {value:.4g}" for name, value in numbers.items()]
-    return [*lines, "", "The whole summary is `calibration` in manifest.json."]
+    return [
+        *lines,
+        "",
+        "These numbers are of the risk alone; the recovery policy was not scored.",
+        "",
+        "The whole summary is `calibration` in manifest.json.",
+    ]
 
 
 def _scores(scores: Mapping[str, Any]) -> list[str]:

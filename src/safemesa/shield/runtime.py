@@ -12,6 +12,7 @@ This file is complete in itself: `safemesa shield export` copies it beside the w
 A learned shield is no guarantee. Put an assured layer after it (docs/shield.md).
 """
 
+import argparse
 import collections
 import contextlib
 import enum
@@ -146,6 +147,17 @@ class Settings(NamedTuple):
 # ---------------------------------------------------------------------------------------------
 # Reading a folder that may be hostile
 # ---------------------------------------------------------------------------------------------
+
+
+def manifest_sha256(folder: str | Path) -> str:
+    """What names a shield: pin it, and find its first 16 digits in the black box.
+
+    Raises:
+        ModelError: no such folder, or too large a file.
+    """
+    return hashlib.sha256(
+        _read_bounded(Path(folder) / MANIFEST, _MAXIMUM_MANIFEST_BYTES)
+    ).hexdigest()
 
 
 def read_manifest(folder: str | Path, *, sha256: str | None = None) -> dict[str, Any]:
@@ -776,10 +788,10 @@ class Shield:
         box = black_box if isinstance(black_box, BlackBox) else BlackBox(black_box)
         emergency = None if emergency_action is None else _emergency(emergency_action)
         try:
-            manifest = read_manifest(folder, sha256=sha256)
+            digest = manifest_sha256(folder)
+            manifest = read_manifest(folder, sha256=sha256 or digest)
             settings = settings_of(manifest)
             model = _Model(read_weights(folder, manifest, settings), settings)
-            digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
             shield = Shield(
                 settings,
                 model,
@@ -1260,7 +1272,7 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
         "risk_limit": settings.risk_limit,
         "enforce_allowed": settings.enforce_allowed,
         "known_answers_differ_by": check_known_answers(manifest, shield),
-        "manifest_sha256": hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest(),
+        "manifest_sha256": manifest_sha256(folder),
         "warnings": manifest.get("warnings", []),
     }
 
@@ -1335,18 +1347,32 @@ def _peak_memory() -> float:
 
 def main(arguments: list[str]) -> int:
     """`python safemesa_shield.py check|bench [DIR]`; DIR is by default the file's own folder."""
-    verbs: dict[str, Callable[[str], dict[str, Any]]] = {"check": check_folder, "bench": bench}
-    if not 1 <= len(arguments) <= 2 or arguments[0] not in verbs:
-        print("usage: python safemesa_shield.py check|bench [DIR]", file=sys.stderr)
-        return 2
-    folder = arguments[1] if len(arguments) == 2 else str(Path(__file__).parent)
+    parser = argparse.ArgumentParser(prog="python safemesa_shield.py")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, text in (
+        ("check", "verify hashes and settings, and repeat the answers of the trainer"),
+        ("bench", "time `decide` (set OPENBLAS_NUM_THREADS=1)"),
+    ):
+        one = verbs.add_parser(verb, help=text, description=text)
+        one.add_argument("folder", nargs="?", default=str(Path(__file__).parent))
+        if verb == "bench":
+            one.add_argument("--ticks", type=int, default=1_000_000)
+    flags = parser.parse_args(arguments)
+    if flags.verb == "bench" and flags.ticks < 1:
+        parser.error(f"--ticks is {flags.ticks}; expected at least 1")
     try:
-        result = verbs[arguments[0]](folder)
+        result = (
+            check_folder(flags.folder)
+            if flags.verb == "check"
+            else bench(flags.folder, ticks=flags.ticks)
+        )
     except ShieldError as error:
         print(f"safemesa_shield: {error}", file=sys.stderr)
         return 2
     for name, value in result.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    if flags.verb == "check":
+        print("The shield is sound.")
     return 0
 
 

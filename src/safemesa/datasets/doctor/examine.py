@@ -65,6 +65,11 @@ def examine(
     folders = [path for path in paths if (path / MANIFEST_FILE).is_file()]
     if folders and len(paths) > 1:
         raise ConfigurationError(f"{folders[0]} is a dataset: examine one at a time.")
+    if folders and mapping.test is not None:
+        raise ConfigurationError(
+            f"{folders[0]} is a dataset, whose manifest says which task is the new robot; leave "
+            "--test out."
+        )
     if folders:
         scans, horizon = _examine_folder(folders[0], findings, on_rows)
     else:
@@ -115,6 +120,9 @@ def _examine_logs(
         test = mapping.test == steps.task or (mapping.test is None and declared == "test")
         role = "test" if test else "train"
         _take(steps, stream.spaces(1), stream.files, scans, findings, role)
+    if mapping.test is not None and mapping.test not in scans:
+        known = ", ".join(map(repr, list(scans)[:20]))
+        findings.add(Finding(code="no-such-test", task=mapping.test, detail=f"there are {known}"))
     told = {one.file for one in findings.errors()}
     for number, path in enumerate(map(str, sources)):
         if number not in filled and path not in told:

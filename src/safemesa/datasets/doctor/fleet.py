@@ -83,6 +83,7 @@ def _check_constant(scans: Sequence[TaskScan], report: Report) -> None:
 
 def _check_equal(scans: Sequence[TaskScan], report: Report) -> None:
     """Signals that are equal in every row of every task, and do change."""
+    scans = [scan for scan in scans if scan.transitions]
     if not scans:
         return
     equal = np.logical_and.reduce([scan.signals.equal for scan in scans])

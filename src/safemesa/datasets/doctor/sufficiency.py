@@ -48,6 +48,8 @@ class Sufficiency:
             for one in self.tasks
             if one["role"] == "test"
         ]
+        if not any(one["role"] == "test" for one in self.tasks):
+            lines.append("No new robot is named: `test` of the map's [tasks], or --test, does it.")
         if self.sufficient:
             return [*lines, "The data suffice to start; `safemesa evaluate` says how well."]
         return [*lines, "Collect next:", *(f"  - {one}" for one in self.advice)]
@@ -61,6 +63,7 @@ def judge(scans: Sequence[TaskScan]) -> Sufficiency:
             "role": scan.role,
             "transitions": scan.transitions,
             "violations": scan.violations,
+            "violation_events": scan.violation_events,
             "episodes": scan.episodes.episodes,
             "violating_episodes": scan.episodes.violating,
             "action_coverage": _coverage(scan),
@@ -91,10 +94,11 @@ def judge(scans: Sequence[TaskScan]) -> Sufficiency:
             "range is visited, and risk is asked of actions that were never tried."
         )
     for one in tasks:
-        if one["role"] == "test" and one["violations"] < FEW_VIOLATIONS:
+        few = one["violation_events"]
+        if one["role"] == "test" and few < FEW_VIOLATIONS:
             advice.append(
-                f"{FEW_VIOLATIONS - one['violations']} more violations of the new robot "
-                f"{one['task']!r}: its {one['violations']} are all that tells it from the others."
+                f"{FEW_VIOLATIONS - few} more violations of the new robot {one['task']!r}: its "
+                f"{few} are all that tells it from the others."
             )
     return Sufficiency(tasks=tasks, advice=tuple(advice))
 

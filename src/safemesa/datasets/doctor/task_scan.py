@@ -30,6 +30,8 @@ class TaskScan:
     role: str = "train"
     transitions: int = 0
     violations: int = 0
+    violation_events: int = 0
+    """Times that a violation begins; one that lasts for many rows counts once."""
     longest: int = 0
     repeated: int = 0
     ended: int = 0
@@ -95,6 +97,9 @@ class TaskScan:
         both = steps if self._last is None else join_rows([self._last, steps])
         offset = len(both) - len(steps)
         same = (both.episode[1:] == both.episode[:-1]) & (np.diff(both.step) == 1)
+        bad = both.cost == 1
+        goes_on = bad[1:] & bad[:-1] & (both.episode[1:] == both.episode[:-1])
+        self.violation_events += int(bad[offset:].sum()) - int(goes_on.sum())
         obs, following = both.obs[1:], both.next_obs[:-1]
         apart = np.abs(obs - following) > CONTINUITY * (1.0 + np.abs(obs))
         # A pair is named by its second row, which is always in this block.

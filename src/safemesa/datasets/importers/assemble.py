@@ -6,12 +6,13 @@ the next has the action of the first and the reward, cost and ends of the second
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from safemesa.datasets.findings import Finding
+from safemesa.datasets.importers.import_map import CUT
 from safemesa.datasets.importers.plan import Plan, is_steps
 from safemesa.datasets.importers.rows import RawRows, join_rows, take_rows
 
@@ -64,6 +65,7 @@ class TaskAssembler:
         self._waiting_starts = np.ones(0, np.bool_)
         self._episode = -1
         self._next_step = 0
+        self._cut_episode = -1
         self._labels: set[tuple[int, str]] = set()
 
     def feed(self, rows: RawRows) -> Iterator[Steps]:
@@ -82,7 +84,10 @@ class TaskAssembler:
         starts = self._starts(rows, known)
         count = len(rows) if final else max(len(rows) - 2, 0)
         if count:
-            yield from self._transitions(rows, starts, count)
+            for steps in self._transitions(rows, starts, count):
+                kept = self._cut(steps) if self.plan.map.after_violation == CUT else steps
+                if len(kept):
+                    yield kept
         keep = slice(count, None)
         self._waiting, self._waiting_starts = take_rows(rows, keep), starts[keep]
 
@@ -277,6 +282,36 @@ class TaskAssembler:
         alone = own & starts & ~follows
         self._tell(rows, np.flatnonzero(alone & violates), "lost-violation", "cost")
         self._tell(rows, np.flatnonzero(alone & ~violates), "lone-row")
+
+    def _cut(self, steps: Steps) -> Steps:
+        """Ends each episode at its first violation; what follows there is left out."""
+        bad = steps.cost == 1
+        earlier = np.cumsum(bad) - bad
+        begins = np.append(True, np.diff(steps.episode) != 0)
+        start = np.maximum.accumulate(np.where(begins, np.arange(len(steps)), 0))
+        gone = (earlier > earlier[start]) | (steps.episode == self._cut_episode)
+        first = bad & ~gone
+        if (gone | first)[-1]:
+            self._cut_episode = int(steps.episode[-1])
+        if gone.any():
+            index = int(np.argmax(gone))
+            self.report(
+                Finding(
+                    code="after-violation",
+                    file=self.files[int(steps.file[index])],
+                    task=self.task,
+                    episode=str(steps.label[index]),
+                    row=int(steps.row[index]),
+                    count=int(gone.sum()),
+                )
+            )
+        ended = replace(
+            steps,
+            terminated=np.where(first, 1.0, steps.terminated),
+            truncated=np.where(first, 0.0, steps.truncated),
+            last=steps.last | first,
+        )
+        return take_rows(ended, np.flatnonzero(~gone))
 
     def _state_cost(self, rows: RawRows) -> np.ndarray:
         """Whether a row's own state violates, where rows are moments."""

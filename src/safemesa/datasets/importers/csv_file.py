@@ -6,6 +6,7 @@ is named by line and column.
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -26,7 +27,11 @@ BLOCK_LINES = 32_768
 MAXIMUM_LINE = 2**20
 LONGEST_TEXT = 128
 """Signs of an identifier."""
-_MISSING = ("", "nan", "null", "none", "na", "n/a")
+_WORDS = {
+    **dict.fromkeys(("", "nan", "null", "none", "na", "n/a"), float("nan")),
+    "true": 1.0,
+    "false": 0.0,
+}
 
 
 class CSVSource(AbstractSource):
@@ -163,12 +168,24 @@ class CSVSource(AbstractSource):
 
 
 def _number(cell: str) -> float | None:
-    """The value of a cell; NaN for an empty one, None for text."""
+    """The value of a cell: NaN for an empty one, seconds for a date with a time, None for text."""
     try:
         # Python would take 1_000 for a number, no other program does.
         return None if "_" in cell else float(cell)
     except ValueError:
-        return float("nan") if cell.lower() in _MISSING else None
+        known = _WORDS.get(cell.lower())
+        return _seconds(cell) if known is None else known
+
+
+def _seconds(cell: str) -> float | None:
+    """Seconds since 1970 of an ISO 8601 date with a time; of UTC where no zone is named."""
+    if ":" not in cell:
+        return None
+    try:
+        moment = datetime.fromisoformat(cell)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _opened(path: Path) -> TextIO:

@@ -36,6 +36,11 @@ def find_sources(paths: Sequence[Path]) -> list[Path]:
     Raises:
         DatasetError: a path does not exist, is of an unknown kind, or holds no logs.
     """
+    if not paths:
+        raise DatasetError(
+            f"no logs were given; expected files ending in {', '.join(readers)}, Minari folders, "
+            "or folders that hold some."
+        )
     found: list[Path] = []
     for path in paths:
         if is_minari(path) or path.is_file():

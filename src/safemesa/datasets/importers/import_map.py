@@ -17,6 +17,8 @@ STEPS, STATES = "steps", "states"
 ROW_KINDS = (STEPS, STATES)
 GAPS = ("refuse", "split")
 TASK_FROM = ("file", "folder")
+CUT = "cut"
+AFTER_VIOLATION = ("keep", CUT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,9 @@ class ImportMap:
     """Seconds per unit of the time column."""
     gaps: str = "refuse"
     """`refuse`, or `split`: begin a new episode where rows are missing."""
+    after_violation: str = "keep"
+    """`keep`, or `cut`: an episode ends at its first violation, and its further rows are left out,
+    as where a stop stays on in the log."""
     task_from: str = "file"
     """Without a task column: every `file` is a task, or every `folder`."""
     test: str | None = None
@@ -86,7 +91,12 @@ class ImportMap:
 
     def __post_init__(self) -> None:
         """Refuses what contradicts itself."""
-        for name, known in (("rows", ROW_KINDS), ("gaps", GAPS), ("task_from", TASK_FROM)):
+        for name, known in (
+            ("rows", ROW_KINDS),
+            ("gaps", GAPS),
+            ("after_violation", AFTER_VIOLATION),
+            ("task_from", TASK_FROM),
+        ):
             given = getattr(self, name)
             if given is not None and given not in known:
                 raise ConfigurationError(f"map: {name} is {given!r}, expected one of {known}.")
@@ -147,6 +157,7 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         "horizon": int,
         "time_scale": float,
         "gaps": str,
+        "after_violation": str,
         "task_from": str,
         "delimiter": str,
     }

@@ -158,7 +158,7 @@ def merge_maps(given: ImportMap, layout: ImportMap) -> ImportMap:
 def _require_complete(merged: ImportMap, where: str) -> None:
     if merged.rows is None:
         raise ConfigurationError(
-            f'{where}: the map does not say what a row is. Declare rows = "steps" (state, '
+            f'{where}: the map (--map) does not say what a row is. Declare rows = "steps" (state, '
             'action, and what the step led to) or rows = "states" (what was measured at one '
             "moment; the next row shows what followed)."
         )

@@ -1,5 +1,6 @@
 """Imports logs of any size into a native dataset: rows pass through, they are never all held."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -167,12 +168,18 @@ def _provenance(stream: LogStream, command: str) -> dict[str, object]:
     limit = stream.plan.limit
     return {
         **made,
-        "sources": [Path(name).name for name in stream.files],
+        "sources": _source_names(stream.files),
         "units": {one.name: one.unit for one in every if one.unit},
         "rows": stream.plan.map.rows,
         "cost": limit.text if limit is not None else f"column {stream.plan.map.cost_column}",
         "dt_declared": stream.plan.map.dt is not None,
     }
+
+
+def _source_names(files: Sequence[str]) -> list[str]:
+    """Names of files below the folder that holds them all."""
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in files])
+    return [Path(os.path.relpath(name, folder)).as_posix() for name in files]
 
 
 def _raise_errors(findings: Findings) -> None:

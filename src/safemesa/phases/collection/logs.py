@@ -1,6 +1,7 @@
 """Logs of any domain: of the training tasks, shared by all runs of a data seed, and of the test."""
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.core.files import file_name
 from safemesa.core.locks import folder_lock
 from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks
@@ -19,6 +21,7 @@ from safemesa.domains.host import AbstractHostDomain
 from safemesa.phases.collection.compiled import collect_test, collect_train
 from safemesa.phases.collection.host import collect_random_train, collect_test_host
 from safemesa.phases.collection.sac import collect_sac
+from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import NoProgress, Progress
 
@@ -45,6 +48,17 @@ def collect_train_logs(
     Raises:
         ConfigurationError: the domain's logs cannot be collected by `config.data.train_policy`.
     """
+    found = _collect_train(domain, config, working, progress, jobs)
+    return replace(found, provenance={**found.provenance, "domain": config.domain})
+
+
+def _collect_train(
+    domain: AbstractDomain,
+    config: RunConfig,
+    working: Path,
+    progress: Progress | None,
+    jobs: int | None,
+) -> OfflineTasks:
     shown, data = progress or NoProgress(), config.data
     if isinstance(domain, AbstractHostDomain):
         collected = {"collection": collection_settings(domain, config)}
@@ -94,7 +108,9 @@ def collect_test_log(domain: AbstractDomain, config: RunConfig) -> OfflineTasks:
 
 def train_folder(domain: AbstractDomain, config: RunConfig, data_dir: Path) -> Path:
     """Where the training logs of a data seed are kept."""
-    return Path(data_dir) / f"{domain.name}-{config.preset}-{config.data_seed}"
+    # Domains of the user's may share a name, such as that of the robot that they change.
+    name = domain.name if ":" not in config.domain else file_name(config.domain)
+    return Path(data_dir) / f"{name}-{config.preset}-{config.data_seed}"
 
 
 def load_or_collect_train(
@@ -129,7 +145,35 @@ def load_or_collect_train(
     _check_collection(
         folder, loaded.provenance.get("collection"), collection_settings(domain, config)
     )
+    _check_tasks(folder, domain, config, loaded)
     return loaded
+
+
+def _check_tasks(
+    folder: Path, domain: AbstractDomain, config: RunConfig, loaded: OfflineTasks
+) -> None:
+    """Refuses logs of other robots than the data seed stands for, such as of an edited domain."""
+    tasks = sample_train_tasks(domain, config.data.train_tasks, config.data_seed)
+    for log, task in zip(loaded.train, tasks, strict=True):
+        wanted = json.loads(json.dumps(dict(domain.task_parameters(task))))
+        # Logs that were made in another way may say nothing of their robots.
+        if log.parameters and not _alike(dict(log.parameters), wanted):
+            raise DatasetError(
+                f"{folder} holds logs of other robots: the parameters of {log.name} are "
+                f"{dict(log.parameters)}, and those of {domain.name} with data seed "
+                f"{config.data_seed} are {wanted}. Choose another --data-dir."
+            )
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Whether plain values are equal, numbers up to what processors differ by."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_alike(first[k], second[k]) for k in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_alike, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(first == second)
 
 
 def _check_collection(folder: Path, there: Any, wanted: dict[str, Any]) -> None:
@@ -170,11 +214,11 @@ class _Waiting:
 def warn_of_few_violations(data: OfflineTasks) -> None:
     """A test log without accidents cannot teach what an accident is."""
     log = data.only_log()
-    if log.violations < FEW_VIOLATIONS:
+    if log.violation_events < FEW_VIOLATIONS:
         warnings.warn(
-            f"the test log holds {log.violations} violations in {log.transitions} transitions; "
-            f"with fewer than {FEW_VIOLATIONS} the adapted risk is hardly informed by this robot. "
-            "Collect a longer log (--data.test-transitions).",
+            f"the new robot's log holds {log.violation_events} violations in {log.transitions} "
+            f"transitions; with fewer than {FEW_VIOLATIONS} the adapted risk is hardly informed by "
+            "this robot. A longer log helps (of our domains: --data.test-transitions).",
             FewViolationsWarning,
             stacklevel=2,
         )

@@ -1,0 +1,26 @@
+"""Settings for logs of the user's own robots."""
+
+from dataclasses import replace
+
+from safemesa.phases.config import RunConfig
+
+RARE = 0.05
+"""Share of violating rows below which batches are balanced: a batch of 64 rows that are drawn
+uniformly would hold three of them, and with a tenth of that most batches hold none."""
+BALANCED = 0.3
+"""As on the simulated robots."""
+
+
+def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
+    """The risk of the policy that drove these robots, which nobody has drawn at random.
+
+    Args:
+        config: a preset's.
+        violating_share: of the rows of the training logs.
+    """
+    fraction = BALANCED if violating_share < RARE else None
+    return replace(
+        config,
+        data=replace(config.data, next_action="logged"),
+        risk=replace(config.risk, violation_fraction=fraction),
+    )

@@ -256,7 +256,22 @@ def test_tensorboard(workplace: Path) -> None:
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
-    assert "All is well" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "All is well" in text
+    assert "data " in text
+
+
+def test_doctor_is_content_without_mujoco() -> None:
+    """A plain `pip install safemesa` has none."""
+    code = (
+        "import sys\nsys.modules['mujoco'] = None\n"
+        "from safemesa.cli.main import main\nsys.exit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mujoco no" in done.stdout
+    assert "safemesa[mujoco] not tried: safemesa/AntDisabled-v0" in done.stdout
+    assert "safemesa/Maze-v0" in done.stdout
 
 
 def test_interruption_says_how_to_go_on(

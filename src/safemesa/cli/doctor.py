@@ -50,15 +50,17 @@ def _packages() -> str:
 
 def _extras() -> str:
     modules = {
-        "plots": "matplotlib",
-        "tensorboard": "tensorboardX",
-        "mujoco": "mujoco",
-        "minari": "minari",
-        "onnx": "onnx",
-        "slurm": "submitit",
+        "plots": ("matplotlib",),
+        "tensorboard": ("tensorboardX",),
+        "mujoco": ("mujoco", "imageio"),
+        "data": ("pyarrow", "h5py"),
+        "minari": ("minari", "h5py"),
+        "onnx": ("onnx", "onnxruntime"),
+        "slurm": ("submitit",),
     }
     return ", ".join(
-        f"{extra} {'yes' if util.find_spec(module) else 'no'}" for extra, module in modules.items()
+        f"{extra} {'yes' if all(map(util.find_spec, needed)) else 'no'}"
+        for extra, needed in modules.items()
     )
 
 
@@ -84,15 +86,23 @@ def _compilation() -> str:
 def _environments() -> str:
     import gymnasium
 
+    from safemesa.domains.registration import ENTRIES, HOST_ENVIRONMENT
+
     ids = sorted(name for name in gymnasium.registry if name.startswith("safemesa/"))
-    for name in ids:
+    entries = [ENTRIES[name] for name in ENTRIES]
+    simulated = {one.gym_id for one in entries if one.entry_point == HOST_ENVIRONMENT}
+    # MuJoCo is an extra: a plain installation is sound without it.
+    skipped = [] if util.find_spec("mujoco") else [name for name in ids if name in simulated]
+    made = [name for name in ids if name not in skipped]
+    for name in made:
         environment = gymnasium.make(name)
         environment.reset(seed=0)
         _, _, _, _, info = environment.step(environment.action_space.sample())
         if "cost" not in info:
             raise SafemesaError(f"{name} reports no cost.")
         environment.close()
-    return ", ".join(ids)
+    without = f"; without safemesa[mujoco] not tried: {', '.join(skipped)}" if skipped else ""
+    return ", ".join(made) + without
 
 
 def _files() -> str:

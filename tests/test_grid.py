@@ -84,6 +84,8 @@ def test_flags_change_every_preset_and_only_what_they_name() -> None:
         (["--arms", "mesa,,rrl"], "--arms is 'mesa,,rrl'"),
         (["--domains", "navigation3"], "Did you mean 'navigation2'"),
         (["--seeds", "few"], "--seeds is 'few'"),
+        (["--seeds", "0,4294967296"], "--seeds is '0,4294967296'; expected numbers from 0 to"),
+        (["--data-seed", "-1"], "data_seed is -1"),
         (["--arms", "mesa,mesa"], "twice"),
         (["--jobs", "0"], "--jobs is 0"),
         (["--seeds-per-process", "0"], "--seeds-per-process is 0"),

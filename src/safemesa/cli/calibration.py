@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
+from safemesa.core.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,9 @@ class CalibrationFlags:
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Prints and writes the table."""
     flags = parse(CalibrationFlags, verb, arguments)
+    for name in ("tasks", "pairs", "rollouts"):
+        if getattr(flags, name) < 1:
+            raise ConfigurationError(f"--{name} is {getattr(flags, name)}; expected at least 1.")
     prepare_jax()
     from safemesa.core.files import write_json
     from safemesa.experiments.calibrate_runs import calibrate_runs, print_table, table_rows

@@ -19,7 +19,7 @@ from safemesa.experiments.executors.sbatch import collect_command, write_scripts
 from safemesa.experiments.executors.slurm import SlurmExecutor
 from safemesa.experiments.executors.slurm_config import SlurmConfig
 from safemesa.experiments.grid import Grid, GridFolder, paired_runs
-from safemesa.phases.config import RunConfig
+from safemesa.phases.config import SEEDS, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,11 @@ def parse_seeds(text: str) -> list[int]:
             raise ConfigurationError(f"--seeds is {text!r}; expected, say, 0-4 or 0,1,7.")
         if int(last or first) < int(first):
             raise ConfigurationError(f"--seeds is {text!r}; expected, say, 0-4: {part} is empty.")
+        # Here, because a list of too many would be made before any run refuses its seed.
+        if int(last or first) >= SEEDS:
+            raise ConfigurationError(
+                f"--seeds is {text!r}; expected numbers from 0 to {SEEDS - 1}."
+            )
         found += range(int(first), int(last or first) + 1)
     return found
 

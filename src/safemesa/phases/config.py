@@ -25,6 +25,9 @@ RESIDENT_GIB = 2.0
 """Training logs of up to this size are kept on the device; no part of a configuration, because it
 changes no result."""
 
+SEEDS = 2**32
+"""Seeds are below: keys of JAX are made of 32 bits, so 2**32 would be 0 again."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
@@ -132,6 +135,15 @@ class RunConfig:
     sac: SACConfig = field(default_factory=SACConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     carl: CARLConfig = field(default_factory=CARLConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses seeds that are no random streams of their own."""
+        for name in ("seed", "data_seed"):
+            value = getattr(self, name)
+            if not 0 <= value < SEEDS:
+                raise ConfigurationError(
+                    f"{name} is {value}; expected a number from 0 to {SEEDS - 1}."
+                )
 
 
 def config_to_json(config: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Atomic files, JSON and checksums."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import pytest
 
 from safemesa.core import files
 from safemesa.core.errors import DatasetError, OutputFolderError, SafemesaError
+from safemesa.core.locks import folder_lock, sole_owner
 
 
 def names_in(folder: Path) -> list[str]:
@@ -117,3 +119,47 @@ def test_files_and_tensors_import_no_jax() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert json.loads(result.stdout.lower()) is False
+
+
+def test_a_folder_whose_lock_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OutputFolderError, match=r"cannot write .*\.lock: Is a directory"):
+        sole_owner(tmp_path).__enter__()
+
+
+def test_a_held_folder_is_busy(tmp_path: Path) -> None:
+    with (
+        sole_owner(tmp_path),
+        pytest.raises(OutputFolderError, match="another process is working on"),
+    ):
+        sole_owner(tmp_path).__enter__()
+    with sole_owner(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_holds_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such are some of clusters; it was called busy, for ever where one waits."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with folder_lock(tmp_path, lambda: pytest.fail("called busy")):
+        pass
+
+
+def test_what_else_fails_about_a_lock_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", failing)
+    with pytest.raises(OutputFolderError, match="Input/output error"):
+        sole_owner(tmp_path).__enter__()

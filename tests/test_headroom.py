@@ -10,6 +10,7 @@ from tiny import tiny_config
 
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.domains.perturb import PerturbedTasks
 from safemesa.domains.probe_base import AbstractProbe
 from safemesa.domains.probes import ACTION, TASK
 from safemesa.domains.registry import domain as find_domain
@@ -186,6 +187,15 @@ def test_other_actions_rescue_an_upright_pole_and_none_a_falling_one() -> None:
 
 def test_rescues_are_not_tried_where_no_simulator_can_be_set() -> None:
     found = rescues(TASK, sample_test_task(TASK, 0), falling_pole(0.0, 0.0), steps=5)
+    assert found == {"takeovers_tried": 0, "rescued_0": None, "rescued_5": None}
+
+
+@pytest.mark.parametrize("robot", ["Humanoid-v5", "Pusher-v5", "Ant-v5"])
+def test_rescues_are_not_tried_where_an_observation_is_no_state(robot: str) -> None:
+    """These observe less than the state, or more, such as forces and the tip of an arm."""
+    tasks = PerturbedTasks(robot, lambda *_: (), cost=lambda *_: False)
+    columns = falling_pole(0.0, 0.0) | {"obs": np.zeros((3, tasks.spaces.obs_size), np.float32)}
+    found = rescues(tasks, (), columns, steps=5)
     assert found == {"takeovers_tried": 0, "rescued_0": None, "rescued_5": None}
 
 

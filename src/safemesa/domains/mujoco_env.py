@@ -110,16 +110,23 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         seen = self._observed(obs) if self._obs_noise else obs
         return seen, reward, terminated, truncated and not terminated, info
 
-    def observe_again(self, obs: np.ndarray) -> None:
+    def observe_again(self, obs: np.ndarray) -> bool:
         """Starts an episode in the state that is observed as `obs`; for analysis.
 
-        Positions that are not observed, such as the distance travelled, are zero.
+        Positions that are not observed, such as the distance travelled, are zero. Returns whether
+        the robot is observed as `obs` then; it is not where more than the last positions and all
+        velocities is observed.
         """
         self.reset(seed=0)
         stock: Any = self.stock.unwrapped
         hidden = stock.model.nq + stock.model.nv - len(obs)
+        if not 0 <= hidden <= stock.model.nq:
+            return False
         position, velocity = np.split(np.asarray(obs, np.float64), [len(obs) - stock.model.nv])
         stock.set_state(np.concatenate([np.zeros(hidden), position]), velocity)
+        # All of Gymnasium's robots have it, though their base class does not ask for it.
+        observe = getattr(stock, "_get_obs", None)
+        return observe is not None and np.array_equal(observe(), np.asarray(obs, np.float64))
 
     def render(self) -> np.ndarray | None:
         """The current state as an image of uint8, or None without a render mode.

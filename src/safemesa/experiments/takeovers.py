@@ -36,7 +36,7 @@ def rescues(
     """From how many failed takeovers some random actions would not have violated within `steps`.
 
     Args:
-        domain: Robots of MuJoCo, whose state is observed; all values are None for others.
+        domain: Robots of MuJoCo that observe their state; all values are None for others.
         task: The run's task.
         columns: The run's replay (`analysis.replay_columns`).
         steps: How long no violation may come.
@@ -45,20 +45,25 @@ def rescues(
     `rescued_k` is the share of takeovers from which at least one of `SEQUENCES` sequences is safe
     when it starts k steps before the takeover. A lower bound: random actions are no search.
     """
-    names = [f"rescued_{early}" for early in EARLIER]
+    unknown = {"takeovers_tried": 0, **{f"rescued_{early}": None for early in EARLIER}}
     starts, ends = spans(intervened(columns), columns["episode"])
     failed = starts[columns["cost"][ends] > 0.5]
     if not isinstance(domain, AbstractMujocoDomain) or not len(failed):
-        return {"takeovers_tried": 0, **dict.fromkeys(names)}
+        return unknown
     rng = np.random.default_rng(seed)
     tried = rng.permutation(failed)[:TAKEOVERS]
     env = domain.make_env(task, terminate_on_violation=True)
+    # Not beyond the start of the episode.
+    rows = {early: tried - np.minimum(columns["step"][tried], early) for early in EARLIER}
+    # The type of the environment is known where its simulator is installed.
+    again = cast(Any, env).observe_again
+    if not all(again(obs) for chosen in rows.values() for obs in columns["obs"][chosen]):
+        env.close()
+        return unknown
     shares = {}
-    for name, early in zip(names, EARLIER, strict=True):
-        # Not beyond the start of the episode.
-        rows = tried - np.minimum(columns["step"][tried], early)
-        safe = [_any_safe(env, obs, steps, rng) for obs in columns["obs"][rows]]
-        shares[name] = float(np.mean(safe))
+    for early, chosen in rows.items():
+        safe = [_any_safe(env, obs, steps, rng) for obs in columns["obs"][chosen]]
+        shares[f"rescued_{early}"] = float(np.mean(safe))
     env.close()
     return {"takeovers_tried": len(tried), **shares}
 
@@ -78,6 +83,5 @@ def _any_safe(
 def _is_safe(
     env: Environment, obs: Float[np.ndarray, " obs"], actions: Float[np.ndarray, "steps act"]
 ) -> bool:
-    # The type of the environment is known where its simulator is installed.
     cast(Any, env).observe_again(obs)
     return not any(env.step(action)[4]["cost"] > 0.5 for action in actions)

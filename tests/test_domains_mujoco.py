@@ -437,6 +437,23 @@ def test_other_wrong_arguments_are_explained():
             env.step(np.asarray(wrong))
 
 
+def test_a_ragged_action_is_explained():
+    # In a process of its own, because the type checks of the tests refuse it before.
+    code = """
+from safemesa.core.errors import ConfigurationError
+from safemesa.domains.host import make_host_environment
+env = make_host_environment("halfcheetah")
+env.reset(seed=0)
+try:
+    env.step([0.0, [1.0, 2.0], 0.0, 0.0, 0.0, 0.0])
+except ConfigurationError as error:
+    assert "must be 6 numbers" in str(error), error
+else:
+    raise AssertionError("no error")
+"""
+    run_python(code)
+
+
 def test_actions_are_clipped():
     steps = []
     for action in ([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], [7.0, -np.inf, 1e300, -2.0, np.inf, -1.0]):
@@ -595,6 +612,15 @@ def test_gymnasium_can_draw_every_domain():
         env = gymnasium.make("safemesa/CartpoleLength-v0", render_mode="rgb_array")
         check_env(env.unwrapped)
     env.close()
+
+
+@pytest.mark.parametrize("gym_id", ["safemesa/CartpoleLength-v0", "safemesa/Navigation1-v0"])
+def test_gymnasium_shows_windows_and_lists_of_images(gym_id):
+    """By wrappers of its own, around any environment that has images; a window takes pygame."""
+    with pytest.warns(UserWarning, match="HumanRendering wrapper is being applied"):
+        window = gymnasium.make(gym_id, render_mode="human")
+    assert window.render_mode == "human"
+    assert gymnasium.make(gym_id, render_mode="rgb_array_list").render_mode == "rgb_array_list"
 
 
 def test_a_machine_without_opengl_gets_an_explanation(monkeypatch):

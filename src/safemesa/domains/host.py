@@ -102,6 +102,13 @@ def make_host_environment(
     )
 
 
+# Where an entry point names this mode, Gymnasium offers `human` and `rgb_array_list` too, by
+# wrappers of its own. A class, which an entry point is elsewhere, has this attribute anyway.
+make_host_environment.metadata = {  # pyright: ignore[reportFunctionMemberAccess]
+    "render_modes": ["rgb_array"]
+}
+
+
 def finite_floats(values: Any, count: int) -> np.ndarray | None:
     """`count` finite numbers as an array, or None where `values` is anything else."""
     try:

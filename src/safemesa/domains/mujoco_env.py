@@ -159,7 +159,10 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return obs
 
     def _valid(self, action: np.ndarray | Sequence[float]) -> np.ndarray:
-        values = np.asarray(action)
+        try:
+            values = np.asarray(action)
+        except ValueError:  # lists of unequal lengths
+            values = np.full((), np.nan)
         if values.shape == self._low.shape and values.dtype.kind in "fiu":
             for std in self._action_noise:
                 values = values + std * self._noise.standard_normal(values.shape)

@@ -5,6 +5,7 @@ import json
 import math
 
 import gymnasium
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -250,6 +251,8 @@ def test_tasks_are_drawn_written_and_read():
     assert domain.gym_id == "Hopper-v5"
     assert hash(domain) == hash(hopper(low))
     assert dataclasses.replace(domain, horizon=5).horizon == 5
+    slower = hopper(low, arguments=(("frame_skip", 2),))
+    assert slower.spaces.dt == pytest.approx(domain.spaces.dt / 2)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +275,25 @@ def test_tasks_are_drawn_written_and_read():
             r"\['factor', 'bodies'\]",
         ),
         (lambda: hopper().task_from_parameters({"mass": 2.0}), "'perturbations'"),
+        (lambda: hopper().task_from_parameters({"perturbations": None}), "given: .*None"),
+        (lambda: hopper().task_from_parameters({"perturbations": [3]}), "'kind'.*given: 3"),
+        (
+            lambda: perturbation_from_parameters(
+                {"kind": "weaken_actuator", "actuator": 0, "gain": "x"}
+            ),
+            "gain is 'x'; it must be a number",
+        ),
+        (lambda: ScaleMass(factor=True), "factor is True; it must be a number"),
+        (lambda: WeakenActuator(actuator=0.7, gain=0.5), "actuator is 0.7"),
+        (lambda: DisableActuator(actuator=True), "actuator is True"),
+        (lambda: ScaleMass(factor=2.0, bodies="torso"), r"bodies is 'torso'; .*\('torso',\)"),
+        (lambda: ScaleFriction(factor=2.0, geoms="foot"), "geoms is 'foot'"),
+        (lambda: ScaleDamping(factor=2.0, joints="knee"), "joints is 'knee'"),
+        (lambda: ScaleLength(body=2, factor=2.0), "body is 2"),
+        (lambda: hopper(horizon=-5), "horizon is -5"),
+        (lambda: hopper(arguments={"frame_skip": 2}), r"expected pairs .*\(\('frame_skip', 2\),\)"),
+        (lambda: hopper(arguments=(("healthy_z_range", [0, 1]),)), "tuples in place of lists"),
+        (lambda: hopper(arguments=(("frames", 2),)).spaces, "does not take .*'frames'"),
         (
             lambda: PerturbedTasks("Hopper-v5", lambda *_: ("heavy",), cost=never).sample_task(
                 np.random.default_rng(0), "train"
@@ -280,7 +302,9 @@ def test_tasks_are_drawn_written_and_read():
         ),
     ],
 )
-def test_mistakes_are_explained(make, message):
+def test_mistakes_are_explained(make, message, monkeypatch):
+    # Users have no type checks, which refuse some of these before we do.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigurationError, match=message):
         make()
 

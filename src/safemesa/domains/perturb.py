@@ -6,6 +6,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -88,8 +89,15 @@ class PerturbedTasks(AbstractMujocoDomain):
         """Fills in what follows from the id.
 
         Raises:
-            ConfigurationError: Gymnasium does not know the id.
+            ConfigurationError: Gymnasium does not know the id, or another value is impossible.
         """
+        _check_arguments(self.arguments)
+        whole = isinstance(self.horizon, numbers.Integral) and not isinstance(self.horizon, bool)
+        if not whole or self.horizon < 0:
+            raise ConfigurationError(
+                f"horizon is {self.horizon!r}; expected a number of steps, or 0 for the time limit "
+                "of the id."
+            )
         try:
             horizon = registered_horizon(self.stock_id)
         except gymnasium.error.Error as error:
@@ -132,11 +140,12 @@ class PerturbedTasks(AbstractMujocoDomain):
         Raises:
             ConfigurationError: a perturbation is unknown or not well formed.
         """
-        if set(parameters) != {"perturbations"}:
+        items = parameters.get("perturbations")
+        if set(parameters) != {"perturbations"} or not isinstance(items, list | tuple):
             raise ConfigurationError(
                 f"A {self.name} task is {{'perturbations': [...]}}; given: {parameters!r}."
             )
-        return tuple(perturbation_from_parameters(item) for item in parameters["perturbations"])
+        return tuple(perturbation_from_parameters(item) for item in items)
 
     @property
     def stock_arguments(self) -> dict[str, Any]:
@@ -162,6 +171,25 @@ class PerturbedTasks(AbstractMujocoDomain):
             )
 
         return judge
+
+
+def _check_arguments(arguments: Any) -> None:
+    """Raises a ConfigurationError unless they are pairs that can be compared: domains are keys."""
+    if not isinstance(arguments, tuple) or not all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in arguments
+    ):
+        raise ConfigurationError(
+            f"arguments is {arguments!r}; expected pairs of name and value, such as "
+            "(('frame_skip', 2),)."
+        )
+    try:
+        hash(arguments)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"arguments is {arguments!r}; expected values that do not change, such as tuples in "
+            f"place of lists ({error})."
+        ) from error
 
 
 @functools.cache

@@ -8,6 +8,8 @@ optional dependency, and these modules need only arrays with names.
 import abc
 import dataclasses
 import math
+import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +26,22 @@ Spec = Any
 """A `mujoco.MjSpec`."""
 
 
-def check_number(name: str, value: float, *, positive: bool = False) -> None:
-    """Raises a ConfigurationError unless a number is finite and not negative."""
-    if not (math.isfinite(value) and (value > 0.0 if positive else value >= 0.0)):
+def check_number(name: str, value: Any, *, positive: bool = False) -> None:
+    """Raises a ConfigurationError unless a value is a number, finite and not negative."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number.")
+    number = float(value)
+    if not (math.isfinite(number) and (number > 0.0 if positive else number >= 0.0)):
         bound = "above 0" if positive else "0 or more"
         raise ConfigurationError(f"{name} is {value}; it must be finite and {bound}.")
+
+
+def check_names(name: str, value: Any) -> None:
+    """Raises a ConfigurationError unless a value is a tuple of strings, which one string is not."""
+    if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be a tuple of names, such as ('torso',)."
+        )
 
 
 def unknown_part(kind: str, name: str | int, known: list[str]) -> ConfigurationError:
@@ -90,12 +103,16 @@ def perturbation_parameters(perturbation: AbstractPerturbation) -> dict[str, Any
     return {"kind": kinds[type(perturbation)], **fields}
 
 
-def perturbation_from_parameters(parameters: dict[str, Any]) -> AbstractPerturbation:
+def perturbation_from_parameters(parameters: Any) -> AbstractPerturbation:
     """The inverse of `perturbation_parameters`.
 
     Raises:
-        ConfigurationError: the kind is unknown, or its fields are others.
+        ConfigurationError: it is no dictionary, the kind is unknown, or its fields are others.
     """
+    if not isinstance(parameters, Mapping):
+        raise ConfigurationError(
+            f"A perturbation is written as {{'kind': ..., and its fields}}; given: {parameters!r}."
+        )
     fields = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in parameters.items()

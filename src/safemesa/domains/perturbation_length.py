@@ -34,7 +34,9 @@ class ScaleLength(AbstractShapePerturbation):
     factor: float
 
     def __post_init__(self) -> None:
-        """Checks the factor; no length cannot be simulated."""
+        """Checks factor and name; no length cannot be simulated."""
+        if not isinstance(self.body, str):
+            raise ConfigurationError(f"body is {self.body!r}; it must be the name of a body.")
         check_number("factor", self.factor, positive=True)
 
     def reshape(self, spec: Spec) -> None:

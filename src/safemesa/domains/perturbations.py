@@ -1,5 +1,6 @@
 """Ways in which one robot differs from the next: faults, wear, payloads, other ground, noise."""
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -12,6 +13,7 @@ from safemesa.domains.perturbation_base import (
     AbstractModelPerturbation,
     AbstractNoise,
     Model,
+    check_names,
     check_number,
     unknown_part,
 )
@@ -38,7 +40,8 @@ class WeakenActuator(AbstractModelPerturbation):
     gain: float
 
     def __post_init__(self) -> None:
-        """Checks the gain."""
+        """Checks the kinds of both, and the gain."""
+        _check_actuator(self.actuator)
         check_number("gain", self.gain)
 
     def apply(self, model: Model) -> None:
@@ -66,6 +69,10 @@ class DisableActuator(AbstractModelPerturbation):
 
     actuator: str | int
 
+    def __post_init__(self) -> None:
+        """Checks the kind."""
+        _check_actuator(self.actuator)
+
     def apply(self, model: Model) -> None:
         """The number of actuators stays as it is."""
         WeakenActuator(actuator=self.actuator, gain=0.0).apply(model)
@@ -81,8 +88,9 @@ class ScaleMass(AbstractModelPerturbation):
     bodies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks the factor; no mass cannot be simulated."""
+        """Checks factor and names; no mass cannot be simulated."""
         check_number("factor", self.factor, positive=True)
+        check_names("bodies", self.bodies)
 
     def apply(self, model: Model) -> None:
         """A payload that has the robot's own distribution of mass."""
@@ -104,8 +112,9 @@ class ScaleFriction(AbstractModelPerturbation):
     geoms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks the factor."""
+        """Checks factor and names."""
         check_number("factor", self.factor)
+        check_names("geoms", self.geoms)
 
     def apply(self, model: Model) -> None:
         """Pairs of geoms with a friction of their own are scaled only where no geom is named."""
@@ -124,8 +133,9 @@ class ScaleDamping(AbstractModelPerturbation):
     joints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks the factor."""
+        """Checks factor and names."""
         check_number("factor", self.factor)
+        check_names("joints", self.joints)
 
     def apply(self, model: Model) -> None:
         """All degrees of freedom of a joint, and the higher orders that newer MuJoCo has."""
@@ -167,6 +177,14 @@ class ActionNoise(AbstractNoise):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObservationNoise(AbstractNoise):
     """Noise on observations; costs and rewards are judged without it."""
+
+
+def _check_actuator(value: Any) -> None:
+    """Names and indices; 0.7 would be taken for 0, and True for 1."""
+    if isinstance(value, bool) or not isinstance(value, str | numbers.Integral):
+        raise ConfigurationError(
+            f"actuator is {value!r}; it must be its name, that of the joint it moves, or its index."
+        )
 
 
 def _rows(

@@ -41,8 +41,8 @@ def build_stock(
     """The environment of a Gymnasium id, unwrapped, around a perturbed robot.
 
     Raises:
-        ConfigurationError: the id is unknown, is no MuJoCo environment of Gymnasium's form, or a
-            perturbation does not fit its robot.
+        ConfigurationError: the id is unknown, is no MuJoCo environment of Gymnasium's form, does
+            not take an argument, or a perturbation does not fit its robot.
     """
     try:
         spec = gymnasium.spec(stock_id)
@@ -65,7 +65,14 @@ def build_stock(
             frame.offheight = max(frame.offheight, self.height)
             return model, mujoco.MjData(model)
 
-    return PerturbedRobot(**{**spec.kwargs, **arguments})
+    try:
+        return PerturbedRobot(**{**spec.kwargs, **arguments})
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"{stock_id!r} does not take these arguments: {error}. Given: {', '.join(arguments)}."
+        ) from error
 
 
 def compile_perturbed(path: str, perturbations: Sequence[AbstractPerturbation]) -> Model:

@@ -81,6 +81,8 @@ def test_flags_change_every_preset_and_only_what_they_name() -> None:
     ("arguments", "message"),
     [
         (["--arms", "mesaa"], "Did you mean 'mesa'"),
+        (["--arms", "maml+foo", "--dry-run"], "unknown guard 'foo'"),
+        (["--arms", "mamll+csc", "--dry-run"], "unknown meta-learner 'mamll'. Did you mean 'maml'"),
         (["--arms", "mesa,,rrl"], "--arms is 'mesa,,rrl'"),
         (["--domains", "navigation3"], "Did you mean 'navigation2'"),
         (["--seeds", "few"], "--seeds is 'few'"),
@@ -112,7 +114,8 @@ def test_wrong_grids_are_explained_and_leave_nothing(
 def test_a_dry_run_writes_nothing_and_imports_no_jax(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom safemesa.cli.main import main\n"
-        "main(['grid', '--preset', 'quick', '--seeds', '0', '--dry-run'])\n"
+        "arms = ['--arms', 'mesa,multitask,unconstrained,maml+csc']\n"
+        "main(['grid', '--preset', 'quick', *arms, '--seeds', '0', '--dry-run'])\n"
         "assert 'jax' not in sys.modules"
     )
     done = subprocess.run(

@@ -13,7 +13,7 @@ from safemesa.cli.arguments import (
     settings_of,
 )
 from safemesa.core.errors import ConfigurationError
-from safemesa.experiments.arms import configure
+from safemesa.experiments.arms import configure, require_known
 from safemesa.experiments.executors.local import LocalExecutor
 from safemesa.experiments.executors.sbatch import collect_command, write_scripts
 from safemesa.experiments.executors.slurm import SlurmExecutor
@@ -100,6 +100,8 @@ def make_grid(flags: GridFlags, verb: str, arguments: Sequence[str]) -> Grid:
     """
     arms, domains = names("arms", flags.arms), names("domains", flags.domains)
     presets = [configure(arm, domain, flags.preset) for domain in domains for arm in arms]
+    for one in presets:
+        require_known(one)
     configs = [replace(one, data_seed=flags.data_seed) for one in presets]
     parsed: dict[Settings, Settings] = {}
 

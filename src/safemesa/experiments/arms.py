@@ -226,6 +226,26 @@ def find_arm(name: str) -> Arm:
     )
 
 
+def require_known(config: RunConfig) -> None:
+    """Refuses a meta-learner or guard that is not registered, as the run itself would.
+
+    Names of ours are not looked up, because the registries import JAX: a list of runs stays quick.
+
+    Raises:
+        ConfigurationError: unknown.
+    """
+    if config.meta_learner in _META_LEARNER_TITLES and config.guard in _GUARD_TITLES:
+        return
+    from safemesa.domains.registry import domain as find_domain
+    from safemesa.guards import guards
+    from safemesa.learners.meta import meta_learners
+
+    # A user's module may register more than its domain.
+    find_domain(config.domain)
+    for registry, name in ((meta_learners, config.meta_learner), (guards, config.guard)):
+        registry[name]
+
+
 def configure(arm: str, domain: str, preset: str) -> RunConfig:
     """The configuration of an arm on a domain at a preset; flags may change it further."""
     record = find_arm(arm)

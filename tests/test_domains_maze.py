@@ -23,9 +23,11 @@ from safemesa.domains.maze import (
     MazeState,
     WallShifts,
 )
+from safemesa.domains.navigation import NAVIGATION1
 from safemesa.domains.raster import BLUE, GREEN, RED
 from safemesa.domains.sweep import time_to_box, time_to_disc
-from safemesa.phases.collection.compiled import log_rollouts
+from safemesa.phases.collection.compiled import collect_test, log_rollouts
+from safemesa.phases.config import DataConfig
 
 CENTRED = WallShifts(jnp.float32(0.0), jnp.float32(0.0))
 REACH = ARENA - MAZE.radius
@@ -284,6 +286,15 @@ def test_rollouts_go_on_after_a_violation_and_end_at_the_goal():
     ended = real & np.asarray(block["terminated"])
     assert ended.any()
     assert (np.asarray(block["reward"])[ended] > -MAZE.goal_radius).all()
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [(MAZE, "maze, not ended by violations"), (NAVIGATION1, "navigation1, ended by violations")],
+)
+def test_logs_say_whether_violations_ended_their_rollouts(found, words):
+    data = DataConfig(train_tasks=1, train_transitions=1, test_transitions=1)
+    assert words in collect_test(found, data, 0).provenance["policy"]
 
 
 def test_tasks_are_plain_and_invertible():

@@ -138,5 +138,10 @@ def collect_test(domain: AbstractJaxDomain, data: DataConfig, seed: int) -> Offl
 
 def _provenance(domain: AbstractJaxDomain, seed: int) -> dict[str, object]:
     """What made the data."""
-    policy = f"random rollouts of {domain.name}, ended by violations (MESA section 5.1)"
+    end = (
+        "ended by violations (docs/fidelity.md; not as in MESA section 5.1)"
+        if domain.log_ends_on_violation
+        else "not ended by violations (MESA section 5.1)"
+    )
+    policy = f"random rollouts of {domain.name}, {end}"
     return make_provenance(command=f"safemesa collect {domain.name}", seed=seed, policy=policy)

@@ -118,6 +118,7 @@ def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> 
     production = drawing_only(tmp_path, "cpu")
     with pytest.raises(DatasetError, match="navigation1"):
         production.figure("figure4")
+    assert not list(tmp_path.iterdir())
     plan = replace(PLANS["figure4"], conditions=PLANS["figure4"].conditions[:1])
     (run,) = plan.runs("cpu", (0,))
     write_run(tmp_path, "mesa", "navigation1", 0, successes=3)

@@ -197,5 +197,5 @@ def _sync(path: Path) -> None:
 def _cannot_write(path: Path, error: OSError) -> OutputFolderError:
     return OutputFolderError(
         f"cannot write {path}: {error.strerror or error}. Check the path, your rights and the "
-        "free space, or choose another folder with --out."
+        "free space, or choose another place."
     )

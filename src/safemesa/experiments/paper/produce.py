@@ -126,8 +126,9 @@ class Production:
 
     def _draw(self, name: str, plan: FigurePlan) -> Path:
         path = self.out / "figures" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, png(self._drawn(name, plan)))
+        # Drawn before, so that what fails leaves no folder.
+        image = png(self._drawn(name, plan))
+        write_atomic(path, image)
         return path
 
     def _drawn(self, name: str, plan: FigurePlan) -> Figure:

@@ -48,6 +48,26 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert f"safemesa {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("run", "ARM DOMAIN"),
+        ("report", "RUNS ..."),
+        ("calibration", "RUNS ..."),
+        ("power", "RUNS ..."),
+        ("headroom", "[DOMAIN ...]"),
+    ],
+)
+def test_help_names_what_is_given_without_a_flag(
+    verb: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    usage = " ".join(capsys.readouterr().out.split("\n\n")[0].split())
+    assert f" {words}" in usage
+    assert "STR STR" not in usage
+
+
 def test_help_imports_no_jax() -> None:
     code = (
         "import sys\nfrom safemesa.cli.main import main\n"
@@ -100,6 +120,11 @@ def test_help_shows_the_defaults_of_the_preset(
         (["adapt", "missing", "missing"], "missing"),
         (["meta-train", "missing"], "missing"),
         (["report", "missing"], "missing"),
+        (["report"], "no folder is given; expected one or more: run folders"),
+        (["calibration"], "no folder is given; expected one or more: run folders"),
+        (["power"], "no folder is given; expected one or more: run folders"),
+        (["paper"], "`safemesa paper` got 'nothing'; expected one of figure2"),
+        (["paper", "figure4", "--preset", "quick", "--draw-only", "--out", "nope"], "navigation1"),
     ],
 )
 def test_wrong_input_is_explained(
@@ -291,8 +316,31 @@ def test_interruption_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("safemesa.phases.run.run", interrupted)
-    assert main(["run", "rrl", "navigation2", "--out", "stopped"]) == 130
-    assert "safemesa run rrl navigation2 --out stopped" in capsys.readouterr().err
+    assert main(["run", "rrl", "navigation2", "--out", "stopped here"]) == 130
+    said = capsys.readouterr().err
+    assert "What is done is saved; go on with:" in said
+    assert "safemesa run rrl navigation2 --out 'stopped here'" in said
+
+
+def test_interruption_promises_nothing_where_nothing_is_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safemesa.cli.calibration.main", interrupted)
+    assert main(["calibration", "runs"]) == 130
+    said = capsys.readouterr().err
+    assert "saved" not in said
+    assert "To begin again:\n  safemesa calibration runs" in said
+
+
+def test_interruption_before_any_verb_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safemesa.cli.main.usage", interrupted)
+    assert main([]) == 130
 
 
 @pytest.mark.parametrize("arguments", [["grid", "--help"], ["doctor"], ["--help"]])

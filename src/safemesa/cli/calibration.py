@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import ConfigurationError
@@ -12,7 +15,7 @@ from safemesa.core.errors import ConfigurationError
 class CalibrationFlags:
     """Adapts each run's prior to held-out tasks and compares with Monte-Carlo roll-outs."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS ...")]
     """Run folders, or folders that contain some."""
     out: Path | None = None
     """JSON file for the table; printed only where not given."""

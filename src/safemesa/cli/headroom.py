@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from safemesa.cli.arguments import Positional, parse, prepare_jax, worker_count
 from safemesa.core.errors import ConfigurationError
@@ -19,7 +21,7 @@ class HeadroomFlags:
     What is in --out is not measured again; without a domain only its tables are written anew.
     """
 
-    domains: Positional[tuple[str, ...]] = ()
+    domains: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[DOMAIN ...]")] = ()
     """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or domains
     of your own as module:attribute."""
     preset: str = "cpu"

@@ -3,6 +3,7 @@
 import importlib
 import os
 import select
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "is this installation sound?"),
 }
 """Verb to (module of this package, one line of help)."""
+
+RESUMED = ("demo", "run", "collect", "meta-train", "deploy", "headroom", "grid", "paper")
+"""Verbs that go on where they were interrupted; others save nothing before they are done."""
 
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -61,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"safemesa: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        command = "safemesa " + " ".join(given)
-        print(f"\nInterrupted. What is done is saved; go on with:\n  {command}", file=sys.stderr)
+        goes_on = bool(given) and given[0] in RESUMED
+        advice = "What is done is saved; go on with" if goes_on else "To begin again"
+        command = shlex.join(["safemesa", *given])
+        print(f"\nInterrupted. {advice}:\n  {command}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         if not _reader_left():

@@ -72,12 +72,12 @@ class VerdictsFlags:
 
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Dispatches."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    part = arguments[0] if arguments else "nothing"
+    if part in ("-h", "--help"):
         width = max(map(len, PARTS))
         print("usage: safemesa paper PART ...\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in PARTS.items()))
         raise SystemExit(0)
-    part = arguments[0]
     if part not in PARTS:
         raise ConfigurationError(
             f"`safemesa paper` got {part!r}; expected one of {', '.join(PARTS)}."

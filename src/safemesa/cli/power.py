@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from safemesa.cli.arguments import Positional, parse
 
@@ -12,7 +14,7 @@ from safemesa.cli.arguments import Positional, parse
 class PowerFlags:
     """Per domain, the pairs of seeds that find a given gap to a baseline in four of five cases."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS ...")]
     """Run folders, or folders that contain some."""
     gap: float = 0.25
     """The difference to find, as a share of the baseline's mean."""

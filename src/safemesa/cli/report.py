@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 
@@ -11,7 +14,7 @@ from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 class ReportFlags:
     """Compares finished runs: curves, violations, risk maps, calibration, a table."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS ...")]
     """Run folders, or folders that contain some."""
     out: Path = Path("report")
     """Folder of report.html and the figures."""

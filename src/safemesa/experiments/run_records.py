@@ -113,8 +113,14 @@ def scan_runs(paths: Sequence[Path]) -> RunScan:
     """Searches `paths` and all folders below for runs.
 
     Raises:
+        ConfigurationError: no path is given.
         DatasetError: a path is no folder, or there is no finished run.
     """
+    if not paths:
+        raise ConfigurationError(
+            "no folder is given; expected one or more: run folders, or folders that contain some, "
+            "such as runs/demo."
+        )
     runs: list[RunRecord] = []
     aside: list[SetAside] = []
     seen: set[Path] = set()

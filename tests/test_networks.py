@@ -241,6 +241,27 @@ def test_a_constant_signal_is_centred_and_not_scaled():
     assert np.isfinite(scaled).all()
 
 
+@pytest.mark.parametrize("scale", [2e-6, 5e-7, 1e-9, 1e-12])
+def test_a_small_signal_is_scaled_whatever_its_unit(scale):
+    """Amperes of a sensor that gives nanoamperes vary too."""
+    signal = np.random.default_rng(0).normal(2.0 * scale, scale, (200, 1)).astype(np.float32)
+    scaled = np.asarray(fit_normaliser([signal])(jnp.asarray(signal)))
+    np.testing.assert_allclose(scaled.std(), 1.0, rtol=1e-3)
+    np.testing.assert_allclose(scaled.mean(), 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, -3e-5, 1e-9])
+def test_rounding_of_a_signal_that_rests_is_not_scaled_up(value):
+    resting = np.float32(value)
+    flicker = [resting, np.nextafter(resting, np.float32(1.0)), resting * np.float32(1 - 3e-7)]
+    assert fit_normaliser([np.array(flicker)[:, None]]).std[0] == 1.0
+
+
+def test_what_double_precision_leaves_of_zero_is_not_scaled_up():
+    noise = np.random.default_rng(0).normal(0.0, 1e-16, (50, 1)).astype(np.float32)
+    assert fit_normaliser([noise]).std[0] == 1.0
+
+
 def test_normalisers_keep_leading_axes():
     normaliser = Normaliser(jnp.array([1.0, -2.0]), jnp.array([2.0, 0.5]))
     obs = jnp.arange(12.0).reshape(2, 3, 2)

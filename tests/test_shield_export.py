@@ -217,6 +217,7 @@ def test_ten_violations_do_not_warn(tmp_path: Path) -> None:
         ({"risk_limit": 1.5}, "release <= limit"),
         ({"release_limit": 0.7}, "release <= limit"),
         ({"minimum_dwell": -1.0}, "minimum_dwell"),
+        ({"minimum_dwell": float("inf")}, "minimum_dwell"),
         ({"safe_action": (9.0, 0.5)}, "safe_action"),
         ({"safe_action": (0.0,)}, "safe_action"),
         ({"safe_action": (float("nan"), 0.5)}, "safe_action"),
@@ -262,6 +263,8 @@ def test_a_run_folder_gives_its_newest_model(tmp_path: Path) -> None:
         np.testing.assert_array_equal(first_weights(found.model), first_weights(source.model))
     with pytest.raises(ConfigurationError, match="expected newest, adapted or deployed"):
         find_source(run.path, "best")
+    with pytest.raises(ConfigurationError, match="leave --model out"):
+        find_source(run.risk_model, "deployed")
 
 
 def test_export_check_and_bench_on_the_command_line(

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse
 from safemesa.core.errors import ConfigurationError, DatasetError
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 class InfoFlags:
     """Prints a dataset's tasks: transitions, violations, episodes, return."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
     """Dataset folder."""
     json: Path | None = None
     """Also write the numbers to this JSON file."""
@@ -31,7 +33,7 @@ class InfoFlags:
 class ImportFlags:
     """Turns logs (CSV, Parquet, NPZ, HDF5, Minari) into one dataset of tasks."""
 
-    sources: Positional[tuple[Path, ...]]
+    sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
     """Files, or folders that contain some. Every file is a task unless the map names a column."""
     map: Path | None = None
     """TOML or JSON: which columns are observations, actions and cost (docs/import_csv.md)."""
@@ -45,7 +47,7 @@ class ImportFlags:
 class ExportFlags:
     """Writes a dataset as Minari folders or DSRL files, one per task."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
     """Dataset folder."""
     format: str = "minari"
     """`minari` or `dsrl`."""
@@ -57,7 +59,7 @@ class ExportFlags:
 class DoctorFlags:
     """Names every defect of a dataset or of logs, and says whether the data suffice."""
 
-    paths: Positional[tuple[Path, ...]]
+    paths: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATHS ...")]
     """A dataset folder, or the files that `data import` would read."""
     map: Path | None = None
     """The import map, where the paths are logs."""

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import ConfigurationError
@@ -14,9 +16,9 @@ from safemesa.core.errors import ConfigurationError
 class EvaluateFlags:
     """Scores a prior on held-out episodes of the new robot, or on training tasks left out."""
 
-    prior: Positional[Path]
+    prior: Annotated[Positional[Path], tyro.conf.arg(metavar="PRIOR")]
     """Folder that `safemesa meta-train` wrote."""
-    log: Positional[Path]
+    log: Annotated[Positional[Path], tyro.conf.arg(metavar="LOG")]
     """Dataset folder; its test log (or only log) is the new robot's."""
     leave_one_task_out: bool = False
     """Learn one prior per training task, without that task, and ask it about the task."""

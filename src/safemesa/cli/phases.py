@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from safemesa.cli.arguments import (
     Common,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 class CollectFlags(Common):
     """Collects the logs of the training tasks and the small log of the new robot."""
 
-    domain: Positional[str]
+    domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN")]
     """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
     of your own as module:attribute."""
     jobs: int | None = None
@@ -46,7 +48,7 @@ class CollectFlags(Common):
 class MetaTrainFlags(Common):
     """Phase 1: learns a prior from the training logs of a dataset."""
 
-    logs: Positional[Path]
+    logs: Annotated[Positional[Path], tyro.conf.arg(metavar="LOGS")]
     """Dataset folder with training logs (see `safemesa collect`)."""
     arm: str = "mesa"
     """Whose meta-learner: mesa, mesa_as_printed, mesa_metasgd or multitask."""
@@ -61,9 +63,9 @@ class MetaTrainFlags(Common):
 class AdaptFlags:
     """Phase 2: specialises a prior to the log of a new robot."""
 
-    prior: Positional[Path]
+    prior: Annotated[Positional[Path], tyro.conf.arg(metavar="PRIOR")]
     """Folder that `safemesa meta-train` wrote."""
-    log: Positional[Path]
+    log: Annotated[Positional[Path], tyro.conf.arg(metavar="LOG")]
     """Dataset folder whose test log (or only log) is the new robot's."""
     out: Path = Path("risk_model")
     """Artefact folder of the risk model."""
@@ -80,9 +82,9 @@ class AdaptFlags:
 class DeployFlags:
     """Phase 3: learns the task in the environment behind the guard of a risk model."""
 
-    risk: Positional[Path]
+    risk: Annotated[Positional[Path], tyro.conf.arg(metavar="RISK")]
     """Folder that `safemesa adapt` wrote."""
-    domain: Positional[str]
+    domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN")]
     """Domain to deploy on, as for `safemesa run`."""
     log: Path | None = None
     """Dataset folder with the new robot's log, which stays in the replay; default: the log that

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from safemesa.cli.arguments import Positional, parse, prepare_jax
 from safemesa.core.errors import CheckpointError, ConfigurationError
@@ -15,7 +18,7 @@ class ExportFlags:
     The runtime needs NumPy and safetensors alone.
     """
 
-    run: Positional[Path]
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run folder, or folder that `safemesa adapt` wrote."""
     out: Path
     """New folder."""
@@ -43,7 +46,7 @@ class ExportFlags:
 class CheckFlags:
     """Verifies hashes, settings and weights, and repeats the answers of the trainer."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="SHIELD")]
     """Folder that `safemesa shield export` wrote."""
 
 
@@ -51,7 +54,7 @@ class CheckFlags:
 class BenchFlags:
     """Times `decide` beside an empty loop. Set OPENBLAS_NUM_THREADS=1, as on the robot."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="SHIELD")]
     """Folder that `safemesa shield export` wrote."""
     ticks: int = 1_000_000
     """Calls of `decide`."""

@@ -88,6 +88,10 @@ def find_source(folder: Path, which: str = "newest") -> Source:
         raise ConfigurationError(f"model is {which!r}; expected newest, adapted or deployed.")
     run = RunFolder(folder)
     if not run.config_file.is_file():
+        if which != "newest":
+            raise ConfigurationError(
+                f"{folder} is no run folder, so it holds one risk model; leave --model out."
+            )
         return _source(folder, None)
     artefact = run.risk_model if which == "adapted" else run.deployed_model
     if which == "newest" and not artefact.is_dir():
@@ -233,6 +237,8 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
     spaces, config = source.spaces, source.config
     limit = config.risk.risk_limit if options.risk_limit is None else options.risk_limit
     release = limit if options.release_limit is None else options.release_limit
+    if not math.isfinite(options.minimum_dwell):
+        raise ConfigurationError(f"minimum_dwell is {options.minimum_dwell}; expected seconds.")
     if not 0.0 <= release <= limit <= 1.0:
         raise ConfigurationError(
             f"release_limit is {release} and risk_limit {limit}; expected 0 <= release <= limit "

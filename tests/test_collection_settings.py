@@ -66,7 +66,9 @@ def test_a_normaliser_is_not_asked_of_an_arm_that_has_none() -> None:
             build_learners(config, spaces)
 
 
-def test_arms_without_a_critic_are_not_calibrated() -> None:
+def test_arms_without_a_critic_are_not_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of committed runs only numbers are kept.
+    monkeypatch.setattr("safemesa.experiments.calibrate_runs._has_prior", lambda record: True)
     assert not asks_a_critic("penalty")
     assert asks_a_critic("a guard of the user's")
     arms = {config.arm for config, _ in runs_with_critics([ROOT / "results" / "comparisons_cpu"])}

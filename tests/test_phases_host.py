@@ -27,6 +27,11 @@ from safemesa.phases.storage.checkpoint import Checkpointer
 from safemesa.phases.storage.replay import read_replay
 from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
+# Their logs are too short for ten violations.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::safemesa.phases.collection.logs.FewViolationsWarning"
+)
+
 pytest.importorskip("mujoco")
 
 

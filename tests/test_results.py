@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 SHOWN = {
     "navigation": ("README.md", "results"),
+    "cartpole": ("docs/results.md", "cartpole"),
     "robots_cpu": ("docs/results.md", "results"),
     "test_log_cpu": ("docs/results.md", "test-log"),
     "comparisons_cpu": ("docs/guards.md", "results"),
@@ -52,6 +53,7 @@ def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
 VERDICTS = {
     "navigation": "paper",
     "maze": "paper",
+    "cartpole": "paper",
     "robots_cpu": "cpu",
     "comparisons_cpu": "cpu",
     "test_log_cpu": "cpu",
@@ -101,11 +103,12 @@ def test_the_results_page_shows_the_errors_of_figure_2() -> None:
 
 
 def test_the_results_page_shows_how_many_pairs_it_takes() -> None:
-    """`safemesa power results/navigation results/robots_cpu results/navigation1_pairs`."""
-    folders = [RESULTS / name for name in ("navigation", "robots_cpu", "navigation1_pairs")]
+    """`safemesa power` on these folders."""
+    names = ("navigation", "cartpole", "robots_cpu", "navigation1_pairs")
+    folders = [RESULTS / name for name in names]
     header, line, *rows = power_text(power_rows(find_runs(folders)), 0.25).splitlines()
     shown = [row for row in rows if "| MESA - Multi-Task |" in row]
-    assert len(shown) == 7
+    assert len(shown) == 8
     expected = "\n".join([header, line, *shown])
     assert expected in block("docs/results.md", "power"), f"put this there:\n{expected}"
 

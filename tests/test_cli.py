@@ -96,6 +96,13 @@ def test_help_shows_the_defaults_of_the_preset(
     assert "(default: 40000)" in words
 
 
+def test_help_on_a_folder_without_logs_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["meta-train", "nothing", "--preset", "quick", "--help"])
+    assert stop.value.code == 0
+    assert "usage: safemesa meta-train" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

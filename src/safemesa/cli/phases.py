@@ -146,10 +146,11 @@ def collect(verb: str, arguments: Sequence[str]) -> None:
 
 def meta_train(verb: str, arguments: Sequence[str]) -> None:
     """Writes one prior; interrupted, it goes on from its last checkpoint."""
+    from safemesa.datasets.format import MANIFEST_FILE
     from safemesa.datasets.offline_tasks import OfflineTasks
 
     first = parse_before_presets(MetaTrainFlags, verb, arguments)
-    if {"-h", "--help"} & set(arguments) and not first.logs.is_dir():
+    if {"-h", "--help"} & set(arguments) and not (first.logs / MANIFEST_FILE).is_file():
         parse(MetaTrainFlags, verb, arguments)  # without logs, the defaults of the first domain
     data = OfflineTasks.load(first.logs)
     if not data.train:

@@ -156,6 +156,19 @@ def text(name: str, content: str | bytes) -> Callable[[Path], Path]:
     return build
 
 
+def npz_marked(path: Path, offset: int, value: int) -> Path:
+    """An archive whose members claim something else in their headers, from `offset` on."""
+    content = bytearray(npz(path).read_bytes())
+    # The central directory has two bytes more before the fields that both kinds of header have.
+    for sign, more in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        place = content.find(sign)
+        while place >= 0:
+            content[place + offset + more] = value
+            place = content.find(sign, place + 4)
+    (path / "a.npz").write_bytes(bytes(content))
+    return path / "a.npz"
+
+
 NESTED = "[" * 100_000
 CODE = b"__import__('os').mkdir('executed')"
 
@@ -185,6 +198,8 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "NaN in npz": lambda p: npz(p, observations=np.full((9, 2), np.nan, np.float32)),
     "three dimensions": lambda p: npz(p, observations=np.zeros((9, 2, 2), np.float32)),
     "half an npz": truncated(npz),
+    "an encrypted npz": lambda p: npz_marked(p, 6, 1),
+    "an unknown compression in npz": lambda p: npz_marked(p, 8, 77),
     "an external link": lambda p: hdf5(
         p, replaced("costs", lambda f, n: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "/")))
     ),

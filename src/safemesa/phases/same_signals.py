@@ -26,7 +26,8 @@ class OtherUnitWarning(UserWarning):
 def units_of(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Units by signal name, where a dataset's provenance tells them."""
     units = provenance.get("units")
-    return {k: v for k, v in units.items() if v} if isinstance(units, Mapping) else {}
+    known = units if isinstance(units, Mapping) else {}
+    return {name: unit for name, unit in known.items() if isinstance(unit, str) and unit}
 
 
 def check_same_signals(

@@ -18,6 +18,7 @@ from safemesa.core.tensors import save_tensors
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import FEW_VIOLATIONS
 from safemesa.phases.config import RunConfig
+from safemesa.phases.same_signals import units_of
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
 from safemesa.phases.storage.run_folder import RunFolder, provenance
 from safemesa.phases.tables import scale_actions, unscale_actions
@@ -245,7 +246,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
             "<= 1."
         )
     against = reasons_to_monitor(source)
-    units = _units(source)
+    units = units_of(_provenance(source))
     return {
         "observations": [
             {
@@ -311,14 +312,6 @@ def _safe_action(spaces: Spaces, options: ShieldOptions) -> list[float]:
             f"{list(high)}."
         )
     return given
-
-
-def _units(source: Source) -> Mapping[str, str]:
-    """Units by signal name, where the log's provenance tells them (`units`)."""
-    units = _provenance(source).get("units")
-    if not isinstance(units, dict):
-        return {}
-    return {name: unit for name, unit in units.items() if isinstance(unit, str) and unit}
 
 
 def _sizes(weights: tuple[jax.Array, ...]) -> list[int]:

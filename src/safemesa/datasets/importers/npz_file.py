@@ -37,7 +37,8 @@ MAXIMUM_HEADER = 10_000
 MAXIMUM_RATIO = 500
 """Largest compression that a log may have once it is larger than `LARGE` bytes."""
 LARGE = 2**28
-_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What `zipfile` and NumPy raise; the last for encryption and for unknown compression."""
 
 
 class NPZSource(AbstractSource):

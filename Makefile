@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK := requirements-dev.lock
 LOCK_EXTRAS := dev plots tensorboard mujoco data minari onnx slurm docs
+# A file stays with one process. One that crashes (as jaxlib may) fails its test and is not replaced:
+# pytest-xdist would hang.
+PARALLEL := -n auto --dist loadfile --max-worker-restart=0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -39,11 +42,11 @@ docs: setup ## build the documentation site in docs/_build/html
 # submitit has closed pytest's captured output in a process that ran other tests before: its jobs are
 # tested in a process of their own.
 test: setup ## run the tests on all cores
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile --ignore=tests/test_cluster.py $(ARGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) --ignore=tests/test_cluster.py $(ARGS)
 	@$(BIN)/python -m pytest -q tests/test_cluster.py
 
 test-slow: setup ## run the slow tests (learning, end to end)
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow $(ARGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m slow $(ARGS)
 
 test-fresh: setup ## run the CSV example from the built wheel in a fresh environment (needs a package index)
 	@$(BIN)/python -m pytest -q -rs -m slow tests/test_fresh_environment.py $(ARGS)

@@ -229,6 +229,8 @@ def test_a_folder_keeps_to_the_model_and_log_it_began_with(
     assert "begun with another risk model" in capsys.readouterr().err
     assert main(["deploy", *one, *deploy, "--log", str(tmp_path / "other_log")]) == 2
     assert "begun with another log" in capsys.readouterr().err
+    assert main(["deploy", *one, *deploy]) == 2
+    assert "begun with another log" in capsys.readouterr().err
     assert main(["deploy", str(tmp_path / "one"), "maze", "--out", str(tmp_path / "maze")]) == 2
     assert "does not fit maze" in capsys.readouterr().err
     assert not (tmp_path / "maze").exists()

@@ -403,7 +403,8 @@ def test_a_run_whose_prior_is_not_there_is_not_calibrated(tmp_path, monkeypatch)
     chosen = {config.arm for config, _ in runs_with_critics([tmp_path])}
     assert chosen == {"mesa", "rrl"}
     shutil.rmtree(tmp_path / "mesa" / "artefacts" / "prior")
-    assert {config.arm for config, _ in runs_with_critics([tmp_path])} == {"rrl"}
+    with pytest.warns(UserWarning, match="left out, as the prior .* is not there: .*mesa"):
+        assert {config.arm for config, _ in runs_with_critics([tmp_path])} == {"rrl"}
     shutil.rmtree(tmp_path / "rrl")
     with pytest.raises(ConfigurationError, match="the prior that it learned"):
         runs_with_critics([tmp_path])
@@ -446,6 +447,16 @@ def test_a_plane_knows_its_obstacles():
     block = 10.0 * 15.0 / (75.0 * 40.0)
     assert where.blocked.mean() == pytest.approx(block, rel=0.1)
     np.testing.assert_array_equal(where.points[1] - where.points[0], [1.0, 0.0])
+
+
+@pytest.mark.parametrize(("name", "goal"), [("navigation1", (0, 0)), ("maze", (0.25, 0))])
+def test_a_plane_knows_its_goal(name, goal):
+    where = plane(name, 0)
+    assert where is not None
+    assert where.goal is not None
+    cell = [where.x[1] - where.x[0], where.y[1] - where.y[0]]
+    assert np.all(np.abs(where.goal - goal) <= cell)
+    assert 0 < where.reached.mean() < 0.02
 
 
 @pytest.mark.parametrize(("arm", "steps"), [("mesa", 6), ("rrl", 120)])

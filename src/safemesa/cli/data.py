@@ -195,6 +195,8 @@ def print_info(data: "OfflineTasks") -> None:
     from rich.table import Table
 
     rows = data.summary_rows()
+    if not any(log.columns["reward"].any() for log in data.logs):
+        rows = [{**row, "mean_return": "-"} for row in rows]  # no reward was logged
     columns = [column for column in rows[0] if column != "parameters"]
     table = Table(title=f"{data.domain}: {len(rows)} tasks")
     for column in columns:

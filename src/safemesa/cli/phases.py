@@ -241,6 +241,7 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     _refuse_existing(flags.out)
     prepare_jax()
     from safemesa.datasets.offline_tasks import OfflineTasks
+    from safemesa.datasets.task_log import violations_in_words
     from safemesa.phases.adapt import adapt as run_adapt, adaptation_steps
     from safemesa.phases.collection.logs import warn_of_few_violations
     from safemesa.phases.loop import ChunkLoop
@@ -270,11 +271,9 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
         "log": only.log_facts(),
     }
     save_artefact(flags.out, model, config, spaces, notes)
-    rows, events = log.violations, log.violation_events
-    latched = f" ({rows} violating rows)" if rows != events else ""
     print(
         f"Adapted in {adaptation_steps(config)} steps to {log.transitions} transitions with "
-        f"{events} violations{latched}."
+        f"{violations_in_words(log.violation_events, log.violations)}."
     )
     print(f"Risk model: {flags.out}")
 

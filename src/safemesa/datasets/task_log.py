@@ -14,6 +14,11 @@ FEW_VIOLATIONS = 10
 asks for more, `adapt` warns, and an exported shield may only monitor."""
 
 
+def violations_in_words(events: int, rows: int) -> str:
+    """The violations of a log, and on how many rows they are where some stay on."""
+    return f"{events} violations" + (f" ({rows} violating rows)" if rows != events else "")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskLog:
     """The log of one task.

@@ -1,5 +1,6 @@
 """Calibration of finished runs: their priors, adapted to held-out tasks."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,14 +85,19 @@ def runs_with_critics(
     """Runs of arms that have a safety critic: that of the lowest seed of each, or all of them.
 
     A run of an arm with a Phase 1 whose prior is not there (as after `safemesa deploy`, or where
-    only numbers were kept) is left out.
+    only numbers were kept) is left out, with a warning.
 
     Raises:
         ConfigurationError: there is none.
     """
     chosen: dict[tuple[str, str, str, int], tuple[RunConfig, Path]] = {}
+    without: list[str] = []
     for record in sorted(scan_runs(paths).runs, key=lambda one: one.seed):
-        if asks_a_critic(record.settings["guard"]) and _has_prior(record):
+        if not asks_a_critic(record.settings["guard"]):
+            continue
+        if not _has_prior(record):
+            without.append(str(record.path))
+        else:
             own = record.seed if all_seeds else 0
             key = (record.domain, record.preset, record.arm, own)
             chosen.setdefault(key, (record.config, record.path))
@@ -100,6 +106,11 @@ def runs_with_critics(
             "calibration needs a run with a safety critic, and the prior that it learned; the runs "
             "given have none: they are unconstrained, or were made by `safemesa deploy`, or their "
             "artefacts are not there."
+        )
+    if without:
+        warnings.warn(
+            f"left out, as the prior that they began with is not there: {', '.join(without)}.",
+            stacklevel=2,
         )
     return list(chosen.values())
 

@@ -11,6 +11,15 @@ from safemesa.experiments.analysis import Episode, Paths, RiskMaps
 from safemesa.experiments.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
 from safemesa.experiments.planes import Plane
 
+GOAL = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 9,
+    "markerfacecolor": "none",
+    "markeredgecolor": GREEN,
+    "markeredgewidth": 1.2,
+}
+
 
 def _draw_obstacles(axes: Axes, where: Plane, fill: bool) -> None:
     """Outlines (and greys) what violates the constraint."""
@@ -20,6 +29,12 @@ def _draw_obstacles(axes: Axes, where: Plane, fill: bool) -> None:
     if fill:
         axes.contourf(where.x, where.y, blocked, levels=[0.5, 1.5], colors=["#D9D9D9"])
     axes.contour(where.x, where.y, blocked, levels=[0.5], colors=[INK], linewidths=0.8)
+
+
+def _draw_goal(axes: Axes, where: Plane) -> None:
+    """A ring, as the goal itself is but a few points wide."""
+    if where.goal is not None:
+        axes.plot(*where.goal, **GOAL)
 
 
 def _bare(axes: Axes, where: Plane) -> None:
@@ -86,6 +101,7 @@ def trajectory_figure(rows: Sequence[Paths]) -> Figure:
         for row, one in zip(grid, rows, strict=True):
             for axes, some in zip(row, one.panels, strict=False):
                 _draw_obstacles(axes, one.where, fill=True)
+                _draw_goal(axes, one.where)
                 for episode in some:
                     _draw_episode(axes, episode)
                 _bare(axes, one.where)
@@ -98,12 +114,18 @@ def trajectory_figure(rows: Sequence[Paths]) -> Figure:
                 axes.set_axis_off()
             _name_row(row[0], one.title)
         kinds = (
-            ("start", {"marker": "o", "color": INK, "markersize": 3}),
-            ("guard acts", {"marker": ".", "color": PURPLE, "markersize": 6}),
-            ("violation", {"marker": "X", "color": RED, "markersize": 7}),
-            ("success", {"marker": "*", "color": GREEN, "markersize": 9}),
+            ("start", "o", INK, 3),
+            ("guard acts", ".", PURPLE, 6),
+            ("violation", "X", RED, 7),
+            ("success", "*", GREEN, 9),
         )
-        handles = [Line2D([], [], linestyle="none", label=name, **how) for name, how in kinds]
+        handles = [
+            Line2D(
+                [], [], linestyle="none", label=name, marker=marker, color=color, markersize=size
+            )
+            for name, marker, color, size in kinds
+        ]
+        handles.append(Line2D([], [], label="goal", **GOAL))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

@@ -29,17 +29,27 @@ class Viewed(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Plane:
-    """A grid over the view of a planar domain; `blocked` is where the task's constraint is."""
+    """A grid over the view of a planar domain.
+
+    `blocked` is where the task's constraint is, `reached` where its goal is.
+    """
 
     view: Box
     x: Float[np.ndarray, " columns"]
     y: Float[np.ndarray, " rows"]
     blocked: Bool[np.ndarray, "rows columns"]
+    reached: Bool[np.ndarray, "rows columns"]
 
     @property
     def points(self) -> Float[np.ndarray, "points 2"]:
         """All positions, row by row."""
         return np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
+
+    @property
+    def goal(self) -> Float[np.ndarray, " 2"] | None:
+        """The middle of the goal; None where no cell of the view lies in it."""
+        inside = self.points[self.reached.reshape(-1)]
+        return inside.mean(axis=0) if len(inside) else None
 
 
 def plane(name: str, seed: int, columns: int = 96, rows: int = 48) -> Plane | None:
@@ -61,18 +71,21 @@ def plane(name: str, seed: int, columns: int = 96, rows: int = 48) -> Plane | No
     x = (view.x[0] + across * (view.x[1] - view.x[0])).astype(np.float32)
     y = (view.y[0] + up * (view.y[1] - view.y[0])).astype(np.float32)
     points = jnp.asarray(np.stack(np.meshgrid(x, y), axis=-1))
-    blocked = _standing_costs(domain, sample_test_task(domain, seed), points)
-    return Plane(view=view, x=x, y=y, blocked=np.asarray(blocked))
+    blocked, reached = _standing_still(domain, sample_test_task(domain, seed), points)
+    return Plane(
+        view=view, x=x, y=y, blocked=np.asarray(blocked), reached=np.asarray(reached & ~blocked)
+    )
 
 
 @partial(jax.jit, static_argnums=0)
-def _standing_costs(
+def _standing_still(
     domain: AbstractJaxDomain, task: PyTree, points: Float[Array, "rows columns 2"]
-) -> Bool[Array, "rows columns"]:
-    """Whether an action of zero violates the constraint."""
+) -> tuple[Bool[Array, "rows columns"], Bool[Array, "rows columns"]]:
+    """Whether an action of zero violates the constraint, and whether it ends at the goal."""
     still, key = jnp.zeros(domain.spaces.action_size), jax.random.key(0)
 
-    def costs(point: Float[Array, " 2"]) -> Bool[Array, ""]:
-        return domain.step(task, domain.state_at(point), still, key=key)[1].cost > 0.5
+    def outcome(point: Float[Array, " 2"]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        step = domain.step(task, domain.state_at(point), still, key=key)[1]
+        return step.cost > 0.5, step.success
 
-    return jax.vmap(jax.vmap(costs))(points)
+    return jax.vmap(jax.vmap(outcome))(points)

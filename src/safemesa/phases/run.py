@@ -121,10 +121,16 @@ def adopt(
     run_folder.check(config)
     with run_folder.lock():
         run_folder.open(config, command)
-        if not (run_folder.risk_model / "manifest.json").is_file():
-            save_artefact(run_folder.risk_model, model, config, spaces, {})
+        begun = (run_folder.risk_model / "manifest.json").is_file()
+        if not begun:
+            notes = {"log_given": given is not None}
+            save_artefact(run_folder.risk_model, model, config, spaces, notes)
         elif not _equal(load_risk_model(run_folder.risk_model)[0], model):
             raise _begun_with(folder, "risk model")
+        elif read_manifest(run_folder.risk_model, "risk_model")[2].get("log_given") is (
+            given is None
+        ):
+            raise _begun_with(folder, "log")
         if given is not None and not run_folder.test_log.exists():
             only = replace(given, train=(), test=replace(given.only_log(), role="test"))
             only.save(run_folder.test_log)

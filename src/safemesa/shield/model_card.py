@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from safemesa.datasets.task_log import violations_in_words
+
 _SAFETY = """\
 ## What this is not
 
@@ -79,9 +81,9 @@ def _data(log: Mapping[str, Any] | None) -> list[str]:
     if log is None:
         return ["Nothing is known about the log of this robot."]
     rows, events = log["violations"], log.get("violation_events", log["violations"])
-    latched = f" ({rows} violating rows)" if rows != events else ""
+    violations = violations_in_words(events, rows)
     return [
-        f"The new robot's log: {log['transitions']} transitions, {events} violations{latched}, "
+        f"The new robot's log: {log['transitions']} transitions, {violations}, "
         f"{log['episodes']} episodes (data set `{_cell(log.get('dataset'))}`, task "
         f"`{_cell(log.get('task'))}`)."
     ]

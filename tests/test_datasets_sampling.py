@@ -96,6 +96,14 @@ def test_draws_hold_the_exact_share_of_violations(task: int, fraction: float | N
             assert sum(row in VIOLATIONS[0] for row in drawn) == round(25 * fraction)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_each_part_of_a_batch_has_its_share(parts: int) -> None:
+    """Each inner step of a meta-learner is such a part."""
+    rows = sample_rows(make_index(), 0, 50, 0.3, parts=parts, key=jax.random.key(0))
+    for part in np.asarray(rows).reshape(parts, -1).tolist():
+        assert sum(row in VIOLATIONS[0] for row in part) == round(0.3 * 50 / parts)
+
+
 def test_compiled_draws_equal_eager_ones() -> None:
     key = jax.random.key(0)
     rows = compiled(make_index(), 0, 25, 0.3, key=key)

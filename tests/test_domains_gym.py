@@ -20,6 +20,7 @@ from safemesa.domains.navigation import NAVIGATION1, NAVIGATION2
 from safemesa.domains.raster import BLUE, GREEN, RED
 from safemesa.domains.registration import ENTRIES, register_environments
 from safemesa.domains.registry import domain
+from safemesa.phases.collection.tasks import sample_test_task, sample_train_tasks
 
 register_environments()
 JAX_NAMES = [name for name in ENTRIES if ENTRIES[name].entry_point.endswith(":JaxDomainEnv")]
@@ -59,7 +60,7 @@ def test_an_episode_equals_the_compiled_scan():
 
     episode_seed = seeding.np_random(5)[0].integers(2**32, dtype=np.uint32)
     key_reset, key_steps = jax.random.split(jax.random.key(episode_seed))
-    task = NAVIGATION2.sample_task(np.random.default_rng(0), "test")
+    task = sample_test_task(NAVIGATION2, 0)
     state, first = NAVIGATION2.reset(task, key=key_reset)
     np.testing.assert_array_equal(obs, first)
 
@@ -132,6 +133,15 @@ def test_the_task_is_chosen_by_seed_by_parameters_or_by_value():
     task = NAVIGATION1.task_from_parameters(other)
     by_value = gymnasium.make("safemesa/Navigation1-v0", task=task)
     assert by_value.reset()[1]["task"] == other
+
+
+def test_the_drawn_task_is_the_robot_of_a_runs_seed_and_no_training_robot():
+    for seed in range(3):
+        drawn = JaxDomainEnv("maze", task_seed=seed).task
+        robot = sample_test_task(domain("maze"), seed)
+        assert all(np.array_equal(*pair) for pair in zip(drawn, robot, strict=True))
+        (train,) = sample_train_tasks(domain("maze"), 1, seed)
+        assert not all(np.array_equal(*pair) for pair in zip(drawn, train, strict=True))
 
 
 def test_environments_of_a_domain_share_one_compilation(compile_counter):

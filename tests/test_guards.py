@@ -66,6 +66,13 @@ def test_without_risk_recovery_rl_equals_no_guard():
     assert given.intervened.dtype == plain.intervened.dtype == jnp.bool_
 
 
+def test_a_risk_that_is_no_number_is_recovered_from():
+    _, given = decide(
+        guard_of(risk_limit=0.9), constant_critic(float("nan")), constant_recovery(0.6)
+    )
+    assert np.asarray(given.intervened).all()
+
+
 def test_no_guard_acts_on_no_risk_at_all():
     proposed, plain = decide(guard_of(NoGuard, risk_limit=0.0), CERTAIN, constant_recovery(0.6))
     np.testing.assert_array_equal(plain.action, proposed)

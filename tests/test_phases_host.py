@@ -196,6 +196,27 @@ def test_a_missing_cost_is_an_error() -> None:
         environment.step(np.zeros(1, np.float32), 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("cost", 0.3), ("cost", np.nan), ("reward", np.nan), ("next_obs", np.inf)]
+)
+def test_an_environment_that_reports_nonsense_is_refused(name: str, value: float) -> None:
+    rows = {key: np.zeros((3, 4), np.float32) for key in ("obs", "next_obs")}
+    rows |= {key: np.zeros(3) for key in ("reward", "terminated", "cost")}
+    rows[name] = np.full_like(rows[name], value)
+    environment = HostEnvironment(Recorded(rows, np.array([3])), 0, find_domain("cartpole").spaces)
+    environment.reset(0)
+    with pytest.raises(ConfigurationError, match="expected a cost of 0 or 1 and finite numbers"):
+        environment.step(np.zeros(1, np.float32), 0)
+
+
+def test_data_seeds_that_leave_sac_no_seeds_are_refused(tmp_path: Path) -> None:
+    config = replace(host_config(), data_seed=20240101)
+    with pytest.raises(
+        ConfigurationError, match=r"data_seed is 20240101 .* for 0 to 42\d\d\d\d\d "
+    ):
+        collect_train_logs(find_domain("cartpole"), config, tmp_path)
+
+
 def test_collected_logs_are_replays_of_sac(tmp_path: Path) -> None:
     config = host_config()
     domain = find_domain("cartpole")

@@ -19,12 +19,16 @@ from safemesa.core.errors import (
     OutputFolderError,
     SafemesaError,
 )
-from safemesa.phases.collection.logs import FewViolationsWarning
+from safemesa.domains.registry import domain as find_domain
+from safemesa.phases.collection.logs import FewViolationsWarning, collect_train_logs
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
+from safemesa.phases.deployment.recorder import Recorder
+from safemesa.phases.deployment.state import Chunk
+from safemesa.phases.meta_train import meta_train
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import load_prior, load_risk_model
 from safemesa.phases.storage.checkpoint import Checkpointer
-from safemesa.phases.storage.run_folder import METRIC_FIELDS, provenance
+from safemesa.phases.storage.run_folder import METRIC_FIELDS, JsonLines, provenance
 
 SUMMARY_FIELDS = {
     "arm",
@@ -319,6 +323,107 @@ def test_several_seeds_resume_exactly(
     run(configs, broken, RunOptions(data_dir=data_dir))
     for one, two in zip(straight, broken, strict=True):
         assert episodes_of(one) == episodes_of(two)
+
+
+class Killed:
+    """Ends a run by its recorder: at `before` a save, or after the one of `after`, of any seed."""
+
+    def __init__(self, before=lambda seed, step: False, after=lambda seed, step: False) -> None:
+        self.before, self.after = before, after
+
+    def of(self, patch: pytest.MonkeyPatch, arguments: tuple) -> None:
+        record = Recorder.record
+
+        def dying(recorder: Recorder, chunk: Chunk) -> None:
+            where = recorder.config.seed, int(chunk.state.step)
+            if self.before(*where):
+                raise InterruptError
+            record(recorder, chunk)
+            if self.after(*where):
+                raise InterruptError
+
+        with patch.context() as inner:
+            inner.setattr(Recorder, "record", dying)
+            with pytest.raises(InterruptError):
+                run(*arguments)
+
+
+def unconstrained(seed: int) -> RunConfig:
+    config = tiny_config("unconstrained", seed=seed)
+    return replace(config, deploy=replace(config.deploy, episodes=8))
+
+
+@pytest.fixture(scope="module")
+def side_by_side(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> list[Path]:
+    folders = [tmp_path_factory.mktemp("straight") / name for name in "78"]
+    run([unconstrained(7), unconstrained(8)], folders, RunOptions(data_dir=data_dir))
+    return folders
+
+
+def test_seeds_that_are_killed_twice_resume_exactly(
+    tmp_path: Path, data_dir: Path, side_by_side: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed that went back to the step of the others must forget what it had saved later."""
+    folders = [tmp_path / "7", tmp_path / "8"]
+    arguments = [unconstrained(7), unconstrained(8)], folders, RunOptions(data_dir=data_dir)
+    Killed(before=lambda seed, step: seed == 8 and step > 120).of(monkeypatch, arguments)
+    Killed(before=lambda seed, step: True).of(monkeypatch, arguments)
+    run(*arguments)
+    for one, two in zip(side_by_side, folders, strict=True):
+        assert episodes_of(one) == episodes_of(two)
+
+
+def test_seeds_that_began_apart_go_back_to_a_step_that_both_have(
+    tmp_path: Path, data_dir: Path, side_by_side: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them would else begin anew beside the other, and learn before its replay is filled."""
+    options, folders = RunOptions(data_dir=data_dir), [tmp_path / "7", tmp_path / "8"]
+    for seed, folder, last in ((7, folders[0], 300), (8, folders[1], 100)):
+        arguments = [unconstrained(seed)], [folder], options
+        Killed(after=lambda seed, step, last=last: step >= last).of(monkeypatch, arguments)
+    run([unconstrained(7), unconstrained(8)], folders, options)
+    for one, two in zip(side_by_side, folders, strict=True):
+        assert episodes_of(one) == episodes_of(two)
+
+
+def test_a_folder_from_before_a_setting_has_its_default(finished: Path, data_dir: Path) -> None:
+    file = finished / "config.json"
+    text = file.read_text()
+    record = json.loads(text)
+    del record["config"]["deploy"]["learn_risk"]
+    file.write_text(json.dumps(record))
+    try:
+        run([tiny_config()], [finished], RunOptions(data_dir=data_dir))
+        with pytest.raises(OutputFolderError, match="another configuration"):
+            run([tiny_config(seed=8)], [finished], RunOptions(data_dir=data_dir))
+    finally:
+        file.write_text(text)
+
+
+def test_numbers_that_are_not_finite_are_an_error_that_names_them(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "learning.jsonl")
+    size = lines.append([{"env_steps": 1, "loss": 0.5}])
+    with pytest.raises(SafemesaError, match=r"step 2: loss is nan\. Learning has diverged"):
+        lines.append([{"env_steps": 2, "loss": 0.5}, {"env_steps": 2, "loss": float("nan")}])
+    assert lines.path.stat().st_size == size
+
+
+def test_a_recovery_policy_of_the_new_robots_log_needs_one(data_dir: Path) -> None:
+    config = tiny_config("mesa_as_printed")
+    train = collect_train_logs(find_domain("navigation2"), config, data_dir / "unused")
+    with pytest.raises(ConfigurationError, match="no log of the new robot"):
+        meta_train([config], train)
+
+
+def test_only_what_is_split_needs_two_episodes(data_dir: Path) -> None:
+    config = tiny_config("multitask")
+    train = collect_train_logs(find_domain("navigation2"), config, data_dir / "unused")
+    columns = dict(train.train[1].columns)
+    columns["episode"] = np.zeros_like(columns["episode"])
+    data = replace(train, train=(train.train[0], replace(train.train[1], columns=columns)))
+    meta_train([config], data)
+    with pytest.raises(DatasetError, match=r"task 'train-001': a log has 1 episodes"):
+        meta_train([tiny_config()], data)
 
 
 def test_config_round_trip_and_refusals() -> None:

@@ -104,19 +104,21 @@ def sample_rows(
     batch: int,
     violation_fraction: float | None = None,
     *,
+    parts: int = 1,
     key: Key,
 ) -> Int[Array, " batch"]:
     """Draws rows of one task with replacement; works inside compiled code.
 
-    With `violation_fraction`, exactly `round(violation_fraction * batch)` rows are violations and
-    the others are safe (Recovery RL's `pos_fraction`). A task that lacks either kind is drawn from
-    uniformly in its place.
+    With `violation_fraction`, exactly `round(violation_fraction * batch / parts)` rows of each part
+    are violations and the others are safe (Recovery RL's `pos_fraction`). A task that lacks either
+    kind is drawn from uniformly in its place.
 
     Args:
         index: what `make_row_index` gave.
         task: which task; may be traced.
         batch: number of rows, static.
         violation_fraction: share of violations in [0, 1], static; None draws uniformly.
+        parts: equal parts of the batch, one after the other, that each hold this share.
         key: consumed.
     """
     count = index.count[task]
@@ -129,9 +131,9 @@ def sample_rows(
         )
     violations = index.violation_count[task]
     safe = count - violations
-    wanted = round(violation_fraction * batch)
+    wanted = round(violation_fraction * batch / parts)
     # One call for both kinds: bounds differ per row of the batch, see the order of `RowIndex`.
-    is_violation = jnp.arange(batch) < wanted
+    is_violation = jnp.arange(batch) % (batch // parts) < wanted
     low = jnp.where(is_violation & (violations > 0), safe, 0)
     high = jnp.where(~is_violation & (safe > 0), safe, count)
     position = jax.random.randint(key, (batch,), low, high)

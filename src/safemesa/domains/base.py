@@ -58,15 +58,25 @@ class AbstractDomain(abc.ABC):
         """The inverse of `task_parameters`."""
 
 
+def sample_test_task(domain: AbstractDomain, seed: int) -> PyTree:
+    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm.
+
+    Training tasks are drawn from `[data seed, 0]`, which NumPy takes for the same as the data seed.
+    """
+    return domain.sample_task(np.random.default_rng([seed, 1]), "test")
+
+
 def choose_task(domain: AbstractDomain, task: PyTree, task_seed: int) -> PyTree:
     """The task an environment is made for: one given by value or parameters, or a drawn test task.
+
+    Drawn is the robot of the run seed `task_seed` (`sample_test_task`).
 
     Raises:
         ConfigurationError: it is no task of the domain, or the seed is negative.
     """
     if task_seed < 0:
         raise ConfigurationError(f"task_seed is {task_seed}; it must not be negative.")
-    drawn = domain.sample_task(np.random.default_rng(task_seed), "test")
+    drawn = sample_test_task(domain, task_seed)
     if task is None:
         return drawn
     if isinstance(task, Mapping):

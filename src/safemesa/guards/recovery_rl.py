@@ -30,7 +30,7 @@ class RecoveryRL(AbstractGuard):
         del state
         proposed = situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
-        intervened = risk > self.config.risk_limit
+        intervened = ~(risk <= self.config.risk_limit)  # also where the risk is not a number
         noise = self.config.recovery_noise * jax.random.normal(key, proposed.shape)
         escape = jnp.clip(situation.recovery(situation.risk_obs) + noise, -1.0, 1.0)
         action = jnp.where(intervened, escape, proposed)

@@ -53,7 +53,8 @@ class RiskConfig:
     recovery_noise: float = 0.1
     """Standard deviation of the exploration noise on executed recovery actions."""
     violation_fraction: float | None = None
-    """Share of violating rows in each batch; `None` draws uniformly."""
+    """Share of violating rows in each batch; `None` draws uniformly. In Phase 3 it is the least
+    share: the other rows are drawn as they come."""
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""

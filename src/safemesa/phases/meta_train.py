@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
@@ -212,9 +213,21 @@ def meta_train(
     learners = build_learners(config, data.spaces)
     normaliser = fit_normaliser([np.asarray(log.columns["obs"]) for log in data.train])
     policy = config.data.next_action
-    tables = build_train_tables(data, normaliser, policy, config.data_seed, resident_gib)
+    tables = build_train_tables(
+        data,
+        normaliser,
+        policy,
+        config.data_seed,
+        resident_gib,
+        split=learners.meta.plan(len(data.train)).support_steps > 0,
+    )
     test_tables = None
-    if config.meta.recovery_logs == "test" and test_logs:
+    if config.meta.recovery_logs == "test":
+        if not test_logs:
+            raise ConfigurationError(
+                'meta.recovery_logs is "test", but the data set has no log of the new robot, on '
+                'which the recovery policy is to be trained. Add one, or take "train".'
+            )
         test_tables = axis.stack(
             [
                 build_log_table((log.only_log(),), data.spaces, normaliser, "uniform")

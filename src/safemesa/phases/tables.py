@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
@@ -170,7 +171,8 @@ def build_log_table(
 class TrainTables(eqx.Module):
     """Training logs with their index tables. Entries of `halves` are `2 task + half`.
 
-    `table` is None where the logs stay in their files.
+    `table` is None where the logs stay in their files; `halves` stands for nothing where no
+    meta-learner takes support rows.
     """
 
     table: LogTable | None
@@ -185,8 +187,10 @@ def build_train_tables(
     next_action: str,
     seed: int,
     resident_gib: float = RESIDENT_GIB,
+    *,
+    split: bool = True,
 ) -> TrainTables:
-    """Packs the training logs and splits each by episodes into two halves.
+    """Packs the training logs and, where they are to be `split`, each by episodes into two halves.
 
     An outer step draws its support from one half of a task and its query from the other, in an
     order tossed per task and step: disjoint, and all data serve both purposes.
@@ -199,19 +203,25 @@ def build_train_tables(
     offsets = files.starts[:-1].tolist()
     costs = [np.asarray(log.columns["cost"]) for log in data.train]
     everything = [np.arange(log.transitions, dtype=np.int32) for log in data.train]
-    halves = [
-        half
-        for log in data.train
-        for half in split_support_query(np.asarray(log.columns["episode"]), rng)
-    ]
+    index = make_row_index(everything, costs, offsets)
+    halves = index
+    if split:
+        twice = [cost for cost in costs for _ in range(2)]
+        rows = [half for log in data.train for half in _halves(log, rng)]
+        halves = make_row_index(rows, twice, np.repeat(offsets, 2).tolist())
     return TrainTables(
         table=build_log_table(data.train, data.spaces, normaliser, next_action) if fits else None,
-        everything=make_row_index(everything, costs, offsets),
-        halves=make_row_index(
-            halves, [cost for cost in costs for _ in range(2)], np.repeat(offsets, 2).tolist()
-        ),
+        everything=index,
+        halves=halves,
         tasks=len(data.train),
     )
+
+
+def _halves(log: TaskLog, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return split_support_query(np.asarray(log.columns["episode"]), rng)
+    except DatasetError as error:
+        raise DatasetError(f"task {log.name!r}: {error}") from error
 
 
 class MetaBatch(NamedTuple):
@@ -262,8 +272,8 @@ def sample_meta_rows(
     else:
         tasks = jax.random.randint(key_tasks, (plan.tasks,), 0, tables.tasks, jnp.int32)
 
-    def draw(index: RowIndex, entry: Array, rows: int, row_key: Key) -> Array:
-        return sample_rows(index, entry, rows, violation_fraction, key=row_key)
+    def draw(entry: Array, rows: int, row_key: Key, parts: int = 1) -> Array:
+        return sample_rows(tables.halves, entry, rows, violation_fraction, parts=parts, key=row_key)
 
     row_keys = jax.random.split(key_rows, (2, plan.tasks))
     if plan.support_steps == 0:
@@ -271,10 +281,10 @@ def sample_meta_rows(
         return MetaRows(query[:, :0], query)
     half = jax.random.randint(key_order, (plan.tasks,), 0, 2, jnp.int32)
     support_rows = plan.support_steps * plan.support_rows
-    support = jax.vmap(lambda entry, k: draw(tables.halves, entry, support_rows, k))(
+    support = jax.vmap(lambda entry, k: draw(entry, support_rows, k, plan.support_steps))(
         2 * tasks + half, row_keys[0]
     )
-    query = jax.vmap(lambda entry, k: draw(tables.halves, entry, plan.query_rows, k))(
+    query = jax.vmap(lambda entry, k: draw(entry, plan.query_rows, k))(
         2 * tasks + (1 - half), row_keys[1]
     )
     shape = (plan.tasks, plan.support_steps, plan.support_rows)

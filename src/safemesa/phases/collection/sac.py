@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
@@ -20,7 +21,7 @@ from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig
 from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
-from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
+from safemesa.phases.config import SEEDS, AdaptConfig, DataConfig, DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
 from safemesa.phases.deployment.recorder import Recorder, common_start
 from safemesa.phases.deployment.state import build_agent
@@ -34,6 +35,12 @@ from safemesa.phases.workers import run_workers
 
 CHUNK_STEPS = 5_000
 """Steps between checkpoints, at the least."""
+
+SEEDS_PER_DATA_SEED = 1_000
+"""Seeds of the SAC runs of one data seed: one per training task."""
+
+MOST_DATA_SEED = (SEEDS - TRAIN_SEEDS) // SEEDS_PER_DATA_SEED - 1
+"""Above it, seeds of SAC runs would be none."""
 
 
 def collect_sac(
@@ -54,6 +61,12 @@ def collect_sac(
             collects in this process: all tasks in step on an accelerator, otherwise in turn.
     """
     tasks = sample_train_tasks(domain, config.data.train_tasks, config.data_seed)
+    if config.data_seed > MOST_DATA_SEED or len(tasks) > SEEDS_PER_DATA_SEED:
+        raise ConfigurationError(
+            f"data_seed is {config.data_seed} with {len(tasks)} training tasks; logs of SAC "
+            f"(data.train_policy) have seeds for 0 to {MOST_DATA_SEED} with {SEEDS_PER_DATA_SEED} "
+            "tasks each."
+        )
     configs = [_collection_config(config, index) for index in range(len(tasks))]
     folders = [working / f"task-{index:03d}" for index in range(len(tasks))]
     shown = progress or NoProgress()
@@ -115,7 +128,7 @@ def _collection_config(config: RunConfig, index: int) -> RunConfig:
         adapt=AdaptConfig(),
         meta_learner="scratch",
         guard="none",
-        seed=TRAIN_SEEDS + 1_000 * config.data_seed + index,
+        seed=TRAIN_SEEDS + SEEDS_PER_DATA_SEED * config.data_seed + index,
         deploy=DeployConfig(episodes=steps, steps=steps, chunk_steps=CHUNK_STEPS),
     )
 
@@ -127,7 +140,7 @@ def _collect_share(domain_name: str, configs: Sequence[RunConfig], folders: Sequ
     data = configs[0].data
     tasks = sample_train_tasks(domain, data.train_tasks, configs[0].data_seed)
     for config, folder in zip(configs, folders, strict=True):
-        index = (config.seed - TRAIN_SEEDS) % 1_000
+        index = (config.seed - TRAIN_SEEDS) % SEEDS_PER_DATA_SEED
         collect_tasks(domain, [config], [tasks[index]], [Path(folder)])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from safemesa.core.types import PyTree
-from safemesa.domains.base import AbstractDomain
+from safemesa.domains.base import AbstractDomain, sample_test_task as sample_test_task
 from safemesa.domains.host import AbstractHostDomain
 
 
@@ -17,8 +17,3 @@ def sample_train_tasks(domain: AbstractDomain, count: int, data_seed: int) -> li
     if isinstance(domain, AbstractHostDomain):
         return list(domain.train_tasks(count, rng))
     return [domain.sample_task(rng, "train") for _ in range(count)]
-
-
-def sample_test_task(domain: AbstractDomain, seed: int) -> PyTree:
-    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm."""
-    return domain.sample_task(np.random.default_rng([seed, 1]), "test")

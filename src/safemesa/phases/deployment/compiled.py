@@ -127,11 +127,12 @@ def deploy(
     chunk = config.chunk_steps
     while True:
         per_seed = axis.unstack(state)
-        if all(config.finished(int(one.step), int(one.episode)) for one in per_seed):
-            return per_seed
         first = [int(one.step) for one in per_seed]
+        running = [not config.finished(int(one.step), int(one.episode)) for one in per_seed]
+        if not any(running):
+            return per_seed
         # Finished seeds stand still; the others have taken the same number of steps.
-        done = max(first)
+        done = max(step for step, runs in zip(first, running, strict=True) if runs)
         learning = done >= agent.learning_starts
         steps = chunk if learning else min(chunk, agent.learning_starts - done)
         state, records, metrics = _run_deploy(

@@ -4,6 +4,7 @@ One compiled call per step stores the last transition, learns from it and choose
 the environment steps between two calls. Several seeds share the call and step together.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -64,7 +65,8 @@ class HostEnvironment:
         Where the episode ends and another one `goes_on` from there, that is its first observation.
 
         Raises:
-            ConfigurationError: the environment does not report costs.
+            ConfigurationError: the environment does not report costs of 0 or 1, or reports an
+                observation or reward that is not finite.
         """
         physical = self._low + (action + np.float32(1.0)) * self._half
         obs, reward, terminated, truncated, info = self.env.step(physical)
@@ -75,6 +77,12 @@ class HostEnvironment:
                 "zero: wrap the environment so that each step reports 0.0 or 1.0."
             )
         seen = np.asarray(obs, np.float32)
+        if cost not in (0, 1) or not math.isfinite(reward) or not np.isfinite(seen).all():
+            raise ConfigurationError(
+                f"{self.env} reports at a step of episode {episode} cost {cost}, reward {reward} "
+                f"and observation {seen.tolist()}; expected a cost of 0 or 1 and finite numbers. "
+                "Mend the environment, or wrap it so that a cost above a limit is 1.0."
+            )
         step = _host_result(
             seen, reward, cost, bool(terminated), bool(truncated), bool(info.get("success", False))
         )

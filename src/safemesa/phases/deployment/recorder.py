@@ -29,16 +29,22 @@ GATHERED_ROWS = 512
 def common_start(recorders: "Sequence[Recorder]", in_step: bool) -> list[DeployState]:
     """Restores every seed.
 
-    Where seeds advance `in_step`, unfinished ones go back to the last step they all have saved.
+    Where seeds advance `in_step`, unfinished ones go back to the last step they all have saved,
+    the beginning if there is no other.
     """
     states = [one.restore(None) for one in recorders]
-    running = [
-        not one.config.deploy.finished(int(state.step), int(state.episode))
-        for one, state in zip(recorders, states, strict=True)
-    ]
-    common = min((int(s.step) for s, runs in zip(states, running, strict=True) if runs), default=0)
-    for seed, state in enumerate(states):
-        if in_step and running[seed] and int(state.step) > common:
+    if not in_step:
+        return states
+    running = {
+        seed: int(state.step)
+        for seed, (one, state) in enumerate(zip(recorders, states, strict=True))
+        if not one.config.deploy.finished(int(state.step), int(state.episode))
+    }
+    # Restoring has dropped what is later.
+    kept = [{0, *recorders[seed].saver.steps()} for seed in running]
+    common = max(set.intersection(*kept)) if kept else 0
+    for seed, step in running.items():
+        if step > common:
             states[seed] = recorders[seed].restore(common)
     return states
 
@@ -69,6 +75,8 @@ class Recorder:
         template = _without_rows(self.start)
         found = self.saver.restore(template, at=at) if at != 0 else None
         notes = found.notes if found else {}
+        # First, as they count rows that are cut off now.
+        self.saver.remove(after=found.step if found else 0)
         self.file.truncate(int(notes.get("replay_rows", 0)))
         self.folder.metrics.truncate(int(notes.get("metrics_bytes", 0)))
         self.folder.learning.truncate(int(notes.get("learning_bytes", 0)))

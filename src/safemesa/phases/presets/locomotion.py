@@ -12,7 +12,7 @@ from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunCon
 
 
 def cartpole(preset: str) -> RunConfig:
-    """Twenty pole lengths: gamma_risk 0.8, risk limit 0.1 (Table 3)."""
+    """Twenty pole lengths: gamma_risk 0.8, risk limit 0.1 (Table 1)."""
     paper = RunConfig(
         domain="cartpole",
         preset=preset,
@@ -31,7 +31,7 @@ def cartpole(preset: str) -> RunConfig:
 
 
 def halfcheetah(preset: str) -> RunConfig:
-    """Four disabled joints: gamma_risk 0.8, risk limit 0.1 (Table 4)."""
+    """Four disabled joints: gamma_risk 0.8, risk limit 0.1 (Tables 1 and 3)."""
     paper = RunConfig(
         domain="halfcheetah",
         preset=preset,
@@ -61,7 +61,7 @@ def halfcheetah_partial(preset: str) -> RunConfig:
 
 
 def ant(preset: str) -> RunConfig:
-    """Three disabled legs: gamma_risk 0.8, risk limit 0.3 (Table 5)."""
+    """Three disabled legs: gamma_risk 0.8, risk limit 0.3 (Tables 1 and 4)."""
     base = halfcheetah(preset)
     return replace(
         base,

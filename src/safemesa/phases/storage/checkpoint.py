@@ -49,7 +49,7 @@ class Checkpointer:
         """
         problems = []
         for record_path in self._records():
-            if at is not None and not record_path.stem.endswith(f"-{at:09d}"):
+            if at is not None and _step_of(record_path) != at:
                 continue
             try:
                 return self._read(record_path, template)
@@ -62,11 +62,16 @@ class Checkpointer:
             )
         return None
 
-    def remove(self) -> None:
-        """Deletes the checkpoints of a finished phase."""
+    def steps(self) -> list[int]:
+        """Steps that are saved, newest first; whether soundly is not asked."""
+        return [_step_of(record) for record in self._records()]
+
+    def remove(self, *, after: int = -1) -> None:
+        """Deletes the checkpoints of later steps than `after`; by default all of them."""
         for record in self._records():
-            record.unlink()
-            record.with_suffix(".safetensors").unlink(missing_ok=True)
+            if _step_of(record) > after:
+                record.unlink()
+                record.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def _records(self) -> list[Path]:
         """Newest first."""
@@ -79,3 +84,7 @@ class Checkpointer:
             raise CheckpointError(f"{tensors} is missing or does not match its hash.")
         state = tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
         return Checkpoint(state, int(record["step"]), dict(record["notes"]))
+
+
+def _step_of(record_path: Path) -> int:
+    return int(record_path.stem.rpartition("-")[2])

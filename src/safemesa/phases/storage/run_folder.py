@@ -1,6 +1,7 @@
 """The folder of a run: what is in it, what may be written, and what a rerun finds."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -10,10 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from safemesa.core.errors import CheckpointError, OutputFolderError
+from safemesa.core.errors import (
+    CheckpointError,
+    ConfigurationError,
+    OutputFolderError,
+    SafemesaError,
+)
 from safemesa.core.files import read_json, write_json
 from safemesa.core.locks import sole_owner
-from safemesa.phases.config import RunConfig, config_to_json
+from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 
 METRIC_FIELDS = (
     "episode",
@@ -52,13 +58,32 @@ class JsonLines:
             file.truncate(size)
 
     def append(self, records: Iterable[dict[str, Any]]) -> int:
-        """Adds records, flushes them to disk, and returns the file's new size in bytes."""
+        """Adds records, flushes them to disk, and returns the file's new size in bytes.
+
+        Raises:
+            SafemesaError: a number is not finite; nothing is written.
+        """
+        lines = "".join(f"{self._line(record)}\n" for record in records)
         with open(self.path, "ab") as file:
-            for record in records:
-                file.write((json.dumps(record, allow_nan=False) + "\n").encode())
+            file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
             return file.tell()
+
+    def _line(self, record: dict[str, Any]) -> str:
+        try:
+            return json.dumps(record, allow_nan=False)
+        except ValueError as error:
+            wrong = [
+                f"{name} is {value}"
+                for name, value in record.items()
+                if isinstance(value, float) and not math.isfinite(value)
+            ]
+            raise SafemesaError(
+                f"{self.path}, step {record.get('env_steps')}: {', '.join(wrong)}. Learning has "
+                "diverged: lower the learning rates, or look at what the environment reports. The "
+                "run goes on from the checkpoint before, and would come to the same."
+            ) from error
 
     def read(self) -> list[dict[str, Any]]:
         """All records; an unfinished last line is left out."""
@@ -66,6 +91,14 @@ class JsonLines:
             return []
         lines = self.path.read_bytes().split(b"\n")[:-1]
         return [json.loads(line) for line in lines]
+
+
+def _same(given: Any, config: RunConfig) -> bool:
+    """Whether a configuration on disk is this one; a setting that it lacks has its default."""
+    try:
+        return config_from_json(RunConfig, given) == config
+    except ConfigurationError:
+        return False
 
 
 class RunFolder:
@@ -98,7 +131,7 @@ class RunFolder:
         if self.config_file.is_file():
             given = read_json(self.config_file, error=OutputFolderError).get("config")
             wanted = json.loads(json.dumps(config_to_json(config)))
-            if given != wanted:
+            if not _same(given, config):
                 raise OutputFolderError(
                     f"{self.path} holds a run of another configuration "
                     f"({first_difference(given, wanted)}). Choose another --out, or remove it."

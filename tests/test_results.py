@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.shield_training import read_records, table_of
 
+from safemesa.experiments.analysis import late_return, read_episode_lines
 from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
 from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.power import power_rows
@@ -27,6 +28,7 @@ SHOWN = {
     "test_log_cpu": ("docs/results.md", "test-log"),
     "comparisons_cpu": ("docs/guards.md", "results"),
     "navigation1_pairs": ("docs/results.md", "pairs"),
+    "halfcheetah_tuned": ("docs/results.md", "tuned"),
 }
 """Folder of runs to the page that shows its table, and the marks between which it does."""
 
@@ -138,6 +140,60 @@ def test_the_shield_page_shows_the_committed_trainings() -> None:
     assert expected in block("docs/shield.md", "training"), (
         f"put this table between the marks of docs/shield.md:\n{expected}"
     )
+
+
+EQUAL_SETTINGS = {
+    "preset": "the preset",
+    "limit": "limit .3",
+    "look-ahead": "gamma_risk .95, limit .5",
+    "noise": "recovery without noise",
+    "logged": "logged next actions",
+    "uniform": "violations as they come",
+    "own-1": "own 1",
+    "own-2": "own 2",
+}
+
+
+def equal_tuning() -> dict[str, dict[str, tuple[list[int], float]]]:
+    """By arm and setting: violations of both seeds, and the mean return in the last third."""
+    found: dict[str, dict[str, tuple[list[int], float]]] = {}
+    for arm in ("mesa", "multitask", "rrl"):
+        for setting in EQUAL_SETTINGS:
+            folder = RESULTS / "tuning" / "halfcheetah_equal" / setting
+            runs = [
+                run
+                for name in (arm, f"{arm}_metasgd")
+                for run in sorted(folder.glob(f"*HELD_OUT/{name}-[0-9]"))
+            ]
+            assert len(runs) == 2
+            counts = [json.loads((run / "summary.json").read_text())["violations"] for run in runs]
+            late = float(np.mean([late_return(read_episode_lines(run)) for run in runs]))
+            found.setdefault(arm, {})[setting] = counts, late
+    return found
+
+
+def test_the_results_page_shows_the_equal_tuning() -> None:
+    found = equal_tuning()
+    lines = ["| setting | MESA | Multi-Task | RRL |", "|---|---|---|---|"]
+    for setting, title in EQUAL_SETTINGS.items():
+        cells = [
+            f"{counts[0]}, {counts[1]} ({late:.0f})"
+            for counts, late in (one[setting] for one in found.values())
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    expected = "\n".join(lines)
+    assert expected in block("docs/results.md", "tuning"), f"put this there:\n{expected}"
+
+
+def test_the_equal_tuning_chose_by_its_rule() -> None:
+    """Fewest violations among settings with four fifths of the return of the preset."""
+    for settings in equal_tuning().values():
+        bar = 0.8 * settings["preset"][1]
+        allowed = {name: sum(counts) for name, (counts, late) in settings.items() if late >= bar}
+        assert min(allowed, key=allowed.__getitem__) == "look-ahead"
+    for run in find_runs([RESULTS / "halfcheetah_tuned"]):
+        risk = run.settings["risk"]
+        assert (risk["gamma_risk"], risk["risk_limit"]) == (0.95, 0.5)
 
 
 def test_the_headroom_page_shows_the_committed_look_aheads() -> None:

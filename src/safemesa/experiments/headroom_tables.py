@@ -62,7 +62,7 @@ which the action h steps before the violation is above the limit. "Warning": med
 actions in a row, up to the violating one, that are above the limit. "False alarms": share of steps
 above the limit in episodes without a violation. "Rescued": share of failed takeovers from which one
 of 40 random sequences of actions does not violate within the label's horizon. Numbers are means
-over seeds, with 95 % bootstrap intervals (which cover about 70 % with three seeds)."""
+over seeds, with 95 % bootstrap intervals (which cover about 75 % with three seeds)."""
 
 
 def headroom_markdown(critics: Sequence[Row], escaped: Sequence[Row]) -> str:

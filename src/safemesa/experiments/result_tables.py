@@ -26,7 +26,7 @@ READING = (
     "Tables give the mean over runs, then the interquartile mean (IQM), the standard error (s.e.) "
     "and the 95 % bootstrap interval of the mean. One run has no standard error, and fewer than "
     f"{MINIMUM_FOR_INTERVAL} have no interval. With few runs the interval is too narrow: it covers "
-    "about 90 % with 10 runs, 80 % with 5 and 70 % with 3; where all runs agree it has no width."
+    "about 90 % with 10 runs, 80 % with 5 and 75 % with 3; where all runs agree it has no width."
 )
 """How a results table is read."""
 

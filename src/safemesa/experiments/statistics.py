@@ -24,10 +24,10 @@ EXACT_PAIRS = 14
 """Up to this many pairs the sign-flip test tries every assignment of signs."""
 
 MINIMUM_FOR_INTERVAL = 3
+"""Fewer values than this have no bootstrap interval."""
 
 MINIMUM_FOR_VERDICT = 6
 """With five pairs the sign-flip test cannot get below p = 2/32."""
-"""Fewer values than this have no bootstrap interval."""
 
 Values = Sequence[float | int] | Float[np.ndarray, " n"]
 """One number per run."""
@@ -127,7 +127,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic (Efron 1979); None below three values.
 
     Of few values it covers less than `level`: of a normal mean, where 95 % are asked for, about
-    90 % with 10 values, 80 % with 5 and 70 % with 3 (simulated).
+    90 % with 10 values, 80 % with 5 and 75 % with 3 (simulated).
     """
     sample = _sample(values)
     if len(sample) < MINIMUM_FOR_INTERVAL:

@@ -28,7 +28,7 @@ SHOWN = {
     "test_log_cpu": ("docs/results.md", "test-log"),
     "comparisons_cpu": ("docs/guards.md", "results"),
     "navigation1_pairs": ("docs/results.md", "pairs"),
-    "halfcheetah_tuned": ("docs/results.md", "tuned"),
+    "look_ahead_cpu": ("docs/results.md", "tuned"),
 }
 """Folder of runs to the page that shows its table, and the marks between which it does."""
 
@@ -191,7 +191,7 @@ def test_the_equal_tuning_chose_by_its_rule() -> None:
         bar = 0.8 * settings["preset"][1]
         allowed = {name: sum(counts) for name, (counts, late) in settings.items() if late >= bar}
         assert min(allowed, key=allowed.__getitem__) == "look-ahead"
-    for run in find_runs([RESULTS / "halfcheetah_tuned"]):
+    for run in find_runs([RESULTS / "look_ahead_cpu"]):
         risk = run.settings["risk"]
         assert (risk["gamma_risk"], risk["risk_limit"]) == (0.95, 0.5)
 

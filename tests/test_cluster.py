@@ -230,14 +230,19 @@ def test_runs_that_a_job_holds_are_not_submitted_again(tmp_path: Path) -> None:
 def test_a_preempted_job_is_queued_again_and_goes_on(workplace: Path) -> None:
     submitit = pytest.importorskip("submitit")
     folder = GridFolder(workplace / "preempted")
-    run = GridRun(config=tiny_config("rrl", seed=0))
+    config = tiny_config("rrl", seed=0)
+    # Long enough to be at work when the signal comes.
+    run = GridRun(config=replace(config, deploy=replace(config.deploy, episodes=400)))
     folder.open(Grid(runs=(run,)), "")
     task = make_task([run], folder)
     executor = submitit.AutoExecutor(folder=folder.path / "slurm" / "%j", cluster="local")
     executor.update_parameters(timeout_min=30)
     job = executor.submit(TaskJob(task, workplace / "data", "safemesa grid"))
     wait_for((folder.path / run.name / "config.json").is_file, 300.0)
-    job._interrupt()
+    # To the job itself: submitit's local controller does not pass this signal on.
+    controller = int(job.job_id)
+    (child,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(child), signal.SIGUSR2)
     assert job.result() == task.name
     assert "Caught signal SIGUSR2" in job.stderr()
     assert folder.run(run).finished

@@ -155,6 +155,7 @@ def test_several_seeds_in_one_process(finished: Path, tmp_path: Path, data_dir: 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::safemesa.phases.collection.logs.FewViolationsWarning")
 @pytest.mark.parametrize("arm", ["carl", "carl_offline_dtest"])
 def test_simulated_robots(
     arm: str, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch

@@ -396,6 +396,9 @@ def test_a_folder_from_before_a_setting_has_its_default(finished: Path, data_dir
         run([tiny_config()], [finished], RunOptions(data_dir=data_dir))
         with pytest.raises(OutputFolderError, match="another configuration"):
             run([tiny_config(seed=8)], [finished], RunOptions(data_dir=data_dir))
+        file.write_text("{}")
+        with pytest.raises(OutputFolderError, match="config is None there"):
+            run([tiny_config()], [finished], RunOptions(data_dir=data_dir))
     finally:
         file.write_text(text)
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.shield_training import read_records, table_of
 
 from safemesa.experiments.analysis import late_return, read_episode_lines
+from safemesa.experiments.paper import verdicts
 from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
 from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.power import power_rows
@@ -102,6 +103,27 @@ def test_the_results_page_shows_the_errors_of_figure_2() -> None:
         lines.append(f"| {title} | " + " | ".join(f"{np.mean(one):.4f}" for one in found) + " |")
     expected = "\n".join(lines)
     assert expected in block("docs/results.md", "maze"), f"put this there:\n{expected}"
+
+
+def test_what_counts_as_adapted_decides_as_the_results_page_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    for within, mesa, multitask in ((1.05, 25, 44), (1.02, 63, 46)):
+        monkeypatch.setattr(verdicts, "SETTLED", within)
+        found = findings([], "paper", RESULTS / "maze" / "calibration.json")
+        (one,) = [one for one in found if one.claim.id == "maze_adapts_faster"]
+        assert one.means == pytest.approx({"mesa": mesa, "multitask": multitask}, abs=0.5)
+    assert "within 5 % (25 steps against 44)" in page
+    assert "within 2 % (63 against 46)" in page
+
+
+def test_the_smallest_size_asks_for_more_pairs() -> None:
+    (row,) = power_rows(find_runs([RESULTS / "tuning" / "navigation1_quick"]))
+    (other,) = power_rows(find_runs([RESULTS / "navigation1_pairs"]))
+    assert row.needed is not None
+    assert other.needed is not None
+    assert row.needed > other.needed
 
 
 def test_the_results_page_shows_how_many_pairs_it_takes() -> None:

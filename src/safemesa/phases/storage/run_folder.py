@@ -96,7 +96,7 @@ class JsonLines:
 def _same(given: Any, config: RunConfig) -> bool:
     """Whether a configuration on disk is this one; a setting that it lacks has its default."""
     try:
-        return config_from_json(RunConfig, given) == config
+        return isinstance(given, dict) and config_from_json(RunConfig, given) == config
     except ConfigurationError:
         return False
 

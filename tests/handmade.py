@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from safemesa.core.types import RiskBatch
+from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.mlp import MLP
-from safemesa.networks.policies import DeterministicPolicy, TanhGaussianPolicy
+from safemesa.networks.policies import TanhGaussianPolicy
 
 Network = TypeVar("Network")
 
@@ -63,10 +64,10 @@ def constant_critic(logit: float, obs_size: int = 1, action_size: int = 1) -> Ri
     return logistic_critic((*(0.0,) * (obs_size + action_size), logit), obs_size=obs_size)
 
 
-def constant_recovery(raw: float, obs_size: int = 1) -> DeterministicPolicy:
+def constant_recovery(raw: float, obs_size: int = 1) -> RecoveryNetwork:
     """The same single action `tanh(raw)` everywhere."""
     return with_layers(
-        lambda key: DeterministicPolicy(obs_size, 1, (), key=key),
+        lambda key: RecoveryNetwork(obs_size, 1, (), key=key),
         lambda policy: policy.network,
         [(np.zeros((obs_size, 1)), [raw])],
     )

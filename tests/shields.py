@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from tiny import tiny_config
 
 from safemesa.core.spaces import Spaces
+from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.networks.policies import DeterministicPolicy
 from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.shield.export import ShieldOptions, Source, export_shield
 
@@ -46,7 +46,7 @@ def make_source(
     normaliser = Normaliser(
         jnp.linspace(-1.0, 2.0, spaces.obs_size), jnp.linspace(0.5, 3.0, spaces.obs_size)
     )
-    model = RiskModel(critic, DeterministicPolicy(*sizes, key=key_recovery), normaliser)
+    model = RiskModel(critic, RecoveryNetwork(*sizes, key=key_recovery), normaliser)
     log: dict[str, Any] | None = None
     if violations is not None:
         log = {"dataset": "made up", "task": "none", "transitions": 100, "episodes": 5}

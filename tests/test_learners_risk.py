@@ -27,24 +27,29 @@ from hypothesis import given, settings, strategies as st
 from safemesa.core.types import RiskBatch
 from safemesa.datasets.task_log import TaskLog
 from safemesa.domains.probes import DELAYED
-from safemesa.learners.config import RiskConfig
+from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.learners.risk import (
     RecoveryState,
     RiskLearner,
     no_risk_term,
-    recovery_loss,
     risk_loss,
     risk_target,
     soft_update,
 )
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.networks.policies import DeterministicPolicy
 from safemesa.phases.tables import build_log_table
 
 GAMMA = 0.7
 KEY = jax.random.key(0)
 target_of = jax.jit(risk_target, static_argnums=2)
+
+
+def recovery_loss(policy, critic, obs, penalty):
+    return policy.loss(critic, obs, RecoveryConfig(), RiskConfig(recovery_penalty=penalty))
+
+
 update = jax.jit(RiskLearner.update, static_argnums=(0, 3))
 
 
@@ -162,7 +167,7 @@ def example():
     """Twin critics, a target network that differs from them, and a recovery policy."""
     online = logistic_critic((0.1, 0.2, 0.3, -1.0), (-0.5, 0.4, -0.2, 0.3), obs_size=2)
     target = logistic_critic((0.7, -0.2, 0.6, 0.5), (0.2, 0.1, -0.9, 0.4), obs_size=2)
-    recovery = randomly_filled(lambda key: DeterministicPolicy(2, 1, (4,), key=key))
+    recovery = randomly_filled(lambda key: RecoveryNetwork(2, 1, (4,), key=key))
     fresh = learner().init(online, recovery)
     return type(fresh)(online, target, fresh.critic_optimiser, fresh.recovery)
 
@@ -282,7 +287,7 @@ def test_training_finds_the_risk_of_a_chain(kind, target_rate):
         [0, 1, 1, 0],
     )
     critic = randomly_filled(lambda key: RiskCritic(5, 1, (16,), critics=2, key=key))
-    recovery = randomly_filled(lambda key: DeterministicPolicy(5, 1, (), key=key))
+    recovery = randomly_filled(lambda key: RecoveryNetwork(5, 1, (), key=key))
     rule = learner(target_rate, learning_rate=0.02, loss=kind, critics=2)
     trained = train(rule, rule.init(critic, recovery), batch, 800)
     risk = jax.jit(jax.vmap(trained.critic))(batch.obs, batch.action)
@@ -335,7 +340,7 @@ def train_recovery(rule, state: RecoveryState, critic, obs, steps: int) -> Recov
 def test_the_recovery_policy_finds_the_least_risky_action():
     assert float(VALLEY(jnp.array([1.0]), jnp.array([0.5]))) == pytest.approx(float(sigmoid(-2)))
     assert float(VALLEY(jnp.array([1.0]), jnp.array([0.0]))) == pytest.approx(0.5)
-    policy = randomly_filled(lambda key: DeterministicPolicy(1, 1, (16,), key=key))
+    policy = randomly_filled(lambda key: RecoveryNetwork(1, 1, (16,), key=key))
     rule = learner(learning_rate=3e-3, recovery_penalty=0.0)
     obs = jnp.linspace(-1.5, 1.5, 16)[:, None]
     before = recovery_loss(policy, VALLEY, obs, 0.0)

@@ -41,6 +41,7 @@ from safemesa.learners.meta.base import (
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
+from safemesa.phases.config import DataConfig
 from safemesa.phases.tables import (
     TrainTables,
     build_log_table,
@@ -441,7 +442,7 @@ DATA = OfflineTasks(domain="test", spaces=SPACES, train=tuple(map(log, range(3))
 
 @pytest.fixture(scope="module")
 def tables() -> TrainTables:
-    return build_train_tables(DATA, identity_normaliser(2), "logged", 0)
+    return build_train_tables(DATA, identity_normaliser(2), DataConfig(next_action="logged"), 0)
 
 
 def draws(tables: TrainTables, learner, fraction: float | None, count: int):

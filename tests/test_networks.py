@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from handmade import constant_policy, randomly_filled
 
+from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.networks.critics import RiskCritic, ValueCritic
 from safemesa.networks.mlp import MLP, EnsembleMLP
 from safemesa.networks.normaliser import Normaliser, fit_normaliser, identity_normaliser
 from safemesa.networks.policies import (
     LOG_STD_MAX,
     LOG_STD_MIN,
-    DeterministicPolicy,
     TanhGaussianPolicy,
     log_one_minus_tanh_squared,
 )
@@ -200,7 +200,7 @@ def test_samples_follow_the_distribution_of_the_observation():
 
 
 def test_the_deterministic_policy_squashes_its_network():
-    policy = randomly_filled(lambda key: DeterministicPolicy(3, 2, (8,), key=key))
+    policy = randomly_filled(lambda key: RecoveryNetwork(3, 2, (8,), key=key))
     raw, action = jax.jit(lambda net, obs: (net.raw(obs), net(obs)))(policy, INPUTS[0])
     expected = by_hand(policy.network, INPUTS[0])
     np.testing.assert_allclose(raw, expected, rtol=1e-5, atol=1e-6)

@@ -150,7 +150,7 @@ def priors_of(config: RunConfig) -> list[Prior]:
     for seed, (probe, _) in enumerate(CASES):
         data = train_logs(probe)
         normalisers.append(fit_normaliser([np.asarray(log.columns["obs"]) for log in data.train]))
-        one = build_train_tables(data, normalisers[-1], config.data.next_action, 0)
+        one = build_train_tables(data, normalisers[-1], config.data, 0)
         halves, everything = padded(one.halves, TRAIN_ROWS), padded(one.everything, TRAIN_ROWS)
         tables.append(dataclasses.replace(one, halves=halves, everything=everything))
         critic, recovery = fresh_risk_networks(dataclasses.replace(config, seed=seed), probe.spaces)

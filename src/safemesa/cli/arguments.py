@@ -14,7 +14,16 @@ import tyro
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
 from safemesa.learners.carl.config import CARLConfig
-from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
+from safemesa.learners.config import (
+    GuardConfig,
+    MetaConfig,
+    RecoveryConfig,
+    RehearsalConfig,
+    RiskConfig,
+    SACConfig,
+    TakeoverConfig,
+    TargetConfig,
+)
 from safemesa.phases.compilation import use_compilation_cache
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
 from safemesa.phases.workers import cores
@@ -28,7 +37,11 @@ class Settings:
 
     data: DataConfig = field(default_factory=DataConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     guard_settings: GuardConfig = field(default_factory=GuardConfig)
+    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)

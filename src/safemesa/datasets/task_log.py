@@ -82,6 +82,35 @@ class TaskLog:
         valid = (following > rows) & (episode[following] == episode[rows])
         return self.columns["action"][np.where(valid, following, rows)], valid
 
+    @functools.cached_property
+    def safe_starts(self) -> np.ndarray:
+        """Numbers of the rows (int32) that do not begin in a violation, as far as the log tells.
+
+        A row begins in one where the row before it, of the same episode, reached one.
+        """
+        rows = np.arange(self.transitions, dtype=np.int32)
+        violated = np.asarray(self.columns["cost"][:-1]) > 0.5
+        episode = np.asarray(self.columns["episode"])
+        begins = np.zeros(self.transitions, np.bool_)
+        begins[1:] = violated & (episode[1:] == episode[:-1])
+        return rows[~begins]
+
+    @functools.cached_property
+    def steps_to_violation(self) -> np.ndarray:
+        """Steps (int64) until the episode's next violation, 0 where the row's own step violates.
+
+        Where none follows in the log it is the largest integer.
+        """
+        violates = np.asarray(self.columns["cost"]) > 0.5
+        episode = np.asarray(self.columns["episode"])
+        rows = np.arange(self.transitions)
+        never = np.iinfo(np.int64).max
+        following = np.where(violates, rows, never)
+        following = np.minimum.accumulate(following[::-1])[::-1]
+        ends = np.append(np.flatnonzero(episode[1:] != episode[:-1]), self.transitions - 1)
+        last = ends[np.searchsorted(ends, rows)]
+        return np.where(following <= last, following - rows, never)
+
     def _chunks(self, column: str) -> Iterator[np.ndarray]:
         for chunk in row_chunks(self.transitions):
             yield self.columns[column][chunk]

@@ -15,3 +15,4 @@ from safemesa.guards.rcpo import RCPO as RCPO
 from safemesa.guards.recovery_rl import RecoveryRL as RecoveryRL
 from safemesa.guards.registry import asks_a_critic as asks_a_critic, guards as guards
 from safemesa.guards.sqrl import SQRL as SQRL
+from safemesa.guards.takeover import Takeover as Takeover

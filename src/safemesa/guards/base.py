@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.learners.config import GuardConfig, RiskConfig
+from safemesa.learners.recovery import AbstractRecovery
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
-from safemesa.networks.policies import DeterministicPolicy
 
 Propose = Callable[[Key], Float[Array, " act"]]
 """Draws an action of the task policy (uniform during warm-up) at the current observation."""
@@ -27,12 +28,24 @@ class Situation(NamedTuple):
     """What the task policy wants to do, and whom a guard may ask about it."""
 
     critic: RiskCritic
-    recovery: DeterministicPolicy
+    recovery: AbstractRecovery
     risk_obs: Float[Array, " obs"]
     proposed: Float[Array, " act"]
     """The task policy's action, in [-1, 1]."""
     propose: Propose
     """Draws further ones."""
+    memory: PyTree = ()
+    """What the recovery remembers of the steps before, if it drove them."""
+
+    def recover(self) -> tuple[Float[Array, " act"], PyTree]:
+        """The recovery's action, and its memory should it be taken."""
+        return self.recovery.act(self.critic, self.risk_obs, self.memory)
+
+    def remembered(self, memory: PyTree, intervened: Bool[Array, ""]) -> PyTree:
+        """The memory of a recovery that drives, or a fresh one where it does not."""
+        return jax.tree.map(
+            lambda new, fresh: jnp.where(intervened, new, fresh), memory, self.recovery.begin()
+        )
 
 
 class Decision(NamedTuple):
@@ -46,6 +59,8 @@ class Decision(NamedTuple):
     """The critic's value of the proposal; 0 where none is asked."""
     intervened: Bool[Array, ""]
     """Whether the proposal was refused."""
+    memory: PyTree = ()
+    """What the recovery is to remember (`Situation.remembered`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,8 @@ class AbstractGuard(abc.ABC):
     settings: GuardConfig = field(default_factory=GuardConfig)
     uses_risk: ClassVar[bool] = True
     """False when Phase 3 needs no risk model at all."""
+    sections: ClassVar[tuple[str, ...]] = ()
+    """Sections of a run's configuration that are fields of the guard beside these two."""
 
     @abc.abstractmethod
     def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
@@ -67,6 +84,11 @@ class AbstractGuard(abc.ABC):
     def init(self) -> PyTree:
         """Dual variables and the like; an empty tuple if there are none."""
         return ()
+
+    def begin(self, limit: Float[Array, ""]) -> PyTree:
+        """The state before Phase 3, given the risk model's limit; `init()` where it is not used."""
+        del limit
+        return self.init()
 
     def actor_term(
         self,

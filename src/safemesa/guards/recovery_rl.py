@@ -32,6 +32,8 @@ class RecoveryRL(AbstractGuard):
         risk = situation.critic(situation.risk_obs, proposed)
         intervened = ~(risk <= self.config.risk_limit)  # also where the risk is not a number
         noise = self.config.recovery_noise * jax.random.normal(key, proposed.shape)
-        escape = jnp.clip(situation.recovery(situation.risk_obs) + noise, -1.0, 1.0)
+        escape, memory = situation.recover()
+        escape = jnp.clip(escape + noise, -1.0, 1.0)
         action = jnp.where(intervened, escape, proposed)
-        return Decision(action, proposed, risk, intervened)
+        kept = situation.remembered(memory, intervened)
+        return Decision(action, proposed, risk, intervened, kept)

@@ -1,6 +1,7 @@
 """What learners can be told. Free of JAX, so that `--help` is quick."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,87 @@ class RiskConfig:
             raise ConfigurationError(f"risk loss is {self.loss!r}; expected 'mse' or 'bce'.")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetConfig:
+    """Whose risk the safety critic learns: what its target bootstraps with."""
+
+    kind: str = "sampled"
+    """`sampled` (a draw of the policy whose risk is learned; the paper's), `mixture` (recovers with
+    a probability, else that draw), `least` (the less risky of both), or one of your own."""
+    recovers: float = 0.75
+    """rho of `mixture`: the probability that a step is the recovery's."""
+
+    def __post_init__(self) -> None:
+        """Refuses what is no probability."""
+        require_share(self, "recovers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecoveryConfig:
+    """Who drives where a guard takes over."""
+
+    kind: str = "network"
+    """`network` (descends the critic; the paper's), `fixed` (one action), or one of your own."""
+    objective: str = "risk"
+    """What the network descends: `risk` (the paper) or its `logit`, which has a gradient also where
+    the risk is nearly 1."""
+    action: tuple[float, ...] = ()
+    """The action of `fixed`, in physical units, such as a full brake."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown objectives and actions that are no numbers."""
+        if self.objective not in ("risk", "logit"):
+            raise ConfigurationError(
+                f"recovery.objective is {self.objective!r}; expected 'risk' or 'logit'."
+            )
+        require_at_least(self, -sys.float_info.max, "action")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RehearsalConfig:
+    """Rows of the training logs that Phases 2 and 3 learn from beside the new robot's."""
+
+    rows: int = 0
+    """How many a prior carries, drawn without replacement; 0: none, as in the paper."""
+    adapt_share: float = 0.5
+    """Share of each batch of Phase 2 that is rehearsed."""
+    deploy_share: float = 0.5
+    """Share of each safety batch of Phase 3 that is rehearsed."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_at_least(self, 0, "rows")
+        require_share(self, "adapt_share", "deploy_share")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakeoverConfig:
+    """The guard `takeover`: when it takes over, and what runs then."""
+
+    limit: float | None = None
+    """Risk above which it takes over; `None`: found from the data after Phase 2, just above what
+    the critic says of calm states that the recovery holds."""
+    calm_share: float = 0.95
+    """The limit that is found lies above the risk of this share of the calm states."""
+    candidates: int = 0
+    """Actions on the way from the proposal to the recovery's that are tried first; the nearest to
+    the proposal that is safe enough runs. 0: the recovery's at once."""
+    told: str = "proposal"
+    """What the task learner remembers of a step that was taken over: its `proposal` (relabelled, as
+    in Recovery RL) or the `executed` action."""
+    charge: float = 0.0
+    """What a proposal above the limit costs the task learner, in units of reward."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible values."""
+        require_share(self, "limit", "calm_share")
+        require_at_least(self, 0, "candidates", "charge")
+        if self.told not in ("proposal", "executed"):
+            raise ConfigurationError(
+                f"takeover.told is {self.told!r}; expected 'proposal' or 'executed'."
+            )
+
+
 MULTIPLIER_RANGE = (1e-6, 1e6)
 """Dual variables stay within: one that is always pushed the same way would overflow."""
 
@@ -128,6 +210,10 @@ class MetaConfig:
     """Ignore second derivatives of the inner loop."""
     gradient_clip: float = 40.0
     """Global norm at which outer gradients are clipped."""
+    target_rate: float = 1.0
+    """Polyak rate of the critic that bootstraps; 1 bootstraps from the critic itself (the paper). A
+    critic that follows the recovery policy needs a slow one: without, both talk each other into
+    believing that nothing is dangerous."""
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
@@ -136,6 +222,7 @@ class MetaConfig:
         require_rate(
             self, "inner_rate", "outer_rate", "step_size_rate", "recovery_rate", "gradient_clip"
         )
+        require_share(self, "target_rate")
         if self.recovery_logs not in ("train", "test"):
             raise ConfigurationError(
                 f"recovery_logs is {self.recovery_logs!r}; expected 'train' or 'test'."

@@ -6,8 +6,7 @@ paper's divided by `gamma_risk`, and a certain violation has risk 1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import equinox as eqx
 import jax
@@ -15,10 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
-from safemesa.learners.config import RiskConfig
+from safemesa.learners.config import RecoveryConfig, RiskConfig
 from safemesa.learners.optimiser import Adam
+from safemesa.learners.recovery import AbstractRecovery
+from safemesa.learners.targets import AbstractTarget, Sampled
 from safemesa.networks.critics import RiskCritic
-from safemesa.networks.policies import DeterministicPolicy
 
 RiskTerm = Callable[[RiskCritic, RiskBatch, Float[Array, "batch members"]], Float[Array, ""]]
 """A guard's addition to the safety loss, in all phases (for example CSC's conservatism).
@@ -36,13 +36,18 @@ def no_risk_term(
     return jnp.zeros(())
 
 
-def risk_target(critic: RiskCritic, batch: RiskBatch, gamma_risk: float) -> Float[Array, " batch"]:
+SAMPLED = Sampled()
+
+
+def risk_target(
+    critic: RiskCritic, batch: RiskBatch, gamma_risk: float, target: AbstractTarget = SAMPLED
+) -> Float[Array, " batch"]:
     """`y = c + (1 - c)(1 - terminated) gamma_risk Q(s', a')` (MESA section 2.2).
 
     `critic` is the one that bootstraps (a target network, or an adapted critic in MAML's outer
-    loss). Truncation does not mask. No gradient flows through the target.
+    loss); `target` says with which action. Truncation does not mask. No gradient flows through it.
     """
-    next_risk = jax.vmap(critic)(batch.next_obs, batch.next_action)
+    next_risk = target.next_risk(critic, batch)
     alive = (1.0 - batch.cost) * (1.0 - batch.terminated)
     return jax.lax.stop_gradient(batch.cost + alive * gamma_risk * next_risk)
 
@@ -67,26 +72,25 @@ def risk_loss(
     return jnp.sum(jnp.mean(losses, axis=0)) + risk_term(critic, batch, logits)
 
 
-def recovery_loss(
-    recovery: DeterministicPolicy,
-    critic: RiskCritic,
-    obs: Float[Array, "batch obs"],
-    penalty: float,
-) -> Float[Array, ""]:
-    """Risk of the recovery action (MESA section 4.1), with a penalty on saturation."""
+def with_recovery_actions(
+    batch: RiskBatch, target: AbstractTarget, recovery: AbstractRecovery, critic: RiskCritic
+) -> RiskBatch:
+    """The batch with the recovery's actions at its next observations, where they are asked for.
 
-    def single(one_obs: Float[Array, " obs"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        raw = recovery.raw(one_obs)
-        return critic(one_obs, jnp.tanh(raw)), jnp.mean(jnp.square(raw))
-
-    risk, size = jax.vmap(single)(obs)
-    return jnp.mean(risk) + penalty * jnp.mean(size)
+    Leading axes are kept. A recovery that remembers is asked as at the start of an episode.
+    """
+    if not target.asks_recovery:
+        return batch
+    flat = batch.next_obs.reshape(-1, batch.next_obs.shape[-1])
+    actions = jax.vmap(lambda obs: recovery.act(critic, obs, recovery.begin())[0])(flat)
+    shape = (*batch.next_obs.shape[:-1], actions.shape[-1])
+    return batch._replace(recovery_action=jax.lax.stop_gradient(actions).reshape(shape))
 
 
 class RecoveryState(eqx.Module):
-    """The recovery policy and its optimiser."""
+    """The recovery policy and its optimiser; `()` where nothing of it learns."""
 
-    policy: DeterministicPolicy
+    policy: AbstractRecovery
     optimiser: PyTree
 
 
@@ -99,13 +103,6 @@ class RiskState(eqx.Module):
     recovery: RecoveryState
 
 
-class RiskModules(NamedTuple):
-    """Fresh networks of one configuration."""
-
-    critic: RiskCritic
-    recovery: DeterministicPolicy
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RiskLearner:
     """Updates critic, target critic and recovery policy from one batch (Phases 2 and 3)."""
@@ -114,17 +111,19 @@ class RiskLearner:
     target_rate: float
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
     learning_rate: float
+    target: AbstractTarget = SAMPLED
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
 
     @property
     def optimiser(self) -> Adam:
         """One rule for critic and recovery alike."""
         return Adam(learning_rate=self.learning_rate)
 
-    def init_recovery(self, policy: DeterministicPolicy) -> RecoveryState:
+    def init_recovery(self, policy: AbstractRecovery) -> RecoveryState:
         """A recovery policy with a fresh optimiser."""
-        return RecoveryState(policy, self.optimiser.init(policy))
+        return RecoveryState(policy, self.optimiser.init(policy) if policy.learns else ())
 
-    def init(self, critic: RiskCritic, recovery: DeterministicPolicy) -> RiskState:
+    def init(self, critic: RiskCritic, recovery: AbstractRecovery) -> RiskState:
         """Fresh optimisers; the target starts as a copy of the critic."""
         copy = jax.tree.map(jnp.copy, critic)
         return RiskState(critic, copy, self.optimiser.init(critic), self.init_recovery(recovery))
@@ -132,10 +131,12 @@ class RiskLearner:
     def update_recovery(
         self, state: RecoveryState, critic: RiskCritic, obs: Float[Array, "batch obs"]
     ) -> tuple[RecoveryState, Metrics]:
-        """One Adam step of the recovery policy down the critic."""
-        loss, grads = jax.value_and_grad(recovery_loss)(
-            state.policy, critic, obs, self.config.recovery_penalty
-        )
+        """One Adam step of the recovery policy down its loss, where it learns."""
+        if not state.policy.learns:
+            return state, {}
+        loss, grads = jax.value_and_grad(
+            lambda policy: policy.loss(critic, obs, self.recovery, self.config)
+        )(state.policy)
         policy, optimiser = self.optimiser.step(state.policy, grads, state.optimiser)
         return RecoveryState(policy, optimiser), {"recovery_loss": loss}
 
@@ -143,7 +144,10 @@ class RiskLearner:
         self, state: RiskState, batch: RiskBatch, risk_term: RiskTerm = no_risk_term
     ) -> tuple[RiskState, Metrics]:
         """One step of the critic, its target and the recovery policy on one batch."""
-        target = risk_target(state.target_critic, batch, self.config.gamma_risk)
+        batch = with_recovery_actions(
+            batch, self.target, state.recovery.policy, state.target_critic
+        )
+        target = risk_target(state.target_critic, batch, self.config.gamma_risk, self.target)
 
         def loss_of(critic: RiskCritic) -> Float[Array, ""]:
             return risk_loss(critic, batch, target, self.config.loss, risk_term)

@@ -1,4 +1,4 @@
-"""Policies with actions in (-1, 1): tanh-Gaussian for the task, deterministic for recovery."""
+"""The task policy: a tanh-Gaussian with actions in (-1, 1)."""
 
 from collections.abc import Sequence
 
@@ -55,20 +55,3 @@ class TanhGaussianPolicy(eqx.Module):
     def mode(self, obs: Float[Array, " obs"]) -> Float[Array, " act"]:
         """The squashed mean, for evaluation without exploration."""
         return jnp.tanh(self.distribution(obs)[0])
-
-
-class DeterministicPolicy(eqx.Module):
-    """A tanh network, as in DDPG; the recovery policy of MESA section 4.1."""
-
-    network: MLP
-
-    def __init__(self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key) -> None:
-        self.network = MLP((obs_size, *hidden, action_size), key=key)
-
-    def raw(self, obs: Float[Array, " obs"]) -> Float[Array, " act"]:
-        """The action before the squashing; training keeps it small (`recovery_penalty`)."""
-        return self.network(obs)
-
-    def __call__(self, obs: Float[Array, " obs"]) -> Float[Array, " act"]:
-        """The action in (-1, 1)."""
-        return jnp.tanh(self.raw(obs))

@@ -8,23 +8,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows
 from safemesa.learners.meta import inner_loop, meta_learners
-from safemesa.learners.risk import RiskState, soft_update
+from safemesa.learners.risk import RiskState, soft_update, with_recovery_actions
 from safemesa.networks.normaliser import fit_normaliser
 from safemesa.phases.build import Learners, build_learners, phase_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.loop import ChunkLoop
+from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import Prior, RiskModel, prior_template
-from safemesa.phases.tables import LogTable, build_log_table
+from safemesa.phases.tables import LogTable, build_log_table, chosen_rows, learned_obs
+from safemesa.phases.takeover_limit import find_limit
 
 CHUNK = 500
 """Steps between checkpoints and progress reports."""
@@ -40,24 +44,39 @@ def uses_training_logs(config: RunConfig) -> bool:
     return meta_learners[config.meta_learner].uses_training_logs
 
 
-def _draw(
-    table: LogTable, index: RowIndex, rows: int, fraction: float | None, key: Key
-) -> RiskBatch:
-    key_rows, key_action = jax.random.split(key)
-    return table.batch(sample_rows(index, 0, rows, fraction, key=key_rows), key=key_action)
+class AdaptTables(eqx.Module):
+    """What Phase 2 learns from: the new robot's log, and rows of the fleet's if there are any."""
+
+    table: LogTable
+    index: RowIndex
+    rehearsal: LogTable | None = None
+
+    def draw(self, rows: int, fraction: float | None, *, key: Key) -> RiskBatch:
+        """Rows of the new robot's log."""
+        key_rows, key_action = jax.random.split(key)
+        chosen = sample_rows(self.index, 0, rows, fraction, key=key_rows)
+        return self.table.batch(chosen, key=key_action)
+
+    def rehearse(self, rows: int, *, key: Key) -> RiskBatch:
+        """Rows of the fleet's logs."""
+        assert self.rehearsal is not None
+        key_rows, key_action = jax.random.split(key)
+        count = self.rehearsal.rows.shape[0]
+        chosen = jax.random.randint(key_rows, (rows,), 0, count, jnp.int32)
+        return self.rehearsal.batch(chosen, key=key_action)
 
 
 def inner_adaptation(
     learners: Learners,
     prior: Prior,
     state: RiskState,
-    table: LogTable,
-    index: RowIndex,
+    tables: AdaptTables,
     key: Key,
 ) -> RiskState:
     """The inner step that Phase 1 optimised: same rate, same number of rows, same bootstrap."""
     meta = learners.meta
-    batch = _draw(table, index, meta.config.support_batch, meta.risk.violation_fraction, key)
+    batch = tables.draw(meta.config.support_batch, meta.risk.violation_fraction, key=key)
+    batch = with_recovery_actions(batch, meta.target, state.recovery.policy, state.target_critic)
     support = jax.tree.map(lambda leaf: leaf[None], batch)
     critic = inner_loop(
         state.critic,
@@ -65,6 +84,8 @@ def inner_adaptation(
         support,
         meta.risk,
         risk_term=learners.guard.risk_term,
+        target=meta.target,
+        bootstrap=None if meta.config.target_rate == 1.0 else state.target_critic,
     )
     target = soft_update(state.target_critic, critic, learners.adaptation.target_rate)
     recovery, _ = learners.adaptation.update_recovery(state.recovery, critic, batch.obs)
@@ -74,18 +95,25 @@ def inner_adaptation(
 def adapt_chunk(
     learners: Learners,
     rows: int,
-    table: LogTable,
-    index: RowIndex,
+    rehearsed: int,
+    tables: AdaptTables,
     state: RiskState,
     root: Key,
     start: Int[Array, ""],
     stop: Int[Array, ""],
 ) -> tuple[RiskState, Metrics]:
-    """Adam steps `start` to `stop`; returns the metrics of the last."""
+    """Adam steps `start` to `stop`; returns the metrics of the last.
+
+    Of the `rows` of a batch `rehearsed` are the fleet's.
+    """
 
     def step(number: Array, state: RiskState) -> tuple[RiskState, Metrics]:
         key = jax.random.fold_in(root, number)
-        batch = _draw(table, index, rows, learners.adaptation.config.violation_fraction, key)
+        fraction = learners.adaptation.config.violation_fraction
+        batch = tables.draw(rows - rehearsed, fraction, key=key)
+        if rehearsed:
+            fleet = tables.rehearse(rehearsed, key=jax.random.fold_in(key, 1))
+            batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, fleet)
         return learners.adaptation.update(state, batch, learners.guard.risk_term)
 
     shapes = jax.eval_shape(lambda s: step(start, s)[1], state)
@@ -99,34 +127,33 @@ def _run_inner_step(
     learners: Learners,
     prior: Prior,
     state: RiskState,
-    table: LogTable,
-    index: RowIndex,
+    tables: AdaptTables,
     keys: PyTree,
 ) -> RiskState:
-    step = axis.map(partial(inner_adaptation, learners), (0,) * 5)
-    return step(prior, state, table, index, keys)
+    step = axis.map(partial(inner_adaptation, learners), (0,) * 4)
+    return step(prior, state, tables, keys)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _run_adapt(
     axis: SeedAxis,
     learners: Learners,
     rows: int,
-    table: LogTable,
-    index: RowIndex,
+    rehearsed: int,
+    tables: AdaptTables,
     state: RiskState,
     roots: PyTree,
     start: Array,
     stop: Array,
 ) -> tuple[RiskState, Metrics]:
-    mapped = axis.map(partial(adapt_chunk, learners, rows), (0, 0, 0, 0, None, None))
-    return mapped(table, index, state, roots, start, stop)
+    mapped = axis.map(partial(adapt_chunk, learners, rows, rehearsed), (0, 0, 0, None, None))
+    return mapped(tables, state, roots, start, stop)
 
 
 def scratch_prior(config: RunConfig, test_log: OfflineTasks) -> Prior:
     """Fresh networks, normalised by the only log that this arm may see."""
     template = prior_template(config, test_log.spaces)
-    obs = np.asarray(test_log.only_log().columns["obs"])
+    obs = learned_obs(test_log.only_log(), config.data)
     return replace(template, model=replace(template.model, normaliser=fit_normaliser([obs])))
 
 
@@ -166,10 +193,11 @@ def adapt_with_snapshots(
         tables.append(
             build_log_table((log,), spaces, prior.model.normaliser, config.data.next_action)
         )
-        everything = np.arange(log.transitions, dtype=np.int32)
-        indices.append(make_row_index([everything], [np.asarray(log.columns["cost"])]))
-    table, index = axis.stack(tables), _stack_indices(axis, indices)
-    prior = axis.stack(priors)
+        rows = chosen_rows(log, config.data)
+        indices.append(make_row_index([rows], [np.asarray(log.columns["cost"])]))
+    prior = axis.stack([replace(one, model=replace(one.model, rehearsal=None)) for one in priors])
+    rehearsed, rehearsal = _rehearsal(axis, config, priors, spaces)
+    everything = AdaptTables(axis.stack(tables), _stack_indices(axis, indices), rehearsal)
     roots = axis.stack([phase_key(one.seed, "adapt") for one in configs])
     state = axis.stack(
         [learners.adaptation.init(one.model.critic, one.model.recovery) for one in priors]
@@ -179,14 +207,14 @@ def adapt_with_snapshots(
     def advance(state: RiskState, start: int, stop: int) -> tuple[RiskState, Metrics]:
         while start < min(inner, stop):
             keys = axis.map(lambda root, n=start: jax.random.fold_in(root, n), (0,))(roots)
-            state = _run_inner_step(axis, learners, prior, state, table, index, keys)
+            state = _run_inner_step(axis, learners, prior, state, everything, keys)
             start += 1
         return _run_adapt(
             axis,
             learners,
             config.adapt.batch,
-            table,
-            index,
+            rehearsed,
+            everything,
             state,
             roots,
             jnp.int32(start),
@@ -195,8 +223,12 @@ def adapt_with_snapshots(
 
     def models(state: RiskState) -> list[RiskModel]:
         return [
-            RiskModel(one.critic, one.recovery.policy, start.model.normaliser)
-            for one, start in zip(axis.unstack(state), priors, strict=True)
+            _with_limit(
+                replace(start.model, critic=one.critic, recovery=one.recovery.policy),
+                config,
+                data,
+            )
+            for one, start, data in zip(axis.unstack(state), priors, test_logs, strict=True)
         ]
 
     loop = loop or ChunkLoop("adapt")
@@ -209,6 +241,29 @@ def adapt_with_snapshots(
             done = stop
         taken.append(models(state))
     return taken
+
+
+def _rehearsal(
+    axis: SeedAxis, config: RunConfig, priors: Sequence[Prior], spaces: Spaces
+) -> tuple[int, LogTable | None]:
+    """Rows of a batch that are the fleet's, and these rows, where the priors carry any."""
+    rows = [one.model.rehearsal for one in priors]
+    carried = [one for one in rows if one is not None]
+    wanted = round(config.rehearsal.adapt_share * config.adapt.batch)
+    if len(carried) < len(rows) or not wanted:
+        return 0, None
+    layout = rehearsal_layout(spaces)
+    return wanted, axis.stack([LogTable(one, layout) for one in carried])
+
+
+def _with_limit(model: RiskModel, config: RunConfig, data: OfflineTasks) -> RiskModel:
+    """The model with the limit of the guard `takeover`; other guards have that of the settings."""
+    if config.guard != "takeover":
+        return model
+    limit = config.takeover.limit
+    if limit is None:
+        limit = find_limit(model, config, data.only_log(), data.spaces).limit
+    return replace(model, limit=jnp.asarray(limit, jnp.float32))
 
 
 def _stack_indices(axis: SeedAxis, indices: list[RowIndex]) -> RowIndex:

@@ -15,8 +15,12 @@ from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import (
     GuardConfig,
     MetaConfig,
+    RecoveryConfig,
+    RehearsalConfig,
     RiskConfig,
     SACConfig,
+    TakeoverConfig,
+    TargetConfig,
     require_at_least,
     require_share,
 )
@@ -41,6 +45,9 @@ class DataConfig:
     train_policy: str = "random"
     """Who drives the training robots: `random` (the domain's random policies), or `sac` (an
     unconstrained SAC, whose whole replay up to `train_transitions` is the log)."""
+    safe_starts: bool = False
+    """Leave out rows that begin in a violation: nothing can be saved there, and where a collection
+    goes on after violations they are half of the rows."""
     next_action: str = "uniform"
     """Policy whose risk Phases 1-2 learn: `uniform` over the action space, or `logged` (the next
     action of the log; where an episode ends there, a uniform one)."""
@@ -129,7 +136,11 @@ class RunConfig:
     guard: str = "recovery_rl"
     data: DataConfig = field(default_factory=DataConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     guard_settings: GuardConfig = field(default_factory=GuardConfig)
+    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)

@@ -15,11 +15,12 @@ from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.learners.meta import MetaState
-from safemesa.learners.risk import RecoveryState
+from safemesa.learners.risk import RecoveryState, with_recovery_actions
 from safemesa.networks.normaliser import Normaliser, fit_normaliser
 from safemesa.phases.build import Learners, build_learners, fresh_risk_networks, phase_key
 from safemesa.phases.config import RESIDENT_GIB, RunConfig
 from safemesa.phases.loop import ChunkLoop
+from safemesa.phases.rehearsal import draw_rehearsal
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import Prior, RiskModel
 from safemesa.phases.tables import (
@@ -30,6 +31,7 @@ from safemesa.phases.tables import (
     TrainTables,
     build_log_table,
     build_train_tables,
+    learned_obs,
     meta_batch,
     sample_meta_batch,
     sample_meta_rows,
@@ -84,9 +86,13 @@ def _outer_steps(
     def outer_step(index: Array, state: MetaTrainState) -> tuple[MetaTrainState, Metrics]:
         key_batch, key_recovery = step_keys(root, index)
         batch = draw(index, key_batch)
-        meta, metrics = learners.meta.update(
-            state.meta, batch.support, batch.query, learners.guard.risk_term
+        support, query = (
+            with_recovery_actions(
+                one, learners.meta.target, state.recovery.policy, state.meta.critic
+            )
+            for one in batch
         )
+        meta, metrics = learners.meta.update(state.meta, support, query, learners.guard.risk_term)
         obs = _recovery_obs(batch, test_table, config.query_batch, key_recovery)
         recovery, recovery_metrics = learners.prior_recovery.update_recovery(
             state.recovery, meta.critic, obs
@@ -211,12 +217,12 @@ def meta_train(
     """
     config, axis = configs[0], SeedAxis(len(configs))
     learners = build_learners(config, data.spaces)
-    normaliser = fit_normaliser([np.asarray(log.columns["obs"]) for log in data.train])
+    normaliser = fit_normaliser([learned_obs(log, config.data) for log in data.train])
     policy = config.data.next_action
     tables = build_train_tables(
         data,
         normaliser,
-        policy,
+        config.data,
         config.data_seed,
         resident_gib,
         split=learners.meta.plan(len(data.train)).support_steps > 0,
@@ -263,7 +269,8 @@ def meta_train(
     loop = loop or ChunkLoop("meta_train")
     step = advance if tables.table is not None else advance_streamed
     state = loop.run(axis, state, config.meta.iterations, CHUNK, step)
-    return [_prior(one, normaliser) for one in axis.unstack(state)]
+    rehearsal = draw_rehearsal(data, config, normaliser)
+    return [_prior(one, normaliser, rehearsal) for one in axis.unstack(state)]
 
 
 def _initial_state(config: RunConfig, learners: Learners, data: OfflineTasks) -> MetaTrainState:
@@ -273,6 +280,8 @@ def _initial_state(config: RunConfig, learners: Learners, data: OfflineTasks) ->
     )
 
 
-def _prior(state: MetaTrainState, normaliser: Normaliser) -> Prior:
-    model = RiskModel(state.meta.critic, state.recovery.policy, normaliser)
+def _prior(
+    state: MetaTrainState, normaliser: Normaliser, rehearsal: Float[Array, "rows width"] | None
+) -> Prior:
+    model = RiskModel(state.meta.critic, state.recovery.policy, normaliser, rehearsal=rehearsal)
     return Prior(model, state.meta.log_step_sizes)

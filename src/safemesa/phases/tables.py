@@ -22,7 +22,7 @@ from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows, sp
 from safemesa.datasets.validation import row_chunks
 from safemesa.learners.meta import BatchPlan
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.config import RESIDENT_GIB
+from safemesa.phases.config import RESIDENT_GIB, DataConfig
 
 
 def scale_actions(action: np.ndarray, spaces: Spaces) -> np.ndarray:
@@ -157,6 +157,17 @@ class LogFiles:
         return packed
 
 
+def chosen_rows(log: TaskLog, data: DataConfig) -> Int[np.ndarray, " rows"]:
+    """Numbers of the rows of a log that are learned from."""
+    return log.safe_starts if data.safe_starts else np.arange(log.transitions, dtype=np.int32)
+
+
+def learned_obs(log: TaskLog, data: DataConfig) -> Float[np.ndarray, "rows obs"]:
+    """Observations that the normaliser is fitted to: of the rows that are learned from."""
+    obs = np.asarray(log.columns["obs"])
+    return obs[log.safe_starts] if data.safe_starts else obs
+
+
 def build_log_table(
     logs: tuple[TaskLog, ...], spaces: Spaces, normaliser: Normaliser, next_action: str
 ) -> LogTable:
@@ -184,7 +195,7 @@ class TrainTables(eqx.Module):
 def build_train_tables(
     data: OfflineTasks,
     normaliser: Normaliser,
-    next_action: str,
+    config: DataConfig,
     seed: int,
     resident_gib: float = RESIDENT_GIB,
     *,
@@ -195,6 +206,7 @@ def build_train_tables(
     An outer step draws its support from one half of a task and its query from the other, in an
     order tossed per task and step: disjoint, and all data serve both purposes.
     """
+    next_action = config.next_action
     files = LogFiles(
         logs=data.train, spaces=data.spaces, normaliser=normaliser, next_action=next_action
     )
@@ -202,12 +214,12 @@ def build_train_tables(
     rng = np.random.default_rng([seed, 2])
     offsets = files.starts[:-1].tolist()
     costs = [np.asarray(log.columns["cost"]) for log in data.train]
-    everything = [np.arange(log.transitions, dtype=np.int32) for log in data.train]
+    everything = [chosen_rows(log, config) for log in data.train]
     index = make_row_index(everything, costs, offsets)
     halves = index
     if split:
         twice = [cost for cost in costs for _ in range(2)]
-        rows = [half for log in data.train for half in _halves(log, rng)]
+        rows = [half for log in data.train for half in _halves(log, config, rng)]
         halves = make_row_index(rows, twice, np.repeat(offsets, 2).tolist())
     return TrainTables(
         table=build_log_table(data.train, data.spaces, normaliser, next_action) if fits else None,
@@ -217,11 +229,15 @@ def build_train_tables(
     )
 
 
-def _halves(log: TaskLog, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _halves(
+    log: TaskLog, config: DataConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    rows = chosen_rows(log, config)
     try:
-        return split_support_query(np.asarray(log.columns["episode"]), rng)
+        halves = split_support_query(np.asarray(log.columns["episode"])[rows], rng)
     except DatasetError as error:
         raise DatasetError(f"task {log.name!r}: {error}") from error
+    return rows[halves[0]], rows[halves[1]]
 
 
 class MetaBatch(NamedTuple):

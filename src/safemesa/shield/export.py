@@ -17,6 +17,7 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import save_tensors
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import FEW_VIOLATIONS
+from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.phases.config import RunConfig
 from safemesa.phases.same_signals import units_of
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
@@ -64,6 +65,12 @@ class Source:
     """Transitions, violations, episodes, provenance of the new robot's log; None if unknown."""
     calibration: Any = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float:
+        """Risk above which the guard takes over: found from the data, or that of the settings."""
+        found = self.model.limit
+        return self.config.risk.risk_limit if found is None else float(found)
 
     @property
     def violations(self) -> int | None:
@@ -235,8 +242,8 @@ def export_shield(
 
 def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
     """All that decides, in physical units."""
-    spaces, config = source.spaces, source.config
-    limit = config.risk.risk_limit if options.risk_limit is None else options.risk_limit
+    spaces = source.spaces
+    limit = source.limit if options.risk_limit is None else options.risk_limit
     release = limit if options.release_limit is None else options.release_limit
     if not math.isfinite(options.minimum_dwell):
         raise ConfigurationError(f"minimum_dwell is {options.minimum_dwell}; expected seconds.")
@@ -274,6 +281,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
         ],
         "fallback": options.fallback,
         "dt": spaces.dt,
+        "recovery": _recovery(source),
         "risk": {
             "limit": limit,
             "release_limit": release,
@@ -290,7 +298,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
         },
         "networks": {
             "critic": _sizes(source.model.critic.ensemble.members.weights),
-            "recovery": _sizes(source.model.recovery.network.weights),
+            "recovery": _recovery_sizes(source.model),
             "members": int(source.model.critic.ensemble.members.biases[0].shape[0]),
         },
     }
@@ -314,15 +322,30 @@ def _safe_action(spaces: Spaces, options: ShieldOptions) -> list[float]:
     return given
 
 
+def _recovery_sizes(model: RiskModel) -> list[int] | None:
+    """Layers of the recovery policy; None where it is no network."""
+    if not isinstance(model.recovery, RecoveryNetwork):
+        return None
+    return _sizes(model.recovery.network.weights)
+
+
+def _recovery(source: Source) -> dict[str, Any]:
+    """Who recovers, in words and numbers that the runtime knows; else it asks its caller."""
+    exported = source.model.recovery.exported(source.spaces)
+    return exported or {"kind": "external", "name": source.config.recovery.kind}
+
+
 def _sizes(weights: tuple[jax.Array, ...]) -> list[int]:
     return [int(weights[0].shape[-2]), *(int(weight.shape[-1]) for weight in weights)]
 
 
 def shield_tensors(model: RiskModel) -> dict[str, np.ndarray]:
     """Weights by the names that the runtime expects."""
-    members = model.critic.ensemble.members
+    networks = {"critic": model.critic.ensemble.members}
+    if isinstance(model.recovery, RecoveryNetwork):
+        networks["recovery"] = model.recovery.network
     tensors = {}
-    for name, network in (("critic", members), ("recovery", model.recovery.network)):
+    for name, network in networks.items():
         for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
             tensors[f"{name}.weights.{i}"] = np.asarray(weight)
             tensors[f"{name}.biases.{i}"] = np.asarray(bias)
@@ -357,7 +380,7 @@ def reference_answers(
 ) -> tuple[np.ndarray, np.ndarray]:
     """JAX's risks `[n]` and recovery actions `[n, act]` for physical inputs."""
     risk = model.risk(jnp.asarray(obs), jnp.asarray(scale_actions(action, spaces)))
-    unit = jax.vmap(model.recovery)(model.normaliser(jnp.asarray(obs)))
+    unit = model.recover(jnp.asarray(obs))
     return np.asarray(risk), np.asarray(unscale_actions(unit, spaces))
 
 

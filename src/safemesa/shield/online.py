@@ -1,6 +1,7 @@
 """Phase 3's safety update around a task policy that is not ours (MESA section 4.3)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -73,6 +74,7 @@ class OnlineRisk:
         if capacity < 1:
             raise ConfigurationError(f"capacity is {capacity}; expected at least 1.")
         self.spaces, self.normaliser, self.policy = spaces, model.normaliser, policy
+        self._model = model
         learners = build_learners(config, spaces)
         self.learner, self.batch = learners.deployment, learners.sac.config.batch
         self.noise = config.risk.recovery_noise
@@ -154,7 +156,7 @@ class OnlineRisk:
     @property
     def risk_model(self) -> RiskModel:
         """The risk model as it is now; `phases.artefacts.save_artefact` writes it."""
-        return RiskModel(self.state.critic, self.state.recovery.policy, self.normaliser)
+        return replace(self._model, critic=self.state.critic, recovery=self.state.recovery.policy)
 
     def _draw(self) -> np.ndarray:
         """Positions of a batch, with a share of violations where the configuration asks for it."""

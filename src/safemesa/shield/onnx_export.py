@@ -1,7 +1,8 @@
 """The same networks as an ONNX graph, for C++ and ROS 2 (needs the extra `onnx`).
 
 Inputs `observation [n, obs]` and `action [n, act]`, outputs `risk [n]` and `recovery [n, act]`, all
-float32 in physical units: normaliser and action scaling are inside. The graph only computes; modes,
+float32 in physical units: normaliser and action scaling are inside (`recovery` only where it is a
+network). The graph only computes; modes,
 limits, hysteresis and faults are the caller's (`safemesa_shield.py` shows them).
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
+from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.networks.mlp import MLP
 from safemesa.phases.storage.artefacts import RiskModel
 
@@ -82,15 +84,18 @@ def write_onnx(path: Path, model: RiskModel, spaces: Spaces) -> None:
     logit = graph.apply("Max", logits) if len(logits) > 1 else logits[0]
     risk = graph.apply("Sigmoid", [logit])
     graph.apply("Squeeze", [risk, graph.constant(np.array([1]))], "risk")
-    network = model.recovery.network
-    raw = graph.network(
-        obs, [np.asarray(w) for w in network.weights], [np.asarray(b) for b in network.biases]
-    )
-    unit = graph.apply("Tanh", [raw])
-    half = graph.constant((0.5 * width).astype(np.float32))
-    scaled = graph.apply("Mul", [unit, half])
-    middle = graph.constant((low + 0.5 * width).astype(np.float32))
-    graph.apply("Add", [scaled, middle], "recovery")
+    outputs = [("risk", ("n",))]
+    if isinstance(model.recovery, RecoveryNetwork):
+        outputs.append(("recovery", ("n", spaces.action_size)))
+        network = model.recovery.network
+        raw = graph.network(
+            obs, [np.asarray(w) for w in network.weights], [np.asarray(b) for b in network.biases]
+        )
+        unit = graph.apply("Tanh", [raw])
+        half = graph.constant((0.5 * width).astype(np.float32))
+        scaled = graph.apply("Mul", [unit, half])
+        middle = graph.constant((low + 0.5 * width).astype(np.float32))
+        graph.apply("Add", [scaled, middle], "recovery")
 
     def tensor(name: str, *shape: str | int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
@@ -99,9 +104,9 @@ def write_onnx(path: Path, model: RiskModel, spaces: Spaces) -> None:
         tensor("observation", "n", spaces.obs_size),
         tensor("action", "n", spaces.action_size),
     ]
-    outputs = [tensor("risk", "n"), tensor("recovery", "n", spaces.action_size)]
+    described = [tensor(name, *shape) for name, shape in outputs]
     made = helper.make_model(
-        helper.make_graph(graph.nodes, "shield", inputs, outputs, graph.constants),
+        helper.make_graph(graph.nodes, "shield", inputs, described, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="safemesa",

@@ -33,7 +33,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+"""Of format 1 every recovery is a network."""
+RECOVERIES = ("network", "fixed", "external")
+"""Who recovers: the exported network, one action, or what the caller of `Shield.load` gives."""
 MODES = ("off", "monitor", "enforce")
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 
@@ -141,7 +145,11 @@ class Settings(NamedTuple):
     enforce_because: str
     critic_sizes: tuple[int, ...]
     recovery_sizes: tuple[int, ...]
+    """Empty where the recovery is no network."""
     members: int
+    recovery_kind: str
+    recovery_action: np.ndarray
+    """Of a fixed recovery, in physical units; otherwise the safe action."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -180,7 +188,7 @@ def read_manifest(folder: str | Path, *, sha256: str | None = None) -> dict[str,
         raise ModelError(f"{path} is no sound JSON ({error}). Export the shield again.") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != "shield":
         raise ModelError(f"{path} is no manifest of a shield. Give an export folder.")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in READABLE_FORMATS:
         raise ModelError(
             f"{path} has format {manifest.get('format')!r}, this runtime reads {FORMAT}. Use the "
             "safemesa_shield.py that lies beside it."
@@ -297,11 +305,9 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
     Raises:
         ModelError: a field is missing, unknown, ill-typed or impossible; it is named.
     """
-    decide = _Section(
-        manifest.get("shield"),
-        "shield",
-        ("observations", "actions", "fallback", "dt", "risk", "timing", "enforce", "networks"),
-    )
+    names = ("observations", "actions", "fallback", "dt", "risk", "timing", "enforce", "networks")
+    told = manifest.get("format") != 1
+    decide = _Section(manifest.get("shield"), "shield", (*names, "recovery") if told else names)
     sections = [
         _Section(item, f"observations[{i}]", _OBSERVATION_FIELDS)
         for i, item in enumerate(decide.items("observations", _MAXIMUM_SIGNALS))
@@ -331,7 +337,10 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
     if not isinstance(enforce.value["allowed"], bool):
         raise enforce.fail("allowed", "true or false")
     because = enforce.value["because"]
-    critic, recovery, members = _network_sizes(decide.value["networks"], observations, actions)
+    kind, fixed = _recovery_of(decide.value.get("recovery", {"kind": "network"}), actions)
+    critic, recovery, members = _network_sizes(
+        decide.value["networks"], observations, actions, kind == "network"
+    )
     return Settings(
         observations=observations,
         mean=mean.astype(np.float32),
@@ -352,7 +361,29 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
         critic_sizes=critic,
         recovery_sizes=recovery,
         members=members,
+        recovery_kind=kind,
+        recovery_action=np.array(safe) if fixed is None else fixed,
     )
+
+
+def _recovery_of(value: Any, actions: Signals) -> tuple[str, np.ndarray | None]:
+    """Who recovers, and the action of a fixed one."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    more = {"fixed": ("action",), "external": ("name",)}.get(str(kind), ())
+    section = _Section(value, "recovery", ("kind", *more))
+    section.choice("kind", RECOVERIES)
+    if kind == "external":
+        section.text("name")
+    if kind != "fixed":
+        return str(kind), None
+    given = section.items("action", _MAXIMUM_SIGNALS)
+    sound = len(given) == len(actions.names) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high
+        for x, low, high in zip(given, actions.low, actions.high, strict=False)
+    )
+    if not sound:
+        raise section.fail("action", "one number within the limits of each action")
+    return str(kind), np.array(given, np.float64)
 
 
 def _signals(sections: list[_Section]) -> Signals:
@@ -374,16 +405,22 @@ def _signals(sections: list[_Section]) -> Signals:
 
 
 def _network_sizes(
-    value: Any, observations: Signals, actions: Signals
+    value: Any, observations: Signals, actions: Signals, has_recovery: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     section = _Section(value, "networks", ("critic", "recovery", "members"))
     members = section.whole("members", 1, _MAXIMUM_MEMBERS)
     obs, act = len(observations.names), len(actions.names)
-    sizes, parameters = [], 0
+    sizes: list[tuple[int, ...]] = []
+    parameters = 0
     for name, first, last, copies in (
         ("critic", obs + act, 1, members),
         ("recovery", obs, act, 1),
     ):
+        if name == "recovery" and not has_recovery:
+            if section.value[name] is not None:
+                raise section.fail(name, "nothing, since the recovery is no network")
+            sizes.append(())
+            continue
         layers = section.items(name, _MAXIMUM_LAYERS)
         if any(type(n) is not int or not 1 <= n <= _MAXIMUM_WIDTH for n in layers):
             raise section.fail(name, f"layer sizes from 1 to {_MAXIMUM_WIDTH}")
@@ -400,7 +437,7 @@ def _network_sizes(
 def expected_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all weights; those of the critic have a leading axis of members."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, sizes, lead in (
+    for name, sizes, lead in (  # of no sizes there are no layers
         ("critic", settings.critic_sizes, (settings.members,)),
         ("recovery", settings.recovery_sizes, ()),
     ):
@@ -478,19 +515,26 @@ def check_known_answers(manifest: Mapping[str, Any], shield: "Shield") -> float:
         return 0.0
     try:
         names = ("observations", "actions", "risks", "recovery_actions")
-        obs, action, risk, recovery = (np.asarray(cases[name], np.float32) for name in names)
+        settings = shield.settings
+        # Nobody here can repeat what a recovery of the caller's does.
+        external = settings.recovery_kind == "external"
+        obs, action, risk, recovery = (
+            np.asarray(cases["actions" if external and name == names[3] else name], np.float32)
+            for name in names
+        )
         count = len(risk)
         sizes = obs.shape[1:], action.shape[1:], recovery.shape[1:]
         lengths = {len(obs), len(action), len(recovery), count}
-        settings = shield.settings
-        wanted = (settings.recovery_sizes[:1], *2 * (settings.recovery_sizes[-1:],))
+        act_size = len(settings.actions.names)
+        wanted = ((len(settings.observations.names),), *2 * ((act_size,),))
         if lengths != {count} or not 0 < count <= _MAXIMUM_KNOWN_ANSWERS or sizes != wanted:
             raise ValueError("their shapes do not fit the networks")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"the manifest's known answers cannot be read ({error}).") from None
     with np.errstate(all="ignore"):
         width = settings.actions.high - settings.actions.low
-        far = np.abs(shield.recovery_actions(obs) - recovery) / width
+        answer = recovery if external else shield.recovery_actions(obs)
+        far = np.abs(answer - recovery) / width
         difference = float(max(np.abs(shield.risks(obs, action) - risk).max(), far.max()))
     if not difference <= _KNOWN_ANSWER_TOLERANCE:
         raise ModelError(
@@ -551,10 +595,12 @@ class _Model:
             for member in range(settings.members)
         ]
         layers = range(len(settings.recovery_sizes) - 1)
-        self.recovery = _Network(
-            [tensors[f"recovery.weights.{i}"] for i in layers],
-            [tensors[f"recovery.biases.{i}"] for i in layers],
-        )
+        self.recovery: _Network | None = None
+        if settings.recovery_sizes:
+            self.recovery = _Network(
+                [tensors[f"recovery.weights.{i}"] for i in layers],
+                [tensors[f"recovery.biases.{i}"] for i in layers],
+            )
 
 
 def _sigmoid(logit: Any) -> Any:
@@ -705,8 +751,25 @@ class LatencyHistogram:
 # The shield
 # ---------------------------------------------------------------------------------------------
 
-Recovery = Callable[[np.ndarray], Any]
 Policy = Callable[[Any], Any]
+
+
+class RememberingRecovery:
+    """A recovery with a memory between ticks, such as a plan that it follows; subclass it.
+
+    The memory is fresh wherever a takeover begins.
+    """
+
+    def begin(self) -> Any:
+        """The memory before the first tick of a takeover."""
+        return None
+
+    def act(self, obs: np.ndarray, memory: Any) -> tuple[Any, Any]:
+        """The action in physical units, and what to remember."""
+        raise NotImplementedError("a RememberingRecovery says how it acts")
+
+
+Recovery = Callable[[np.ndarray], Any] | RememberingRecovery
 
 
 class Shield:
@@ -773,8 +836,8 @@ class Shield:
             mode: off, monitor or enforce.
             force: enforce although the export does not allow it.
             black_box: a file for records, or a `BlackBox`.
-            recovery: takes the place of the learned recovery policy: `obs -> action`. The slot
-                for an assured controller.
+            recovery: takes the place of the exported recovery: `obs -> action`, or one with a
+                memory (`RememberingRecovery`). The slot for an assured controller.
             emergency_action: where the folder is corrupt, do not raise: give this action at every
                 tick, with the reason `corrupt_model`, and record it.
             sha256: SHA-256 of the manifest that is expected; nothing else is loaded.
@@ -827,6 +890,11 @@ class Shield:
         """
         if mode not in MODES:
             raise SettingsError(f"mode is {mode!r}; expected off, monitor or enforce.")
+        if mode == "enforce" and self.settings.recovery_kind == "external" and not self._recovery:
+            raise SettingsError(
+                "this shield was exported without its recovery, which is the caller's own: give "
+                "it to Shield.load as recovery=, or use the shield to monitor."
+            )
         if mode == "enforce" and not (self.settings.enforce_allowed or force):
             raise SettingsError(
                 "this shield was exported for monitoring only: "
@@ -851,6 +919,7 @@ class Shield:
     def reset(self) -> None:
         """Forgets the past: call at the start of an episode, or after a deliberate pause."""
         self.engaged, self._held, self._part = False, 0.0, 1.0
+        self._memory: Any = None
         self._last_now: float | None = None
         self._last[:] = self.settings.safe_action
         self._has_last = False
@@ -876,8 +945,17 @@ class Shield:
         return _sigmoid(np.max(logits, axis=0).astype(np.float64))
 
     def recovery_actions(self, obs: np.ndarray) -> np.ndarray:
-        """The learned recovery policy's actions `[n, act]` at observations `[n, obs]`."""
-        unit = np.tanh(self._networks().recovery.many(self._normalise(obs)))
+        """The exported recovery's actions `[n, act]` at observations `[n, obs]`.
+
+        Raises:
+            ModelError: it was not exported.
+        """
+        network = self._networks().recovery
+        if network is None:
+            if self.settings.recovery_kind == "external":
+                raise ModelError("this shield was exported without its recovery.")
+            return np.tile(self.settings.recovery_action, (len(obs), 1)).astype(np.float32)
+        unit = np.tanh(network.many(self._normalise(obs)))
         return self._low32 + np.float32(0.5) * (unit + np.float32(1.0)) * self._width32
 
     def _networks(self) -> _Model:
@@ -1000,6 +1078,7 @@ class Shield:
             return self._execute(risk, clipped, Reason.MODEL_FAULT)
         self._hysteresis(risk)
         if not self.engaged:
+            self._memory = None
             return self._execute(risk, clipped, Reason.HARD_LIMIT if clipped else Reason.OK)
         reason = Reason.RISK if risk > self.settings.risk_limit else Reason.HOLDING
         if self.mode == "monitor":
@@ -1033,14 +1112,7 @@ class Shield:
     def _recover(self) -> bool:
         """The recovery action into `_action`, within its limits; False where it is none."""
         try:
-            if self._recovery is None:
-                unit = self._networks().recovery.one(self._input[: len(self._obs)])
-                np.tanh(unit, out=unit)
-                given: Any = (
-                    self._low32 + np.float32(0.5) * (unit + np.float32(1.0)) * self._width32
-                )
-            else:
-                given = self._recovery(self._obs.copy())
+            given: Any = self._recovery_action()
             fault = self._read_action(given)
         except Exception as error:
             self._detail = _describe(error)
@@ -1048,6 +1120,22 @@ class Shield:
         if fault is None:
             self._bound(self._proposed)
         return fault is None
+
+    def _recovery_action(self) -> Any:
+        if isinstance(self._recovery, RememberingRecovery):
+            if self._memory is None:
+                self._memory = (self._recovery.begin(),)
+            action, memory = self._recovery.act(self._obs.copy(), self._memory[0])
+            self._memory = (memory,)
+            return action
+        if self._recovery is not None:
+            return self._recovery(self._obs.copy())
+        network = self._networks().recovery
+        if network is None:
+            return self.settings.recovery_action
+        unit = network.one(self._input[: len(self._obs)])
+        np.tanh(unit, out=unit)
+        return self._low32 + np.float32(0.5) * (unit + np.float32(1.0)) * self._width32
 
     # -- hard limits --------------------------------------------------------------------------
 
@@ -1240,6 +1328,8 @@ def _emergency(action: Iterable[float]) -> Settings:
         critic_sizes=(),
         recovery_sizes=(),
         members=1,
+        recovery_kind="fixed",
+        recovery_action=values,
     )
 
 

@@ -7,7 +7,7 @@ docs/add_a_meta_learner.md).
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Metrics, PyTree, RiskBatch
 from safemesa.learners.config import MetaConfig, RiskConfig
 from safemesa.learners.optimiser import Adam
-from safemesa.learners.risk import RiskTerm, no_risk_term, risk_loss, risk_target
+from safemesa.learners.risk import RiskTerm, no_risk_term, risk_loss, risk_target, soft_update
+from safemesa.learners.targets import AbstractTarget, Sampled
 from safemesa.networks.critics import RiskCritic
 
 
@@ -33,24 +34,30 @@ class BatchPlan(NamedTuple):
 
 
 class MetaState(eqx.Module):
-    """The prior while it is being learned. `log_step_sizes` has one scalar per tensor."""
+    """The prior while it is being learned. `log_step_sizes` has one scalar per tensor.
+
+    `target_critic` is the critic that bootstraps, where that is another one (`meta.target_rate`).
+    """
 
     critic: RiskCritic
     log_step_sizes: PyTree
     critic_optimiser: PyTree
     step_size_optimiser: PyTree
+    target_critic: RiskCritic | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractMetaLearner(abc.ABC):
     """A way to learn a safety critic from several tasks and to specialise it to one of them.
 
-    Subclasses are frozen dataclasses with the two fields below; `update` is pure. What a subclass
-    does not override is MAML's.
+    Subclasses are frozen dataclasses with the fields below; `update` is pure. What a subclass does
+    not override is MAML's.
     """
 
     config: MetaConfig
     risk: RiskConfig
+    target: AbstractTarget = field(default_factory=Sampled)
+    """Whose risk is learned."""
     uses_training_logs: ClassVar[bool] = True
     """False for learners that start Phase 2 from fresh networks."""
 
@@ -73,7 +80,14 @@ class AbstractMetaLearner(abc.ABC):
     def init(self, critic: RiskCritic) -> MetaState:
         """State before the first outer step: Adam moments at zero, inner rates at their start."""
         rates = constant_step_sizes(critic, self.config.inner_rate)
-        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None)
+        follower = None if self.config.target_rate == 1.0 else jax.tree.map(jnp.copy, critic)
+        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None, follower)
+
+    def follow(self, state: MetaState, critic: RiskCritic) -> RiskCritic | None:
+        """The critic that bootstraps after an outer step; None where that is the critic itself."""
+        if state.target_critic is None:
+            return None
+        return soft_update(state.target_critic, critic, self.config.target_rate)
 
     @abc.abstractmethod
     def update(
@@ -89,14 +103,25 @@ class AbstractMetaLearner(abc.ABC):
         """
 
 
+SAMPLED = Sampled()
+
+
 def critic_gradient(
-    critic: RiskCritic, batch: RiskBatch, risk: RiskConfig, risk_term: RiskTerm = no_risk_term
+    critic: RiskCritic,
+    batch: RiskBatch,
+    risk: RiskConfig,
+    risk_term: RiskTerm = no_risk_term,
+    target: AbstractTarget = SAMPLED,
+    bootstrap: RiskCritic | None = None,
 ) -> tuple[Float[Array, ""], RiskCritic]:
-    """Safety loss and its gradient, bootstrapping from the critic itself without a gradient."""
-    target = risk_target(critic, batch, risk.gamma_risk)
+    """Safety loss and its gradient.
+
+    Bootstraps from `bootstrap` or, without one, from the critic itself; never with a gradient.
+    """
+    label = risk_target(bootstrap or critic, batch, risk.gamma_risk, target)
 
     def loss_of(candidate: RiskCritic) -> Float[Array, ""]:
-        return risk_loss(candidate, batch, target, risk.loss, risk_term)
+        return risk_loss(candidate, batch, label, risk.loss, risk_term)
 
     return jax.value_and_grad(loss_of)(critic)
 
@@ -109,6 +134,8 @@ def inner_loop(
     *,
     first_order: bool = False,
     risk_term: RiskTerm = no_risk_term,
+    target: AbstractTarget = SAMPLED,
+    bootstrap: RiskCritic | None = None,
 ) -> RiskCritic:
     """Gradient steps `psi - alpha_1 grad L_risk(psi)`, one per leading entry of `support`.
 
@@ -116,7 +143,7 @@ def inner_loop(
     """
 
     def inner_step(current: RiskCritic, batch: RiskBatch) -> tuple[RiskCritic, None]:
-        _, grads = critic_gradient(current, batch, risk, risk_term)
+        _, grads = critic_gradient(current, batch, risk, risk_term, target, bootstrap)
         if first_order:
             grads = jax.lax.stop_gradient(grads)
         stepped = jax.tree.map(
@@ -146,16 +173,26 @@ def adapted_loss(
     config: MetaConfig,
     risk: RiskConfig,
     risk_term: RiskTerm,
+    target: AbstractTarget = SAMPLED,
+    bootstrap: RiskCritic | None = None,
 ) -> Float[Array, ""]:
     """Outer loss of one task: the query loss of the adapted critic (MESA eq. 2).
 
-    Bootstraps from the adapted critic, without a gradient through the target.
+    Bootstraps from `bootstrap` or, without one, from the adapted critic; no gradient flows through
+    the target.
     """
     adapted = inner_loop(
-        critic, log_step_sizes, support, risk, first_order=config.first_order, risk_term=risk_term
+        critic,
+        log_step_sizes,
+        support,
+        risk,
+        first_order=config.first_order,
+        risk_term=risk_term,
+        target=target,
+        bootstrap=bootstrap,
     )
-    target = risk_target(adapted, query, risk.gamma_risk)
-    return risk_loss(adapted, query, target, risk.loss, risk_term)
+    label = risk_target(bootstrap or adapted, query, risk.gamma_risk, target)
+    return risk_loss(adapted, query, label, risk.loss, risk_term)
 
 
 def mean_over_tasks(

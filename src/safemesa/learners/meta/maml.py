@@ -42,6 +42,8 @@ class MAML(AbstractMetaLearner):
                 config=self.config,
                 risk=self.risk,
                 risk_term=risk_term,
+                target=self.target,
+                bootstrap=state.target_critic,
             )
 
         def task_gradient(*batches: RiskBatch) -> tuple[Float[Array, ""], RiskCritic]:
@@ -51,5 +53,6 @@ class MAML(AbstractMetaLearner):
         critic, optimiser = outer_optimiser(self.config).step(
             state.critic, grads, state.critic_optimiser
         )
-        new_state = MetaState(critic, state.log_step_sizes, optimiser, None)
+        follower = self.follow(state, critic)
+        new_state = MetaState(critic, state.log_step_sizes, optimiser, None, follower)
         return new_state, {"query_loss": loss}

@@ -49,7 +49,13 @@ class MetaSGD(AbstractMetaLearner):
 
         def loss_of(parameters: tuple[RiskCritic, PyTree], *batches: RiskBatch) -> Array:
             return adapted_loss(
-                *parameters, *batches, config=self.config, risk=self.risk, risk_term=risk_term
+                *parameters,
+                *batches,
+                config=self.config,
+                risk=self.risk,
+                risk_term=risk_term,
+                target=self.target,
+                bootstrap=state.target_critic,
             )
 
         def task_gradient(*batches: RiskBatch) -> tuple[Float[Array, ""], PyTree]:
@@ -64,4 +70,5 @@ class MetaSGD(AbstractMetaLearner):
         )
         mean_rate = jnp.mean(jnp.exp(jnp.stack(jax.tree.leaves(rates))))
         metrics = {"query_loss": loss, "mean_inner_rate": mean_rate}
-        return MetaState(critic, rates, optimiser, rate_optimiser), metrics
+        follower = self.follow(state, critic)
+        return MetaState(critic, rates, optimiser, rate_optimiser, follower), metrics

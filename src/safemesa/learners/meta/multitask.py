@@ -43,9 +43,12 @@ class MultiTask(AbstractMetaLearner):
         """One Adam step on the pooled batch."""
         del support
         pooled = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), query)
-        loss, grads = critic_gradient(state.critic, pooled, self.risk, risk_term)
+        loss, grads = critic_gradient(
+            state.critic, pooled, self.risk, risk_term, self.target, state.target_critic
+        )
         critic, optimiser = outer_optimiser(self.config).step(
             state.critic, grads, state.critic_optimiser
         )
-        new_state = MetaState(critic, state.log_step_sizes, optimiser, None)
+        follower = self.follow(state, critic)
+        new_state = MetaState(critic, state.log_step_sizes, optimiser, None, follower)
         return new_state, {"query_loss": loss}

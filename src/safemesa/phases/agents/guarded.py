@@ -1,6 +1,6 @@
 """SAC behind a guard: `act` and `learn`, the same for compiled and for host environments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import equinox as eqx
@@ -24,16 +24,24 @@ from safemesa.phases.agents.base import (
     pack_logs,
     replay_layout as replay_layout,
 )
+from safemesa.phases.config import DataConfig
+from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
+from safemesa.phases.tables import chosen_rows
 
 
 class AgentState(eqx.Module):
-    """Everything that Phase 3 learns; the normaliser is part of the risk model and fixed."""
+    """Everything that Phase 3 learns; normaliser and rehearsal are the risk model's and fixed."""
 
     sac: SACState
     risk: RiskState
     guard: PyTree
     normaliser: Normaliser
+    limit: Float[Array, ""] | None = None
+    """The risk model's, where the data decided it."""
+    rehearsal: Float[Array, "rows width"] | None = None
+    memory: PyTree = ()
+    """The recovery's."""
 
 
 @final
@@ -44,6 +52,8 @@ class Agent(AbstractAgent):
     sac: SAC
     risk: RiskLearner
     guard: AbstractGuard
+    data: DataConfig = field(default_factory=DataConfig)
+    rehearsed_share: float = 0.0
 
     @property
     def gamma_risk(self) -> float:
@@ -69,15 +79,19 @@ class Agent(AbstractAgent):
         del model
         if test_log is None or not self.guard.uses_risk:
             return np.zeros((0, self.layout.width), np.float32)
-        return pack_logs((test_log.only_log(),), self.spaces)
+        log = test_log.only_log()
+        return pack_logs((log,), self.spaces)[chosen_rows(log, self.data)]
 
     def initial(self, model: RiskModel, *, key: Key) -> AgentState:
         """Fresh SAC networks and the adapted risk model."""
         return AgentState(
             self.sac.init(key=key),
             self.risk.init(model.critic, model.recovery),
-            self.guard.init(),
+            self.guard.init() if model.limit is None else self.guard.begin(model.limit),
             model.normaliser,
+            model.limit,
+            model.rehearsal if self.rehearsed_share else None,
+            model.recovery.begin(),
         )
 
     def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
@@ -104,6 +118,7 @@ class Agent(AbstractAgent):
             risk_obs=risk_obs,
             proposed=draw(key_task, key_uniform),
             propose=lambda key_draw: draw(*jax.random.split(key_draw)),
+            memory=state.memory,
         )
         decision = self.guard.select_action(state.guard, situation, key=key_guard)
         asked = self.guard.uses_risk
@@ -113,14 +128,17 @@ class Agent(AbstractAgent):
             risk=decision.risk,
             executed_risk=critic(risk_obs, decision.action) if asked else jnp.zeros(()),
             intervened=decision.intervened,
+            memory=decision.memory,
         )
 
     def after(
         self, state: AgentState, act: Act, length: Int[Array, ""], done: Bool[Array, ""]
     ) -> AgentState:
-        """Nothing is remembered from step to step."""
-        del act, length, done
-        return state
+        """The recovery's memory, which ends with the episode."""
+        del length
+        fresh = state.risk.recovery.policy.begin()
+        memory = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, act.memory)
+        return replace(state, memory=memory)
 
     def learn(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
@@ -150,7 +168,7 @@ class Agent(AbstractAgent):
             ),
         )
         if not guard.uses_risk:
-            return AgentState(sac, state.risk, state.guard, state.normaliser), metrics
+            return replace(state, sac=sac), metrics
         drawn, balanced = self._risk_rows(replay, violations, key_risk_rows)
         risk_batch = self._risk_batch(state, sac.policy, replay.rows[balanced], key_next)
         # Multipliers answer to the policy, not to how many violations a batch is given.
@@ -159,10 +177,12 @@ class Agent(AbstractAgent):
             dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_next)
         risk = state.risk
         if self.config.learn_risk:
-            risk, risk_metrics = self.risk.update(risk, risk_batch, guard.risk_term)
+            rehearsing = jax.random.fold_in(key_next, 1)
+            both = self._with_rehearsal(state, sac.policy, risk_batch, key=rehearsing)
+            risk, risk_metrics = self.risk.update(risk, both, guard.risk_term)
             metrics |= risk_metrics
         duals, dual_metrics = guard.update(state.guard, risk.critic, dual_batch)
-        return AgentState(sac, risk, duals, state.normaliser), metrics | dual_metrics
+        return replace(state, sac=sac, risk=risk, guard=duals), metrics | dual_metrics
 
     def chunk_metrics(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
@@ -177,7 +197,13 @@ class Agent(AbstractAgent):
         """The risk model as it is at the end, where the guard used it."""
         if not self.guard.uses_risk:
             return None
-        return RiskModel(state.risk.critic, state.risk.recovery.policy, state.normaliser)
+        return RiskModel(
+            state.risk.critic,
+            state.risk.recovery.policy,
+            state.normaliser,
+            state.limit,
+            state.rehearsal,
+        )
 
     def median_violation_logit(
         self, state: AgentState, replay: Replay, violations: ViolationIndex, *, key: Key
@@ -228,8 +254,23 @@ class Agent(AbstractAgent):
     ) -> RiskBatch:
         """Bootstraps with the task policy, whose risk the critic follows in Phase 3."""
         columns = self.layout.unpack(rows)
+        normalised = {
+            name: state.normaliser(columns[name]) if name in ("obs", "next_obs") else columns[name]
+            for name in ("obs", "action", "cost", "next_obs", "terminated")
+        }
+        return self._driven(state, policy, columns, normalised, key)
+
+    def _driven(
+        self,
+        state: AgentState,
+        policy: TanhGaussianPolicy,
+        raw: dict[str, Float[Array, "batch ..."]],
+        normalised: dict[str, Float[Array, "batch ..."]],
+        key: Key,
+    ) -> RiskBatch:
+        """A batch whose further actions are draws of the task policy at raw observations."""
         noise_next, noise_now = jax.random.normal(
-            key, (2, rows.shape[0], self.spaces.action_size), jnp.float32
+            key, (2, *normalised["action"].shape), jnp.float32
         )
 
         def actions_at(
@@ -239,11 +280,29 @@ class Agent(AbstractAgent):
             return squashed(self.task_obs(state, obs), noise)
 
         return RiskBatch(
-            obs=state.normaliser(columns["obs"]),
-            action=columns["action"],
-            cost=columns["cost"],
-            next_obs=state.normaliser(columns["next_obs"]),
-            next_action=actions_at(columns["next_obs"], noise_next),
-            terminated=columns["terminated"],
-            policy_action=actions_at(columns["obs"], noise_now),
+            **normalised,
+            next_action=actions_at(raw["next_obs"], noise_next),
+            policy_action=actions_at(raw["obs"], noise_now),
         )
+
+    def _with_rehearsal(
+        self, state: AgentState, policy: TanhGaussianPolicy, batch: RiskBatch, *, key: Key
+    ) -> RiskBatch:
+        """The batch with its last rows replaced by rows of the fleet, where the model has any.
+
+        Who drives next is the task policy there, too: it is its risk that is learned.
+        """
+        rows = round(self.rehearsed_share * batch.cost.shape[0])
+        if state.rehearsal is None or not rows:
+            return batch
+        key_rows, key_next = jax.random.split(key)
+        chosen = jax.random.randint(key_rows, (rows,), 0, state.rehearsal.shape[0], jnp.int32)
+        columns = rehearsal_layout(self.spaces).unpack(state.rehearsal[chosen])
+        names = ("obs", "action", "cost", "next_obs", "terminated")
+        normalised = {name: columns[name] for name in names}
+        raw = {
+            name: columns[name] * state.normaliser.std + state.normaliser.mean
+            for name in ("obs", "next_obs")
+        }
+        fleet = self._driven(state, policy, raw, normalised, key_next)
+        return jax.tree.map(lambda own, other: jnp.concatenate([own[:-rows], other]), batch, fleet)

@@ -246,4 +246,6 @@ def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
         sac=learners.sac,
         risk=learners.deployment,
         guard=learners.guard,
+        data=config.data,
+        rehearsed_share=config.rehearsal.deploy_share if config.rehearsal.rows else 0.0,
     )

@@ -4,12 +4,14 @@ An artefact is a folder with `model.safetensors` and `manifest.json`; the manife
 it and what it fits, so that a wrong one is refused.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from safemesa._version import __version__
@@ -21,27 +23,40 @@ from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
 from safemesa.learners.carl.agent import ModelState
 from safemesa.learners.meta.base import constant_step_sizes
+from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser, identity_normaliser
-from safemesa.networks.policies import DeterministicPolicy
 from safemesa.phases.build import fresh_risk_networks
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 
 FORMAT = 1
+REHEARSAL_FILE = "rehearsal.safetensors"
 
 
 class RiskModel(eqx.Module):
-    """A safety critic and a recovery policy with the normalisation they were trained under."""
+    """A safety critic and a recovery policy with the normalisation they were trained under.
+
+    `limit` is the risk above which the guard takes over, where the data decided it; None: it is
+    that of the configuration. `rehearsal` are rows of the training logs (`phases.rehearsal`).
+    """
 
     critic: RiskCritic
-    recovery: DeterministicPolicy
+    recovery: AbstractRecovery
     normaliser: Normaliser
+    limit: Float[Array, ""] | None = None
+    rehearsal: Float[Array, "rows width"] | None = None
 
     def risk(
         self, obs: Float[Array, "batch obs"], action: Float[Array, "batch act"]
     ) -> Float[Array, " batch"]:
         """Risk of raw observations and actions scaled to [-1, 1]."""
         return jax.vmap(self.critic)(self.normaliser(obs), action)
+
+    def recover(self, obs: Float[Array, "batch obs"]) -> Float[Array, "batch act"]:
+        """Recovery actions in [-1, 1] at raw observations, as at the start of an episode."""
+        return jax.vmap(lambda one: self.recovery.act(self.critic, one, self.recovery.begin())[0])(
+            self.normaliser(obs)
+        )
 
 
 class Prior(eqx.Module):
@@ -66,6 +81,12 @@ def save_artefact(
 ) -> None:
     """Writes `model.safetensors`, then the manifest that vouches for it."""
     tensors = folder / "model.safetensors"
+    rehearsal = _rehearsal(tree)
+    files = {"sha256": tensors}
+    if rehearsal is not None:
+        tree = _with_rehearsal(tree, None)
+        files["rehearsal_sha256"] = folder / REHEARSAL_FILE
+        save_tensors(folder / REHEARSAL_FILE, {"rows": np.asarray(rehearsal)})
     save_tensors(tensors, tree_to_tensors(tree))
     manifest = {
         "format": FORMAT,
@@ -73,10 +94,22 @@ def save_artefact(
         "software": f"safemesa {__version__}",
         "config": config_to_json(config),
         "spaces": asdict(spaces),
-        "sha256": sha256(tensors),
+        **{name: sha256(path) for name, path in files.items()},
         "notes": notes,
     }
     write_json(folder / "manifest.json", manifest)
+
+
+def _rehearsal(tree: Artefact) -> Array | None:
+    model = tree.model if isinstance(tree, Prior) else tree
+    return model.rehearsal if isinstance(model, RiskModel) else None
+
+
+def _with_rehearsal(tree: Any, rows: Array | None) -> Any:
+    """The artefact with other rows to rehearse."""
+    if isinstance(tree, Prior):
+        return replace(tree, model=replace(tree.model, rehearsal=rows))
+    return replace(tree, rehearsal=rows)
 
 
 def artefact_kind(tree: Artefact) -> str:
@@ -110,12 +143,25 @@ def read_manifest(folder: Path, kind: str) -> tuple[RunConfig, Spaces, dict[str,
 
 def _load(folder: Path, template: PyTree) -> PyTree:
     manifest = read_json(folder / "manifest.json", error=CheckpointError)
-    tensors = folder / "model.safetensors"
-    if not tensors.is_file() or sha256(tensors) != manifest.get("sha256"):
+    tensors = _verified(folder / "model.safetensors", manifest.get("sha256"))
+    loaded = load_tensors(tensors)
+    if isinstance(template, RiskModel) and "limit" in loaded:
+        template = replace(template, limit=jnp.zeros(()))
+    if isinstance(template, Prior) and "model.limit" in loaded:
+        template = replace(template, model=replace(template.model, limit=jnp.zeros(())))
+    tree = tree_from_tensors(template, loaded, source=str(tensors))
+    if "rehearsal_sha256" not in manifest:
+        return tree
+    rows = _verified(folder / REHEARSAL_FILE, manifest["rehearsal_sha256"])
+    return _with_rehearsal(tree, jnp.asarray(np.array(load_tensors(rows)["rows"])))
+
+
+def _verified(path: Path, digest: Any) -> Path:
+    if not path.is_file() or sha256(path) != digest:
         raise CheckpointError(
-            f"{tensors} is missing or does not match the hash in its manifest. Make it again."
+            f"{path} is missing or does not match the hash in its manifest. Make it again."
         )
-    return tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
+    return path
 
 
 def load_prior(folder: Path) -> tuple[Prior, RunConfig, Spaces]:

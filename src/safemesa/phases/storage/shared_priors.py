@@ -22,7 +22,7 @@ from safemesa.phases.build import build_learners
 from safemesa.phases.config import RunConfig, config_to_json
 from safemesa.phases.storage.artefacts import Prior, load_prior, read_manifest, save_artefact
 
-LATER = ("arm", "agent", "guard", "guard_settings", "adapt", "sac", "deploy", "carl")
+LATER = ("arm", "agent", "guard", "guard_settings", "takeover", "adapt", "sac", "deploy", "carl")
 """Settings that Phase 1 does not read (guards that add to its loss aside)."""
 
 

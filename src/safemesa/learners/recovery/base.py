@@ -1,0 +1,64 @@
+"""What a recovery is: who drives where a guard takes over.
+
+A new recovery is one final class in one file of this folder: subclass `AbstractRecovery`, register
+it by name, import it in `recovery/__init__.py` (or register it from your own code:
+docs/add_a_recovery.md).
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from safemesa.core.spaces import Spaces
+from safemesa.core.types import Key, PyTree
+from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.networks.critics import RiskCritic
+
+
+class AbstractRecovery(eqx.Module):
+    """Arrays that act. Observations are normalised, actions in [-1, 1]; one example in.
+
+    What does not learn overrides `make` and `act` alone.
+    """
+
+    learns: ClassVar[bool] = False
+    """Whether `loss` trains it; its arrays are changed by nobody where it does not."""
+
+    @classmethod
+    @abc.abstractmethod
+    def make(
+        cls, config: RecoveryConfig, risk: RiskConfig, spaces: Spaces, *, key: Key
+    ) -> "AbstractRecovery":
+        """A fresh one for a robot; `config` are its settings."""
+
+    @abc.abstractmethod
+    def act(
+        self, critic: RiskCritic, obs: Float[Array, " obs"], memory: PyTree
+    ) -> tuple[Float[Array, " act"], PyTree]:
+        """The action, and what is to be known at the next step, taken over or not."""
+
+    def begin(self) -> PyTree:
+        """The memory before an episode's first step."""
+        return ()
+
+    def loss(
+        self,
+        critic: RiskCritic,
+        obs: Float[Array, "batch obs"],
+        config: RecoveryConfig,
+        risk: RiskConfig,
+    ) -> Float[Array, ""]:
+        """What learning lowers, given the critic as it is."""
+        del critic, obs, config, risk
+        return jnp.zeros(())
+
+    def exported(self, spaces: Spaces) -> dict[str, Any] | None:
+        """What the shield's manifest says of it: a `kind` that the runtime knows, with its numbers.
+
+        None: the runtime has no such kind, and `Shield.load` wants the recovery from its caller.
+        """
+        del spaces
+        return None

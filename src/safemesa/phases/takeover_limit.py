@@ -1,0 +1,106 @@
+"""At which risk the guard takes over: found from the data, per critic.
+
+Critics that rank states equally well differ in their level by a factor of ten, and a limit that is
+a factor of two beside the right one overrides everything or saves nothing. What fixes the level is
+what a critic says of states that its own recovery policy holds: a takeover must begin just above
+that. Below it the robot is never given back; far above it the recovery comes too late.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from safemesa.core.errors import DatasetError
+from safemesa.core.spaces import Spaces
+from safemesa.datasets.task_log import TaskLog
+from safemesa.phases.config import RunConfig
+from safemesa.phases.rehearsal import calm_rows, rehearsal_layout
+from safemesa.phases.storage.artefacts import RiskModel
+from safemesa.phases.tables import chosen_rows
+
+ENOUGH_OF_THE_ROBOT = 500
+"""Calm states of the new robot's own log from which on the fleet's are not asked."""
+FEWEST = 100
+"""Calm states without which no limit is found."""
+LARGEST_LIMIT = 0.9
+"""A limit above it would wait for what is nearly certain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundLimit:
+    """A limit, and what it rests on."""
+
+    limit: float
+    states: int
+    """Calm states that were asked about."""
+    source: str
+    """Whose: `new robot` or `fleet`."""
+    quantiles: dict[str, float]
+    """What the critic says of the recovery's action in them."""
+
+    def notes(self) -> dict[str, Any]:
+        """For manifests."""
+        return {
+            "limit": self.limit,
+            "calm_states": self.states,
+            "source": self.source,
+            "risk_of_recovery": self.quantiles,
+        }
+
+
+def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces) -> FoundLimit:
+    """The risk that `takeover.calm_share` of the calm states lie below as the recovery acts there.
+
+    Calm states are those of the new robot's log where it has enough, otherwise the fleet's, which
+    the model rehearses.
+
+    Raises:
+        DatasetError: there are too few calm states, or the critic calls them all dangerous.
+    """
+    own = chosen_rows(log, config.data)
+    own = own[calm_rows(log, config.risk.gamma_risk)[own]]
+    obs = np.asarray(log.columns["obs"])[own]
+    normalised = np.asarray(model.normaliser(jnp.asarray(obs, jnp.float32)))
+    source = "new robot"
+    if len(own) < ENOUGH_OF_THE_ROBOT and model.rehearsal is not None:
+        columns = rehearsal_layout(spaces).unpack(model.rehearsal)
+        fleet = np.asarray(columns["obs"])[np.asarray(columns["calm"]) > 0.5]
+        if len(fleet) > len(own):
+            normalised, source = fleet, "fleet"
+    if len(normalised) < FEWEST:
+        raise DatasetError(
+            f"no limit can be found from {len(normalised)} calm states (of no violation within "
+            f"{2.0 * spaces.dt / (1.0 - config.risk.gamma_risk):.3g} s); at least {FEWEST} are "
+            "needed. Log more safe driving, shorten the horizon, let the prior carry rows of the "
+            "fleet (--rehearsal.rows), or give a limit."
+        )
+    risk = np.asarray(_recovery_risk(model, jnp.asarray(normalised, jnp.float32)), np.float64)
+    shares = (0.5, 0.75, 0.9, 0.95, 0.99)
+    limit = float(np.quantile(risk, config.takeover.calm_share))
+    if limit > LARGEST_LIMIT:
+        raise DatasetError(
+            f"no limit can be found: the critic gives calm states of the {source} a risk of "
+            f"{float(np.median(risk)):.3f} (median), so it tells no danger from safety. More "
+            "iterations of Phase 1, or more violations in the logs, may mend it."
+        )
+    return FoundLimit(
+        limit=limit,
+        states=len(risk),
+        source=source,
+        quantiles={f"{share:g}": float(np.quantile(risk, share)) for share in shares},
+    )
+
+
+@jax.jit
+def _recovery_risk(model: RiskModel, obs: Float[Array, "n obs"]) -> Float[Array, " n"]:
+    """Risk of the recovery's action at normalised observations."""
+
+    def single(one: Float[Array, " obs"]) -> Float[Array, ""]:
+        action, _ = model.recovery.act(model.critic, one, model.recovery.begin())
+        return model.critic(one, action)
+
+    return jax.vmap(single)(obs)

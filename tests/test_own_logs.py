@@ -32,20 +32,20 @@ def test_without_a_shield_most_episodes_of_the_new_robot_violate(kind: Kind) -> 
 
 @EACH
 def test_the_hand_rule_keeps_the_new_robot_safe_at_work(kind: Kind) -> None:
-    found = measure(kind, kind.rule(kind.new))
+    found = measure(kind, kind.rule(kind.new), episodes=50)
     assert found.violations == 0
-    assert found.successes >= 95
+    assert found.successes >= 47
     assert 0.05 < found.overridden_share < 0.35
 
 
 @EACH
 def test_the_hand_rule_knows_every_robot_of_the_fleet(kind: Kind) -> None:
     for robot in kind.fleet:
-        bare = measure(kind, None, robot=robot, episodes=15)
-        ruled = measure(kind, kind.rule(kind.parameters(robot)), robot=robot, episodes=15)
+        bare = measure(kind, None, robot=robot, episodes=10)
+        ruled = measure(kind, kind.rule(kind.parameters(robot)), robot=robot, episodes=10)
         assert ruled.violations == 0
-        assert ruled.successes >= 13
-        assert bare.violations >= 5
+        assert ruled.successes >= 9
+        assert bare.violations >= 3
 
 
 @EACH
@@ -53,7 +53,7 @@ def test_the_last_step_decides_nothing(kind: Kind) -> None:
     """Another action in the last step before a violation hardly ever prevents it."""
     machine, operator = kind.machine(kind.new), kind.operator()
     rule, saved, violated = kind.rule(kind.new), 0, 0
-    for number in range(30):
+    for number in range(20):
         seed = (5, number)
         bare = drive(kind, machine, operator, CARELESS, seed)
         if not bare.violated:
@@ -67,7 +67,7 @@ def test_the_last_step_decides_nothing(kind: Kind) -> None:
             return action if left >= 0 else rule(obs, action)
 
         saved += drive(kind, machine, operator, CARELESS, seed, guard=late).steps > bare.steps
-    assert violated >= 18
+    assert violated >= 12
     assert saved <= 0.35 * violated
 
 
@@ -102,7 +102,7 @@ def test_episodes_of_a_seed_are_paired(kind: Kind) -> None:
 
 
 def small_logs(kind: Kind, folder: Path, log_seed: int) -> dict[str, bytes]:
-    write_logs(kind, folder, log_seed, fleet_episodes=8, new_episodes=6)
+    write_logs(kind, folder, log_seed, fleet_episodes=6, new_episodes=6)
     files = sorted((folder / "csv").rglob("*.csv"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -158,7 +158,7 @@ def test_an_episode_ends_at_its_violation(written: tuple[Kind, Path]) -> None:
             if row[kind.alarm] == "1":
                 alarms += 1
                 assert following is None or following[run_column] != row[run_column]
-    assert alarms > 8
+    assert alarms > 6
     assert f'test = "{kind.new_name}"' in map_of(kind)
 
 

@@ -92,10 +92,10 @@ class CraneOperator(Operator):
     """Drives to the target by speed alone, and does not look at the load."""
 
     def reset(self, rng: np.random.Generator, habits: Habits) -> None:
-        self.rng, self.exploration = rng, 8.0 * habits.exploration
+        self.rng, self.exploration = rng, 7.0 * habits.exploration
         self.noise = 0.0
         self.care = rng.uniform(habits.least_care, habits.most_care)
-        self.cruise = rng.uniform(1.2, 1.9) / self.care**0.35
+        self.cruise = rng.uniform(1.2, 1.9) / self.care**0.15
         self.ramp = rng.uniform(0.8, 1.3) / self.care**0.6
         self.lever = 0.0
 
@@ -104,7 +104,7 @@ class CraneOperator(Operator):
         fresh = self.exploration * math.sqrt(1 - 0.9**2) * self.rng.normal()
         self.noise = 0.9 * self.noise + fresh
         error = target - place
-        braking = 1.0 / self.care
+        braking = 1.5 / math.sqrt(self.care)
         speed = min(self.cruise, math.sqrt(2 * braking * abs(error)), 1.5 * abs(error))
         wanted = math.copysign(speed, error)
         change = self.ramp * DT
@@ -172,15 +172,15 @@ CRANE = Kind(
     time_column="t",
     episode_column="lift",
     fleet={
-        "crane_1": CraneParameters(rope=1.8, acceleration=1.2, lag=0.15),
-        "crane_2": CraneParameters(rope=2.5, acceleration=1.0, lag=0.25),
-        "crane_3": CraneParameters(rope=3.6, acceleration=1.1, lag=0.20),
-        "crane_4": CraneParameters(rope=3.0, acceleration=0.7, lag=0.40),
-        "crane_5": CraneParameters(rope=2.2, acceleration=0.8, lag=0.35),
-        "crane_6": CraneParameters(rope=3.2, acceleration=0.9, lag=0.30),
+        "crane_1": CraneParameters(rope=2.1, acceleration=0.80, lag=0.15),
+        "crane_2": CraneParameters(rope=2.5, acceleration=0.75, lag=0.25),
+        "crane_3": CraneParameters(rope=3.3, acceleration=0.85, lag=0.20),
+        "crane_4": CraneParameters(rope=3.0, acceleration=0.60, lag=0.40),
+        "crane_5": CraneParameters(rope=2.2, acceleration=0.70, lag=0.35),
+        "crane_6": CraneParameters(rope=3.2, acceleration=0.70, lag=0.30),
     },
     new_name="crane_new",
-    new=CraneParameters(rope=2.4, acceleration=0.85, lag=0.40),
+    new=CraneParameters(rope=2.4, acceleration=0.65, lag=0.40),
     machine=Crane,
     operator=CraneOperator,
     rule=swing_rule,

@@ -26,6 +26,8 @@ from safemesa.learners.config import (
 )
 from safemesa.phases.compilation import use_compilation_cache
 from safemesa.phases.config import AdaptConfig, DataConfig, DeployConfig, RunConfig
+from safemesa.phases.presets import DOMAIN_PRESETS
+from safemesa.phases.presets.own_method import gamma_of_horizon
 from safemesa.phases.workers import cores
 
 T = TypeVar("T")
@@ -100,14 +102,15 @@ def parse_with_preset(
 ) -> tuple[C, RunConfig]:
     """Parses twice: once to learn arm, domain and preset, once with their defaults.
 
-    `arm` and `domain` are used where `kind` has no such field; `change` gives other defaults than
-    the preset's.
+    `arm` and `domain` are used where `kind` has no such field or it is left out; `change` gives
+    other defaults than the preset's.
 
     Raises:
         ConfigurationError: unknown arm, domain or preset, or an impossible value.
     """
     first = parse_before_presets(kind, verb, arguments)
-    config = configure(getattr(first, "arm", arm), getattr(first, "domain", domain), first.preset)
+    named = getattr(first, "arm", None) or arm
+    config = configure(named, getattr(first, "domain", domain), first.preset)
     config = change(config)
     second = parse(kind, verb, arguments, replace(first, **settings_of(config)))
     return second, apply(config, second)
@@ -115,7 +118,24 @@ def parse_with_preset(
 
 def apply(config: RunConfig, flags: Common) -> RunConfig:
     """A configuration with the values of the flags."""
-    return replace(config, seed=flags.seed, data_seed=flags.data_seed, **settings_of(flags))
+    config = replace(config, seed=flags.seed, data_seed=flags.data_seed, **settings_of(flags))
+    if config.risk.horizon is None or config.domain not in DOMAIN_PRESETS:
+        return config
+    from safemesa.domains.registry import domain
+
+    return with_horizon(config, domain(config.domain).spaces.dt)
+
+
+def with_horizon(config: RunConfig, dt: float) -> RunConfig:
+    """A configuration whose discount fits its horizon in seconds, where it has one.
+
+    Raises:
+        ConfigurationError: the horizon is shorter than two steps.
+    """
+    if config.risk.horizon is None:
+        return config
+    gamma = gamma_of_horizon(config.risk.horizon, dt)
+    return replace(config, risk=replace(config.risk, gamma_risk=gamma))
 
 
 def settings_of(source: Settings | RunConfig) -> dict[str, Any]:

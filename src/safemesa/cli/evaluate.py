@@ -1,4 +1,4 @@
-"""`safemesa evaluate PRIOR LOG`: how right is the risk on logs that it was not fitted to?"""
+"""`safemesa evaluate PRIOR LOG`: does the risk warn in time, on logs that it was not fitted to?"""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from safemesa.core.errors import ConfigurationError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateFlags:
-    """Scores a prior on held-out episodes of the new robot, or on training tasks left out."""
+    """Asks how early a prior warns, on held-out episodes of the new robot or training tasks."""
 
     prior: Annotated[Positional[Path], tyro.conf.arg(metavar="PRIOR")]
     """Folder that `safemesa meta-train` wrote."""
@@ -28,12 +28,16 @@ class EvaluateFlags:
     """With --leave-one-task-out: transitions to adapt to; default: as many as the test log has."""
     folds: int = 5
     """Parts of the new robot's log."""
+    lead: float | None = None
+    """Seconds before a violation by which an alarm must have come, so that something can still be
+    done; default: half the effective horizon, dt / (1 - gamma_risk)."""
     target_miss_rate: float | None = None
-    """Choose the risk limit that misses at most this share of violations."""
+    """Choose the largest risk limit at which at most this share of violations comes without an
+    alarm at the lead."""
     seed: int | None = None
     """Order of batches and folds; default: the prior's seed."""
     out: Path | None = None
-    """JSON file for everything that is printed, and the trade-off curve."""
+    """JSON file for everything that is printed."""
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
@@ -44,6 +48,10 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         raise ConfigurationError(
             f"--folds is {flags.folds}, --tasks {flags.tasks}, --adapt-transitions "
             f"{flags.adapt_transitions}; expected at least 2, 1 and 1."
+        )
+    if flags.target_miss_rate is not None and not 0.0 < flags.target_miss_rate < 1.0:
+        raise ConfigurationError(
+            f"--target-miss-rate is {flags.target_miss_rate}; expected a number between 0 and 1."
         )
     prepare_jax()
     from safemesa.core.files import write_json
@@ -59,7 +67,11 @@ def _evaluate(flags: EvaluateFlags) -> dict[str, Any]:
     from dataclasses import replace
 
     from safemesa.datasets.offline_tasks import OfflineTasks
-    from safemesa.experiments.log_evaluation import evaluate_held_out, evaluate_left_out
+    from safemesa.experiments.log_evaluation import (
+        Question,
+        evaluate_held_out,
+        evaluate_left_out,
+    )
     from safemesa.phases.same_signals import check_same_signals, units_of
     from safemesa.phases.storage.artefacts import load_prior, read_manifest
 
@@ -70,14 +82,16 @@ def _evaluate(flags: EvaluateFlags) -> dict[str, Any]:
     if not flags.leave_one_task_out:
         check_same_signals(data, prior.model.normaliser, units_of(notes))
     config = config if flags.seed is None else replace(config, seed=flags.seed)
-    policies = {
+    question = Question(lead=flags.lead, target=flags.target_miss_rate)
+    known = {
         "policy_of_outcomes": "the one that drove the logs",
         "policy_of_risk": config.data.next_action,
+        "dt_declared": data.provenance.get("dt_declared") is not False,
     }
     if not flags.leave_one_task_out:
         seen = data.only_log().name in notes.get("tasks", ())
-        report = evaluate_held_out(config, prior, data, flags.folds, flags.target_miss_rate)
-        return {**policies, "seen_by_prior": seen, **report}
+        report = evaluate_held_out(config, prior, data, flags.folds, question)
+        return {**known, "seen_by_prior": seen, **report}
     names = [log.name for log in data.train][: flags.tasks]
     if len(data.train) < 3:
         raise ConfigurationError(
@@ -85,9 +99,8 @@ def _evaluate(flags: EvaluateFlags) -> dict[str, Any]:
         )
     default = config.data.test_transitions if data.test is None else data.test.transitions
     transitions = flags.adapt_transitions or default
-    target = flags.target_miss_rate
-    report = evaluate_left_out(config, data, names, transitions, target, _tell)
-    return {**policies, "seen_by_prior": False, **report}
+    report = evaluate_left_out(config, data, names, transitions, question, _tell)
+    return {**known, "seen_by_prior": False, **report}
 
 
 def _tell(message: str) -> None:
@@ -95,85 +108,191 @@ def _tell(message: str) -> None:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The evaluation in words."""
-    found, null = report["scores"], report["null"]
+    """The evaluation in words: warnings, time to act, then how well the risk ranks."""
+    found = report["scores"]
     where = f" of {report['task']!r}" if "task" in report else f", {len(report['tasks'])} tasks"
     lines = [
         f"{report['kind'].capitalize()}{where}: {found['steps']} steps before the first violation, "
         f"{found['violations']} violations in {found['episodes']} episodes; adapted to "
         f"{report['fitted_transitions']} transitions each time."
     ]
-    lines += [
-        f"  {one['task']}: AUROC {_number(one['auroc'])}, Brier {_number(one['brier'])}, "
-        f"missed {_share(one['miss_rate'])}"
-        for one in report.get("tasks", ())
+    sections = (_warnings, lambda _: lines, _time_to_act, _target_lines, _ranking, _caveats)
+    print("\n".join(line for section in sections for line in section(report)))
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    """What makes the rest worthless, above it."""
+    auroc, lines = report["scores"]["auroc"], _timing_warnings(report["time_to_act"])
+    if report["null"]["sound"] is False:
+        lines.append("WARNING: labels leak (see the null test); do not trust these numbers.")
+    if auroc["value"] is not None and auroc["low"] <= 0.5:
+        lines.append(
+            "WARNING: the risk does not tell danger from safety: its AUROC may be as low as "
+            f"{auroc['low']:.3f}, and chance has 0.5. A shield of it would not help. More "
+            "violations in the logs, or `meta-train` with more --meta.iterations, may mend it."
+        )
+    if report["seen_by_prior"]:
+        lines.append(
+            "WARNING: the prior learned from a task of this name; all numbers are too good."
+        )
+    return lines
+
+
+def _timing_warnings(warns: dict[str, Any]) -> list[str]:
+    """Where a shield would come too late, or act all the time, or cannot see far enough."""
+    lines, lead, row = [], f"{warns['lead_s']:.3g} s", _used(warns)
+    announced, flagged = row["announced"], row["calm_time_share"]
+    horizon = f"{warns['horizon_s']:.3g} s ahead ({warns['horizon_steps']:.3g} steps)"
+    longer = "Learn the prior with a longer horizon (`meta-train --horizon SECONDS`)"
+    if row["too_late"]:
+        lines.append(
+            f"WARNING: a shield at this limit comes too late: {announced['count']} of "
+            f"{announced['of']} violations were announced at least {lead} before (limit "
+            f"{_limit(warns, row['limit'])})."
+        )
+    if warns["violations"] == warns["unreachable"]:
+        lines.append(
+            f"WARNING: no violation of this log could be announced {lead} before, so nothing says "
+            "whether a shield comes in time. Log more violations and longer before them, or give "
+            "a shorter --lead if less time is enough to act."
+        )
+    if warns["horizon_s"] < warns["lead_s"] * (1.0 - 1e-9):
+        lines.append(
+            f"WARNING: the risk looks {horizon}, which is less than the lead of {lead}: it cannot "
+            f"be relied on to rise in time. {longer}."
+        )
+    if warns["horizon_steps"] < 3.0 * (1.0 - 1e-9):
+        lines.append(
+            f"WARNING: the risk looks {horizon}: in fewer than 3 steps hardly anything can be "
+            f"done. {longer}, or log faster."
+        )
+    if row["useless"]:
+        lines.append(
+            f"WARNING: at this limit ({_limit(warns, row['limit'])}) {flagged:.0%} of calm time is "
+            "flagged: nearly everything would be overridden, and such a shield is useless."
+        )
+    return lines
+
+
+def _used(warns: dict[str, Any]) -> dict[str, Any]:
+    """The row of the limit that a user takes from here: the one chosen for a target, if any."""
+    target = warns.get("target")
+    return warns["at_limit"] if target is None or target["test"] is None else target["test"]
+
+
+def _time_to_act(report: dict[str, Any]) -> list[str]:
+    """How early the risk warns, at a table of limits."""
+    warns = report["time_to_act"]
+    lead, window = (
+        f"{warns[f'{name}_s']:.3g} s ({warns[f'{name}_steps']} steps)"
+        for name in ("lead", "window")
+    )
+    lines = [
+        f"Time to act: a violation is announced if the risk of a logged action was above the limit "
+        f"{lead} to {window} before it. An alarm longer before any violation is false."
     ]
+    if warns["unreachable"]:
+        lines.append(
+            f"{warns['unreachable']} of {warns['violations']} violations come sooner after their "
+            "recording begins. They cannot be announced and are not counted."
+        )
+    lines.append(_limit_line(warns["limit"]))
+    lines += _table(warns, warns["limits"])
+    for one in report.get("tasks", ()):
+        lines.append(f"  {one['task']}: announced {_share(one['at_limit']['announced'])}")
+    return lines
+
+
+def _limit_line(limit: dict[str, Any]) -> str:
+    """Which limit is used, and where it comes from."""
+    if not limit["found"]:
+        return f"The limit is that of the settings: {limit['value']:.3g}."
+    models = limit["of_models"]
+    spread = f"{min(models):.3g} to {max(models):.3g} in {len(models)} models"
+    whole = (
+        "" if limit["value"] is None else f"; `adapt` to the whole log finds {limit['value']:.3g}"
+    )
+    return (
+        f"The limit is found from calm states, for each adapted model anew: {spread}{whole}. "
+        "Limits below are multiples of the found one."
+    )
+
+
+def _table(warns: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """A line per limit; the one that is used is marked."""
+    used = warns["at_limit"]["limit"]
+    mark = " found" if warns["limit"]["found"] else " used"
+    lines = [f"{'limit':<13}{'announced':<32}{'false alarms':<15}{'calm time':<12}safe episodes"]
+    for row in rows:
+        name = _limit(warns, row["limit"]) + (mark if row["limit"] == used else "")
+        lines.append(f"{name:<13}{_row(row)}")
+    return lines
+
+
+def _row(row: dict[str, Any]) -> str:
+    hourly, flagged = row["false_alarms_per_hour"], row["calm_time_share"]
+    alarms = "unknown" if hourly is None else f"{hourly:.3g} per hour"
+    share = "unknown" if flagged is None else f"{flagged:.1%}"
+    safe = _share(row["safe_episodes_with_alarm"])
+    return f"{_share(row['announced']):<32}{alarms:<15}{share:<12}{safe}"
+
+
+def _limit(warns: dict[str, Any], limit: float) -> str:
+    """A limit of the table: a risk, or how many times the found one."""
+    return f"{limit:.3g} x" if warns["limit"]["found"] else f"{limit:.3g}"
+
+
+def _target_lines(report: dict[str, Any]) -> list[str]:
+    """The limit that was chosen for a miss rate, and how it does on the other half of the data."""
+    warns = report["time_to_act"]
+    target, limit = warns.get("target"), warns["limit"]
+    if target is None:
+        return []
+    count, needed = target["calibration_violations"], target["needed_violations"]
+    if target["limit"] is None:
+        value = "" if limit["value"] is None else f", {limit['value']:.3g}"
+        kept = "found from calm states" if limit["found"] else "of the settings"
+        return [
+            f"No limit can promise that at most {target['miss_rate']:.1%} come unannounced: that "
+            f"needs {needed} violations to choose it by, and as many to try it; there are {count} "
+            f"to choose it by. The limit stays the one {kept}{value}."
+        ]
+    chosen = _limit(warns, target["limit"])
+    if limit["found"]:
+        chosen += " the found one"
+        if target["risk_limit"] is not None:
+            chosen = f"{target['risk_limit']:.4g} ({chosen})"
+    lines = [
+        f"Risk limit for at most {target['miss_rate']:.1%} unannounced: {chosen}, chosen on "
+        f"{count} violations. On the other half of the data:",
+        f"{'':<13}{_row(target['test'])}",
+    ]
+    if target["risk_limit"] is not None:
+        lines.append(f"To use it: `safemesa adapt --risk-limit {target['risk_limit']:.4g}`.")
+    return lines
+
+
+def _ranking(report: dict[str, Any]) -> list[str]:
+    """The secondary numbers."""
+    found, null = report["scores"], report["null"]
     rows = {
         f"AUROC (violation in the next {found['auroc_window_steps']} steps)": _number(
             found["auroc"]
         ),
         "Brier score": f"{_number(found['brier'])}; the mean alone {found['base_rate_brier']:.3f}",
         "calibration error": _number(found["calibration_error"]),
-        f"violations missed at limit {found['risk_limit']:.3g}": _share(found["miss_rate"]),
-        "safe episodes with an alarm": _share(found["false_alarm_episodes"]),
     }
     if null["auroc"] is not None:
         verdict = "sound" if null["sound"] else "NOT SOUND: labels leak; do not trust these scores"
         value = f"{null['auroc']:.3f}, standard error {null['standard_error']:.3f}"
         rows["AUROC with shuffled costs"] = f"{value}: {verdict}"
-    lines += [f"{name:<36}{text}" for name, text in rows.items()]
-    print("\n".join([*_warnings(report), *lines, *_target_lines(report), *_caveats(report)]))
-
-
-def _warnings(report: dict[str, Any]) -> list[str]:
-    """What makes the rest worthless, above it."""
-    found, lines = report["scores"], []
-    auroc = found["auroc"]
-    if auroc["value"] is not None and auroc["low"] <= 0.5:
-        lines.append(
-            "WARNING: the risk does not tell danger from safety: its AUROC may be as low as "
-            f"{auroc['low']:.3f}, and chance has 0.5. A shield of it would not help. More "
-            "violations in the logs, or `meta-train` with more --meta.iterations or "
-            "--risk.violation-fraction 0.3, may mend it."
-        )
-    target = report.get("target") or {}
-    limit = target.get("limit")
-    missed = found["miss_rate"] if limit is None else target["test"]["miss_rate"]
-    used = found["risk_limit"] if limit is None else limit
-    if missed["value"] is not None and missed["low"] > 0.5:
-        lines.append(
-            f"WARNING: at a limit of {used:.3g} most violations pass the guard "
-            f"({missed['count']} of {missed['of']})."
-        )
-    if report["seen_by_prior"]:
-        lines.append(
-            "WARNING: the prior learned from a task of this name; all scores are too good."
-        )
-    return lines
-
-
-def _target_lines(report: dict[str, Any]) -> list[str]:
-    target = report.get("target")
-    if target is None:
-        return []
-    lines = [f"{'limit':<8}{'missed':<36}safe episodes with an alarm"]
-    for one in report["trade_off"]:
-        missed, alarms = _share(one["miss_rate"]), _share(one["false_alarm_episodes"])
-        lines.append(f"{one['limit']:<8}{missed:<36}{alarms}")
-    count, wanted = target["calibration_violations"], target["miss_rate"]
-    if target["limit"] is None:
-        lines.append(
-            f"No limit can promise to miss at most {wanted:.1%}: that needs "
-            f"{target['needed_violations']} violations for calibration, there are {count}."
-        )
-        return lines
-    missed = _share(target["test"]["miss_rate"])
-    alarms = _share(target["test"]["false_alarm_episodes"])
     return [
-        *lines,
-        f"Risk limit for at most {wanted:.1%} missed: {target['limit']:.4g}, chosen on {count} "
-        "violations; on the other half of the data:",
-        f"  missed {missed}, safe episodes with an alarm {alarms}",
+        "Ranking and calibration; they say nothing about time to act:",
+        *(f"  {name:<40}{text}" for name, text in rows.items()),
+        *(
+            f"  {one['task']}: AUROC {_number(one['auroc'])}, Brier {_number(one['brier'])}"
+            for one in report.get("tasks", ())
+        ),
     ]
 
 
@@ -186,6 +305,11 @@ def _caveats(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"NOTE: the critic learned the risk of a {report['policy_of_risk']} policy; for that "
             "of the logged one use `meta-train --data.next-action logged`."
+        )
+    if not report["dt_declared"]:
+        lines.append(
+            "NOTE: the logs do not say how long a step takes, so 1 s was taken: seconds and hours "
+            "are wrong unless it is. Import them with dt."
         )
     unknown = report["scores"]["unknown_outcome"]
     if unknown > 0.01:

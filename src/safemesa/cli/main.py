@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "deploy": ("phases", "RISK DOMAIN: Phase 3, learning a task behind the guard"),
     "calibration": ("calibration", "RUNS: is the adapted risk a probability? A table"),
     "headroom": ("headroom", "DOMAIN ...: is there room for adapting the critic? Tables"),
+    "skill": ("skill", "RUN ...: does the recovery recover, and when must it take over? Tables"),
     "grid": ("grid", "arms x domains x seeds, in as many processes as you like"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
     "power": ("power", "RUNS: how many paired seeds a difference takes to be found"),

@@ -19,6 +19,7 @@ from safemesa.cli.arguments import (
     parse_before_presets,
     parse_with_preset,
     prepare_jax,
+    with_horizon,
     worker_count,
 )
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
@@ -50,8 +51,12 @@ class MetaTrainFlags(Common):
 
     logs: Annotated[Positional[Path], tyro.conf.arg(metavar="LOGS")]
     """Dataset folder with training logs (see `safemesa collect`)."""
-    arm: str = "mesa"
-    """Whose meta-learner: mesa, mesa_as_printed, mesa_metasgd or multitask."""
+    arm: str | None = None
+    """Whose method: safemesa, mesa, mesa_as_printed, mesa_metasgd or multitask; default: safemesa
+    for logs of your own, mesa for those of our domains."""
+    horizon: float | None = None
+    """Seconds that the robot needs to get out of trouble: how far the risk looks ahead (as
+    --risk.horizon); default: what the logs suggest, which is printed."""
     out: Path = Path("prior")
     """Artefact folder of the prior."""
     memory: float = RESIDENT_GIB
@@ -74,8 +79,8 @@ class AdaptFlags:
     steps: int | None = None
     """Gradient steps; default: the prior's configuration."""
     risk_limit: float | None = None
-    """Risk above which the guard steps in, as `safemesa evaluate` chose it; default: the prior's
-    configuration."""
+    """Risk above which the guard steps in; default: found from the data (safemesa), or that of the
+    prior's configuration (the paper's methods)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +178,9 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
 
     if config.agent != "sac" or not uses_training_logs(config):
         raise ConfigurationError(
-            f"--arm is {flags.arm!r}, which learns no prior of risk from training logs. Take mesa, "
-            "mesa_as_printed, mesa_metasgd or multitask; `safemesa run` runs any arm."
+            f"--arm is {flags.arm!r}, which learns no prior of risk from training logs. Take "
+            "safemesa, mesa, mesa_as_printed, mesa_metasgd or multitask; `safemesa run` runs any "
+            "arm."
         )
     working = RunFolder(flags.out.with_name(f".{flags.out.name}.unfinished"))
     working.check(config)
@@ -205,13 +211,21 @@ def _meta_train_config(
     collected = data.provenance.get("domain")
     simulated = collected if isinstance(collected, str) and ":" in collected else None
     if simulated or data.domain in DOMAIN_PRESETS:
-        return parse_with_preset(MetaTrainFlags, verb, arguments, domain=simulated or data.domain)
+        flags, config = parse_with_preset(
+            MetaTrainFlags, verb, arguments, domain=simulated or data.domain
+        )
+        return flags, _looking_ahead(flags, config, data)
     violations = sum(log.violations for log in data.train)
     share = violations / sum(log.transitions for log in data.train)
     # The networks, rates and sizes of Navigation 1.
     flags, config = parse_with_preset(
-        MetaTrainFlags, verb, arguments, change=lambda config: for_own_logs(config, share)
+        MetaTrainFlags,
+        verb,
+        arguments,
+        arm="safemesa",
+        change=lambda config: for_own_logs(config, share),
     )
+    config = _looking_ahead(flags, config, data)
     fraction = config.risk.violation_fraction
     if fraction is not None:
         print(
@@ -219,6 +233,32 @@ def _meta_train_config(
             "are such (--risk.violation-fraction; None draws uniformly)."
         )
     return flags, replace(config, domain=data.domain)
+
+
+def _looking_ahead(flags: MetaTrainFlags, config: RunConfig, data: "OfflineTasks") -> RunConfig:
+    """The configuration with the horizon that was asked for, or that the logs suggest."""
+    dt, asked = data.spaces.dt, flags.horizon or config.risk.horizon
+    suggests = config.guard == "takeover" and data.domain not in DOMAIN_PRESETS
+    if asked is None and not suggests:
+        return config
+    from safemesa.phases.horizon import suggested_horizon
+
+    suggested = suggested_horizon(data)
+    horizon = suggested if asked is None else asked
+    config = replace(config, risk=replace(config.risk, horizon=horizon))
+    config = with_horizon(config, dt)
+    print(
+        f"The risk looks {horizon:.3g} s ahead ({horizon / dt:.0f} steps of {dt:g} s, gamma_risk "
+        f"{config.risk.gamma_risk:.4g})"
+        + ("." if asked is not None else ": so long this fleet's motion lasts. Is that how long a ")
+        + ("" if asked is not None else "robot needs to get out of trouble? If not: --horizon.")
+    )
+    if horizon < 0.5 * suggested:
+        print(
+            f"WARNING: this fleet's motion lasts about {suggested:.3g} s. A risk that looks "
+            f"{horizon:.3g} s ahead sees an accident when it can hardly be helped any more."
+        )
+    return config
 
 
 def _check_same_logs(working: Path, logs: Path) -> None:
@@ -248,6 +288,7 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.progress import BarProgress
     from safemesa.phases.same_signals import check_same_signals, units_of
     from safemesa.phases.storage.artefacts import load_prior, read_manifest, save_artefact
+    from safemesa.phases.takeover_limit import find_limit
 
     prior, config, spaces = load_prior(flags.prior)
     data = OfflineTasks.load(flags.log)
@@ -259,22 +300,36 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     warn_of_few_violations(only)
     config = config if flags.seed is None else replace(config, seed=flags.seed)
     if flags.risk_limit is not None:
-        config = replace(config, risk=replace(config.risk, risk_limit=flags.risk_limit))
+        config = replace(
+            config,
+            risk=replace(config.risk, risk_limit=flags.risk_limit),
+            takeover=replace(config.takeover, limit=flags.risk_limit),
+        )
     if flags.steps is not None:
         config = replace(config, adapt=replace(config.adapt, steps=flags.steps))
     loop = ChunkLoop("adapt", progress=BarProgress())
     (model,) = run_adapt([config], [prior], [only], loop)
+    found = None
+    if config.guard == "takeover" and config.takeover.limit is None:
+        found = find_limit(model, config, log, spaces)
     notes = {
         "command": command_line(verb, arguments),
         "wall_s": loop.wall_seconds,
         # `safemesa shield export` tells the robot's user what this model has seen of that robot.
         "log": only.log_facts(),
+        "found_limit": None if found is None else found.notes(),
     }
     save_artefact(flags.out, model, config, spaces, notes)
     print(
         f"Adapted in {adaptation_steps(config)} steps to {log.transitions} transitions with "
         f"{violations_in_words(log.violation_events, log.violations)}."
     )
+    if found is not None:
+        print(
+            f"Risk limit: {found.limit:.3g}, just above what the critic says of {found.states} "
+            f"calm states of the {found.source} that the recovery holds (median "
+            f"{found.quantiles['0.5']:.3g}). `safemesa evaluate` shows how early it warns."
+        )
     print(f"Risk model: {flags.out}")
 
 

@@ -27,10 +27,10 @@ class RunFlags(Common):
     """Runs one arm on one domain through all phases; run again, it goes on where it stopped."""
 
     arm: Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
-    """mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, carl, carl_offline,
-    carl_offline_dtest, reward_penalty, mesa_no_adapt, mesa_frozen, oracle, or
+    """safemesa, mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, carl,
+    carl_offline, carl_offline_dtest, reward_penalty, mesa_no_adapt, mesa_frozen, oracle, or
     <meta-learner>+<guard>: one of maml, meta_sgd, multitask, scratch with one of recovery_rl,
-    lagrangian, sqrl, rcpo, csc, penalty, none."""
+    lagrangian, sqrl, rcpo, csc, takeover, penalty, none."""
     domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN")]
     """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
     of your own as module:attribute."""

@@ -11,6 +11,7 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.phases.config import RunConfig
 from safemesa.phases.presets import preset_config
 from safemesa.phases.presets.carl import carl_settings
+from safemesa.phases.presets.own_method import own_method
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,15 @@ def _carl(source: str, use_test_log: bool) -> Callable[[RunConfig], RunConfig]:
 
 
 _ARMS = (
+    Arm(
+        name="safemesa",
+        title="safemesa",
+        meta_learner="multitask",
+        guard="takeover",
+        summary="this software's own method: the risk of a robot that recovers but stumbles, from "
+        "all logs, with a limit that the data decide",
+        change=own_method,
+    ),
     Arm(
         name="mesa",
         title="MESA",
@@ -186,6 +196,7 @@ _GUARD_TITLES = {
     "sqrl": "SQRL",
     "rcpo": "RCPO",
     "csc": "CSC",
+    "takeover": "takeover",
     "penalty": "reward penalty",
     "none": "no guard",
 }

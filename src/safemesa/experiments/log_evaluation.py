@@ -1,8 +1,12 @@
-"""Is the risk right on logs that it was not fitted to? No environment is needed.
+"""Does the risk warn in time, on logs that it was not fitted to? No environment is needed.
 
 Held-out episodes: the new robot's log is cut into folds; the prior is adapted to all but one and
 asked about that one. Leave one task out: a prior is learned without a training task, adapted to a
 small part of its log, and asked about the rest.
+
+Where the guard finds its limit from the data, every adapted model has one of its own. Critics
+differ in their level, so the limit of one means nothing to another: limits are then multiples of
+the model's own.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,24 +19,30 @@ import numpy as np
 from jaxtyping import Int
 
 from safemesa.core.errors import DatasetError
+from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 from safemesa.experiments.calibration import area_under_curve
 from safemesa.experiments.log_metrics import (
+    LIMITS,
+    MULTIPLES,
     Predictions,
+    WarningTime,
+    alarm_levels,
     at_limit,
-    calibration_and_test,
-    choose_limit,
     join_predictions,
+    limit_for_target,
     logged_outcomes,
     scores,
-    trade_off,
+    time_to_act,
+    warning_time,
 )
 from safemesa.phases.adapt import adapt
 from safemesa.phases.config import RunConfig
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import scale_actions
+from safemesa.phases.tables import chosen_rows, scale_actions
+from safemesa.phases.takeover_limit import find_limit
 
 NULL_TOLERANCE = 0.05
 """Half width of [0.45, 0.55], in which the AUROC of shuffled labels must lie."""
@@ -95,21 +105,72 @@ def few_shot_split(log: TaskLog, transitions: int, seed: int) -> Split:
     return Split(log=log, fitted=fitted, asked=np.flatnonzero(np.isin(number, order[taken:])))
 
 
-def predict(
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of the risk beside how early it warns at its limit."""
+
+    lead: float | None = None
+    """Seconds that are needed to act; None: half the effective horizon."""
+    target: float | None = None
+    """Largest share of violations that may come unannounced; None: no limit is chosen."""
+
+
+def finds_limit(config: RunConfig) -> bool:
+    """Whether the guard's limit is found from the data."""
+    return config.guard == "takeover" and config.takeover.limit is None
+
+
+def adapt_to(
     config: RunConfig, priors: Sequence[Prior], splits: Sequence[Split], data: OfflineTasks
-) -> list[np.ndarray]:
-    """Adapts each prior to what is fitted, and returns the risk of what is asked, `[asked]`."""
+) -> list[RiskModel]:
+    """Each prior adapted to what is fitted; limits are not looked for."""
     logs = [
         replace(data, train=(), test=_rows(split.log, split.fitted, "test")) for split in splits
     ]
+    # Shuffled costs leave no calm states that a limit could be found from.
+    config = replace(config, takeover=replace(config.takeover, limit=1.0))
     configs = [replace(config, seed=config.seed + index) for index in range(len(splits))]
-    models = adapt(configs, priors, logs)
-    found = []
-    for model, split in zip(models, splits, strict=True):
-        obs = np.asarray(split.log.columns["obs"])[split.asked]
-        action = scale_actions(np.asarray(split.log.columns["action"])[split.asked], data.spaces)
-        found.append(risk_of(model, obs, action))
-    return found
+    # Only logs of which as many rows are learned from are adapted to in one compiled call.
+    learned = np.array([len(chosen_rows(one.only_log(), config.data)) for one in logs])
+    models: dict[int, RiskModel] = {}
+    for count in np.unique(learned):
+        same = np.flatnonzero(learned == count).tolist()
+        found = adapt(
+            [configs[index] for index in same],
+            [priors[index] for index in same],
+            [logs[index] for index in same],
+        )
+        models.update(zip(same, found, strict=True))
+    return [models[index] for index in range(len(splits))]
+
+
+def adapt_to_noise(
+    config: RunConfig, priors: Sequence[Prior], splits: Sequence[Split], data: OfflineTasks
+) -> list[RiskModel]:
+    """Each prior adapted to shuffled costs, which say nothing of what begins in a violation."""
+    return adapt_to(
+        replace(config, data=replace(config.data, safe_starts=False)), priors, splits, data
+    )
+
+
+def limit_found(model: RiskModel, config: RunConfig, split: Split, spaces: Spaces) -> float:
+    """The limit that `adapt` finds for a model; 1 where its guard's limit is given.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if not finds_limit(config):
+        return 1.0
+    found = find_limit(model, config, _rows(split.log, split.fitted, "test"), spaces).limit
+    # Levels are divided by it.
+    return max(found, float(np.finfo(np.float32).tiny))
+
+
+def asked_risk(model: RiskModel, split: Split, spaces: Spaces) -> np.ndarray:
+    """The risk of what is asked, `[asked]`."""
+    obs = np.asarray(split.log.columns["obs"])[split.asked]
+    action = scale_actions(np.asarray(split.log.columns["action"])[split.asked], spaces)
+    return risk_of(model, obs, action)
 
 
 def risk_of(model: RiskModel, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -127,8 +188,11 @@ def _risk(model: RiskModel, obs: jax.Array, action: jax.Array) -> jax.Array:
     return model.risk(obs, action)
 
 
-def with_outcomes(split: Split, risk: np.ndarray, gamma: float) -> Predictions:
-    """Predictions beside what followed in the log; only steps before first violations."""
+def with_outcomes(split: Split, risk: np.ndarray, gamma: float, unit: float = 1.0) -> Predictions:
+    """Predictions beside what followed in the log; only steps before first violations.
+
+    `unit` is what limits are multiples of (`Predictions.unit`).
+    """
     columns = split.log.columns
     followed = logged_outcomes(
         np.asarray(columns["cost"]),
@@ -138,30 +202,51 @@ def with_outcomes(split: Split, risk: np.ndarray, gamma: float) -> Predictions:
     )
     before = followed.pop("before")[split.asked]
     chosen = {name: value[split.asked][before] for name, value in followed.items()}
-    return Predictions(**chosen, risk=risk[before], group=np.zeros(int(before.sum()), np.int64))
+    count = int(before.sum())
+    return Predictions(
+        **chosen,
+        risk=risk[before],
+        group=np.zeros(count, np.int64),
+        unit=np.full(count, unit),
+    )
 
 
 def evaluate_held_out(
-    config: RunConfig, prior: Prior, data: OfflineTasks, folds: int, target: float | None
+    config: RunConfig, prior: Prior, data: OfflineTasks, folds: int, question: Question
 ) -> dict[str, Any]:
-    """Scores of one prior on the log of the new robot, fold by fold."""
-    log = data.only_log()
+    """How early one prior warns on the log of the new robot, fold by fold."""
+    log, spaces, gamma = data.only_log(), data.spaces, config.risk.gamma_risk
+    time = warning_time(gamma, spaces.dt, question.lead)
     splits = held_out_folds(log, folds, config.seed)
     shuffled = [replace(one, log=_shuffled(one.log, config.seed)) for one in splits]
-    risks = predict(config, [prior] * (2 * folds), [*splits, *shuffled], data)
-    gamma = config.risk.gamma_risk
-    parts = [with_outcomes(one, risk, gamma) for one, risk in zip(splits, risks, strict=False)]
+    models = adapt_to(config, [prior] * folds, splits, data)
+    units = [
+        limit_found(model, config, one, spaces) for model, one in zip(models, splits, strict=True)
+    ]
+    parts = [
+        with_outcomes(one, asked_risk(model, one, spaces), gamma, unit)
+        for model, one, unit in zip(models, splits, units, strict=True)
+    ]
+    noise = adapt_to_noise(config, [prior] * folds, shuffled, data)
+    noise_risks = [
+        asked_risk(model, one, spaces) for model, one in zip(noise, shuffled, strict=True)
+    ]
     # Folds hold different episodes of one log, which are numbered within the log.
     pooled = Predictions(
         **{name: np.concatenate([vars(one)[name] for one in parts]) for name in vars(parts[0])}
     )
+    limit = _limit_notes(config, units)
+    if finds_limit(config):
+        whole = Split(log=log, fitted=np.arange(log.transitions), asked=np.arange(0))
+        (model,) = adapt_to(config, [prior], [whole], data)
+        limit["value"] = limit_found(model, config, whole, spaces)
     return {
         "kind": "held-out episodes",
         "task": log.name,
         "folds": folds,
         "fitted_transitions": len(splits[0].fitted),
-        **_report(pooled, config, target),
-        "null": null_test(shuffled, risks[folds:]),
+        **_report(pooled, config, time, question, limit),
+        "null": null_test(shuffled, noise_risks),
     }
 
 
@@ -170,13 +255,15 @@ def evaluate_left_out(
     data: OfflineTasks,
     names: Sequence[str],
     transitions: int,
-    target: float | None,
+    question: Question,
     tell: Tell = lambda message: None,
 ) -> dict[str, Any]:
-    """Scores of priors that never saw the task that they are asked about.
+    """How early priors warn that never saw the task that they are asked about.
 
     One more prior is learned from shuffled costs: it must know nothing.
     """
+    spaces, gamma = data.spaces, config.risk.gamma_risk
+    time = warning_time(gamma, spaces.dt, question.lead)
     chosen = [log for log in data.train if log.name in names]
     splits = [few_shot_split(log, transitions, config.seed) for log in chosen]
     priors = []
@@ -187,42 +274,70 @@ def evaluate_left_out(
     noise = replace(data, train=tuple(_shuffled(log, config.seed) for log in data.train))
     priors.append(meta_train([config], _without(noise, chosen[0].name))[0])
     null = replace(splits[0], log=_shuffled(splits[0].log, config.seed))
-    risks = predict(config, priors, [*splits, null], data)
-    gamma = config.risk.gamma_risk
-    parts = [with_outcomes(one, risk, gamma) for one, risk in zip(splits, risks, strict=False)]
-    limit = config.risk.risk_limit
+    models = adapt_to(config, priors[:-1], splits, data)
+    (null_model,) = adapt_to_noise(config, priors[-1:], [null], data)
+    pairs = list(zip(models, splits, strict=True))
+    units = [limit_found(model, config, one, spaces) for model, one in pairs]
+    parts = [
+        with_outcomes(one, asked_risk(model, one, spaces), gamma, unit)
+        for (model, one), unit in zip(pairs, units, strict=True)
+    ]
+    limit = _limit_notes(config, units)
+    used = _used(limit)
     return {
         "kind": "leave one task out",
         "tasks": [
-            {"task": log.name, **scores(part, limit, gamma, seed=config.seed)}
+            {
+                "task": log.name,
+                "at_limit": at_limit(alarm_levels(part, time), used),
+                **scores(part, gamma, seed=config.seed),
+            }
             for log, part in zip(chosen, parts, strict=True)
         ],
         "fitted_transitions": transitions,
-        **_report(join_predictions(parts), config, target),
-        "null": null_test([null], risks[-1:]),
+        **_report(join_predictions(parts), config, time, question, limit),
+        "null": null_test([null], [asked_risk(null_model, null, spaces)]),
     }
 
 
-def _report(predictions: Predictions, config: RunConfig, target: float | None) -> dict[str, Any]:
-    """Scores at the configured limit, the trade-off, and the limit that meets a target."""
-    gamma, limit = config.risk.gamma_risk, config.risk.risk_limit
-    report: dict[str, Any] = {
-        "scores": scores(predictions, limit, gamma, seed=config.seed),
-        "trade_off": trade_off(predictions),
+def _limit_notes(config: RunConfig, units: Sequence[float]) -> dict[str, Any]:
+    """The limit that is used: found per model (`of_models`), or the `value` of the settings."""
+    if finds_limit(config):
+        return {"found": True, "value": None, "of_models": list(units)}
+    given = config.takeover.limit if config.guard == "takeover" else None
+    value = config.risk.risk_limit if given is None else given
+    return {"found": False, "value": value, "of_models": None}
+
+
+def _used(limit: dict[str, Any]) -> float:
+    """The limit that is used, in the unit of the table."""
+    return 1.0 if limit["found"] else limit["value"]
+
+
+def _report(
+    predictions: Predictions,
+    config: RunConfig,
+    time: WarningTime,
+    question: Question,
+    limit: dict[str, Any],
+) -> dict[str, Any]:
+    """How early the risk warns, the limit that meets a target, and how well it ranks."""
+    table = MULTIPLES if limit["found"] else LIMITS
+    warns = {"limit": limit, **time_to_act(predictions, time, _used(limit), table)}
+    if question.target is not None:
+        chosen = limit_for_target(predictions, time, question.target, config.seed)
+        warns["target"] = {**chosen, "risk_limit": _as_risk(chosen["limit"], limit)}
+    return {
+        "time_to_act": warns,
+        "scores": scores(predictions, config.risk.gamma_risk, seed=config.seed),
     }
-    if target is None:
-        return report
-    calibration, test = calibration_and_test(predictions, config.seed)
-    risks = calibration.risk[calibration.violating]
-    found = choose_limit(risks, target)
-    report["target"] = {
-        "miss_rate": target,
-        "calibration_violations": len(risks),
-        "limit": found,
-        "needed_violations": int(np.ceil(1.0 / target - 1e-9)) - 1,
-        "test": None if found is None else at_limit(test, found),
-    }
-    return report
+
+
+def _as_risk(chosen: float | None, limit: dict[str, Any]) -> float | None:
+    """A limit of the table as a risk; None where the limit it is a multiple of is not known."""
+    if chosen is None or not limit["found"]:
+        return chosen
+    return None if limit["value"] is None else min(chosen * limit["value"], 1.0)
 
 
 def null_test(splits: Sequence[Split], risks: Sequence[np.ndarray]) -> dict[str, Any]:

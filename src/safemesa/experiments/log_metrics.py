@@ -1,5 +1,11 @@
 """Scores of a risk model against logged outcomes, with intervals that hold for small counts.
 
+What a shield needs is time to act. A violation is *announced* where the risk of a logged action was
+above the limit at some step of the warning window before it: at least `lead` steps before, so that
+something can still be done, and at most `window` steps before, because an alarm long ago has
+nothing to do with it. An alarm in calm time, with no violation within the window after it, is
+false. What the risk says of the violating step itself is hindsight, and decides nothing.
+
 The outcome of a step is gamma^k if the episode's first violation comes k steps later (k = 0: this
 step), and 0 if the rest of the logged episode has none: the Monte-Carlo return of the cost. It
 belongs to the policy that drove the logs. Only states before an episode's first violation count;
@@ -16,11 +22,20 @@ from jaxtyping import Bool, Float, Int
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.calibration import area_under_curve, expected_calibration_error
+from safemesa.phases.rehearsal import CALM_HORIZONS
 
 LEVEL = 0.95
 RESAMPLES = 200
-LIMITS = (0.01, 0.02, 0.05, *(round(0.1 * index, 1) for index in range(1, 10)), 0.95, 0.99)
-"""Risk limits of the trade-off curve."""
+LIMITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+"""Limits of the table, where the limit is a risk."""
+MULTIPLES = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 4.0)
+"""Limits of the table as multiples of the found one, where each critic has a limit of its own."""
+ANNOUNCED = 0.5
+"""Share of violations below which a shield comes too late."""
+USELESS = 0.5
+"""Share of calm time above which a limit flags so much that nearly everything is overridden."""
+NEVER = np.iinfo(np.int64).max
+"""Steps until a violation that does not come."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,9 +51,19 @@ class Predictions:
     """Whether the episode of this step has no violation at all."""
     unknown: Float[np.ndarray, " n"]
     """How much larger the outcome could be had the recording not stopped: gamma^(steps left)."""
+    steps_left: Int[np.ndarray, " n"]
+    """Steps until the episode's first violation; `NEVER` without one."""
     episode: Int[np.ndarray, " n"]
+    """The steps of an episode lie together and in their order."""
     group: Int[np.ndarray, " n"]
     """The task; calibration and test never share one where there are several."""
+    unit: Float[np.ndarray, " n"]
+    """What limits are multiples of: 1, or the limit found for the critic that gave the risk."""
+
+    @property
+    def level(self) -> Float[np.ndarray, " n"]:
+        """What is compared with limits: the risk in that unit."""
+        return np.asarray(self.risk, np.float64) / self.unit
 
     def take(self, chosen: np.ndarray) -> "Predictions":
         """Some of the steps."""
@@ -78,6 +103,7 @@ def logged_outcomes(
         "violating": violates,
         "ends_safely": ~np.logical_or.reduceat(violates, np.unique(first))[number],
         "unknown": np.where(open_end, gamma ** (last - rows + 1.0), 0.0),
+        "steps_left": np.where(comes, following - rows, NEVER),
         "episode": number,
         "before": earlier - earlier[first] == 0,
     }
@@ -113,10 +139,164 @@ def _solve(successes: int, trials: int, tail: float) -> float:
     return 0.5 * (low + high)
 
 
-def scores(
-    predictions: Predictions, limit: float, gamma: float, *, seed: int = 0
+@dataclass(frozen=True, kw_only=True)
+class WarningTime:
+    """When an alarm announces a violation: from `lead` to `window` steps before it."""
+
+    lead: int
+    window: int
+    horizon: float
+    """Effective horizon of the risk, 1 / (1 - gamma), in steps."""
+    dt: float
+    """Seconds per step."""
+
+    def notes(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "lead_steps": self.lead,
+            "lead_s": self.lead * self.dt,
+            "window_steps": self.window,
+            "window_s": self.window * self.dt,
+            "horizon_steps": self.horizon,
+            "horizon_s": self.horizon * self.dt,
+            "dt_s": self.dt,
+        }
+
+
+def warning_time(gamma: float, dt: float, lead: float | None = None) -> WarningTime:
+    """The warning window of a risk: two effective horizons; beyond them states are calm.
+
+    Args:
+        gamma: discount of the risk per step.
+        dt: seconds per step.
+        lead: seconds that are needed to act, rounded up to whole steps, at least one; None: half
+            the effective horizon.
+
+    Raises:
+        ConfigurationError: the lead is no duration, or longer than the window.
+    """
+    horizon = 1.0 / (1.0 - gamma)
+    window = math.floor(CALM_HORIZONS * horizon + 1e-9)
+    if lead is not None and not 0.0 < lead < math.inf:
+        raise ConfigurationError(f"the lead is {lead} s; expected seconds above 0.")
+    wanted = 0.5 * horizon if lead is None else lead / dt
+    steps = max(1, math.ceil(wanted - 1e-9))
+    if steps > window:
+        raise ConfigurationError(
+            f"the lead of {lead:g} s is {steps} steps of {dt:g} s, and the risk has an effective "
+            f"horizon of {horizon:.3g} steps: what it says more than {window} steps before a "
+            "violation has nothing to do with it. Learn the prior with a longer horizon "
+            "(`meta-train --horizon SECONDS`), or shorten the lead."
+        )
+    return WarningTime(lead=steps, window=window, horizon=horizon, dt=dt)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlarmLevels:
+    """Levels that a limit is compared with: where an alarm announces, and where it is false."""
+
+    announcing: Float[np.ndarray, " violations"]
+    """The highest level in the warning window of each violation that can be announced."""
+    unreachable: int
+    """Violations that come so soon in their recording that no step is early enough."""
+    calm: Float[np.ndarray, " calm"]
+    """Of each calm step."""
+    before: Float[np.ndarray, " calm"]
+    """Of the step before each calm step; minus infinity where its recording begins."""
+    safe: Float[np.ndarray, " episodes"]
+    """The highest level of each episode without a violation."""
+    dt: float
+
+    @property
+    def calm_hours(self) -> float:
+        """Robot time without a violation within the window after it."""
+        return len(self.calm) * self.dt / 3_600.0
+
+
+def alarm_levels(predictions: Predictions, time: WarningTime) -> AlarmLevels:
+    """What the table of limits needs of the predictions."""
+    level, left = predictions.level, predictions.steps_left
+    number = np.unique(predictions.episode, return_inverse=True)[1]
+    episodes = int(number.max(initial=-1)) + 1
+
+    def highest(rows: np.ndarray) -> np.ndarray:
+        found = np.full(episodes, -np.inf)
+        np.maximum.at(found, number[rows], level[rows])
+        return found[np.unique(number[rows])]
+
+    announcing = highest((left >= time.lead) & (left <= time.window))
+    begins = np.diff(number, prepend=-1) != 0
+    before = np.where(begins, -np.inf, np.concatenate([[-np.inf], level[:-1]]))
+    calm = left > time.window
+    return AlarmLevels(
+        announcing=announcing,
+        unreachable=int(predictions.violating.sum()) - len(announcing),
+        calm=level[calm],
+        before=before[calm],
+        safe=highest(predictions.ends_safely),
+        dt=time.dt,
+    )
+
+
+def at_limit(levels: AlarmLevels, limit: float) -> dict[str, Any]:
+    """Announced violations and false alarms at a limit.
+
+    Violations and episodes count once each, so their intervals are exact. A false alarm is a rise
+    above the limit in calm time. A shield at the limit is `too_late` where fewer than half of the
+    violations are announced, and `useless` where it flags more than half of calm time.
+    """
+    flagged = levels.calm > limit
+    rises = int((flagged & (levels.before <= limit)).sum())
+    announced = _share(int((levels.announcing > limit).sum()), len(levels.announcing))
+    calm_share = float(flagged.mean()) if len(flagged) else None
+    return {
+        "limit": limit,
+        "announced": announced,
+        "false_alarms": rises,
+        "false_alarms_per_hour": rises / levels.calm_hours if len(flagged) else None,
+        "calm_time_share": calm_share,
+        "safe_episodes_with_alarm": _share(int((levels.safe > limit).sum()), len(levels.safe)),
+        "too_late": announced["value"] is not None and announced["value"] < ANNOUNCED,
+        "useless": calm_share is not None and calm_share > USELESS,
+    }
+
+
+def time_to_act(
+    predictions: Predictions, time: WarningTime, used: float, limits: Sequence[float]
 ) -> dict[str, Any]:
-    """All scores at a risk limit; intervals of AUROC, Brier and calibration resample episodes."""
+    """How early the risk warns at the limit that is used, and at others."""
+    levels = alarm_levels(predictions, time)
+    return {
+        **time.notes(),
+        "violations": len(levels.announcing) + levels.unreachable,
+        "unreachable": levels.unreachable,
+        "calm_hours": levels.calm_hours,
+        "at_limit": at_limit(levels, used),
+        "limits": [at_limit(levels, limit) for limit in sorted({*limits, used})],
+    }
+
+
+def limit_for_target(
+    predictions: Predictions, time: WarningTime, target: float, seed: int = 0
+) -> dict[str, Any]:
+    """The largest limit at which at most a share `target` of violations comes unannounced.
+
+    It is chosen on one half of the violations and tried on the other.
+    """
+    calibration, test = calibration_and_test(predictions, time.lead, seed)
+    announcing = alarm_levels(calibration, time).announcing
+    limit = choose_limit(announcing, target)
+    return {
+        "miss_rate": target,
+        "calibration_violations": len(announcing),
+        "needed_violations": math.ceil(1.0 / target - 1e-9) - 1,
+        "limit": limit,
+        "test": None if limit is None else at_limit(alarm_levels(test, time), limit),
+    }
+
+
+def scores(predictions: Predictions, gamma: float, *, seed: int = 0) -> dict[str, Any]:
+    """Ranking and calibration of the risk; intervals resample episodes."""
     result: dict[str, Any] = {
         "steps": len(predictions.risk),
         "episodes": len(np.unique(predictions.episode)),
@@ -124,7 +304,6 @@ def scores(
         "auroc_window_steps": window_steps(gamma),
         "base_rate_brier": float(np.var(predictions.outcome)),
         "unknown_outcome": float(predictions.unknown.mean()),
-        "risk_limit": limit,
     }
     names = ("auroc", "brier", "calibration_error")
     draws = _resampled(predictions, gamma, seed)
@@ -132,62 +311,41 @@ def scores(
         known = draws[:, index][np.isfinite(draws[:, index])]
         edges = np.quantile(known, [0.025, 0.975]).tolist() if len(known) else [None, None]
         result[name] = {"value": _plain(value), "low": edges[0], "high": edges[1]}
-    return result | at_limit(predictions, limit)
+    return result
 
 
-def at_limit(predictions: Predictions, limit: float) -> dict[str, Any]:
-    """Misses and false alarms at a limit, with exact intervals.
-
-    A violation is missed if the step that violates has a risk of at most the limit: the guard
-    would have let that action pass. Every episode counts once, so the counts are independent.
-    """
-    missed = predictions.violating & (predictions.risk <= limit)
-    safe = predictions.ends_safely
-    flagged = predictions.risk > limit
-    alarmed = len(np.unique(predictions.episode[safe & flagged]))
-    return {
-        "miss_rate": _share(int(missed.sum()), int(predictions.violating.sum())),
-        "false_alarm_episodes": _share(alarmed, len(np.unique(predictions.episode[safe]))),
-        "false_alarm_steps": float(flagged[safe].mean()) if safe.any() else None,
-    }
-
-
-def trade_off(predictions: Predictions, limits: Sequence[float] = LIMITS) -> list[dict[str, Any]]:
-    """Misses against false alarms over a range of limits."""
-    return [{"limit": limit, **at_limit(predictions, limit)} for limit in limits]
-
-
-def choose_limit(risk_of_violations: Float[np.ndarray, " n"], target: float) -> float | None:
+def choose_limit(announcing: Float[np.ndarray, " n"], target: float) -> float | None:
     """The largest limit that misses the next violation with probability at most `target`.
 
-    Split conformal prediction: with n exchangeable violations, the next one's risk is below the
-    k-th smallest with probability at most k / (n + 1), and k is the largest with k / (n + 1) <=
-    target. None if n is too small for any k, that is n < 1 / target - 1.
+    Split conformal prediction: with n exchangeable violations, the next one's highest level in its
+    warning window is below the k-th smallest with probability at most k / (n + 1), and k is the
+    largest with k / (n + 1) <= target. None if n is too small for any k, that is n < 1 / target -
+    1.
 
     Raises:
         ConfigurationError: the target is not within (0, 1).
     """
     if not 0.0 < target < 1.0:
         raise ConfigurationError(f"target miss rate is {target}, expected a number in (0, 1).")
-    risks = np.sort(np.asarray(risk_of_violations, np.float64))
-    rank = math.floor(target * (len(risks) + 1) + 1e-9)
+    levels = np.sort(np.asarray(announcing, np.float64))
+    rank = math.floor(target * (len(levels) + 1) + 1e-9)
     if rank == 0:
         return None
     # A risk that equals the limit passes the guard, so the limit is just below.
-    return float(max(np.nextafter(np.float32(risks[rank - 1]), np.float32(-1.0)), 0.0))
+    return float(max(np.nextafter(np.float32(levels[rank - 1]), np.float32(-1.0)), 0.0))
 
 
 def calibration_and_test(
-    predictions: Predictions, seed: int = 0
+    predictions: Predictions, lead: int, seed: int = 0
 ) -> tuple[Predictions, Predictions]:
     """Two halves that share no task, or where there is one task, no episode."""
     several = len(np.unique(predictions.group)) >= 4
     unit = predictions.group if several else predictions.episode
-    violating = np.unique(unit[predictions.violating])
-    others = np.setdiff1d(np.unique(unit), violating)
+    announceable = np.unique(unit[predictions.steps_left == lead])
+    others = np.setdiff1d(np.unique(unit), announceable)
     rng = np.random.default_rng(seed)
-    # Units with violations are dealt first, so that both halves get some.
-    order = np.concatenate([rng.permutation(violating), rng.permutation(others)])
+    # Units with violations that can be announced are dealt first, so that both halves get some.
+    order = np.concatenate([rng.permutation(announceable), rng.permutation(others)])
     first = np.isin(unit, order[::2])
     return predictions.take(first), predictions.take(~first)
 

@@ -85,10 +85,24 @@ class AbstractGuard(abc.ABC):
         """Dual variables and the like; an empty tuple if there are none."""
         return ()
 
-    def begin(self, limit: Float[Array, ""]) -> PyTree:
-        """The state before Phase 3, given the risk model's limit; `init()` where it is not used."""
-        del limit
+    def begin(self, limit: Float[Array, ""], level: Float[Array, ""]) -> PyTree:
+        """The state before Phase 3; `init()` where a guard has its limit from the settings.
+
+        `limit` is the risk model's, `level` what its critic says of the fleet's calm states (1
+        where the model rehearses none).
+        """
+        del limit, level
         return self.init()
+
+    def follow(
+        self, state: PyTree, calm_risk: Float[Array, " batch"], calm: Float[Array, " batch"]
+    ) -> PyTree:
+        """After each update of the critic: what it now says of some rows of the fleet.
+
+        `calm_risk` is the risk of the recovery's action; only rows with `calm` 1 are calm.
+        """
+        del calm_risk, calm
+        return state
 
     def actor_term(
         self,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +14,18 @@ from safemesa.guards.registry import guards
 from safemesa.learners.config import TakeoverConfig
 from safemesa.networks.critics import RiskCritic
 
+FOLLOW_RATE = 0.02
+"""Of the logarithm of the level: an e-fold down takes a thousand updates, and the noise of batches
+of 64 calm rows stays near a hundredth."""
+
+
+class TakeoverState(eqx.Module):
+    """The limit, and the critic's level on calm states that it goes with."""
+
+    limit: Float[Array, ""]
+    level: Float[Array, ""]
+    """The quantile `calm_share` of the risk of the recovery's action in the fleet's calm states."""
+
 
 @final
 @guards.register("takeover")
@@ -22,26 +35,42 @@ class Takeover(AbstractGuard):
 
     The critic's level is not known beforehand: of two critics that rank states equally well one may
     say a tenth of what the other says, and at the limit of the other it saves nothing or overrides
-    everything. So the limit is the risk model's (`RiskModel.limit`). It is the guard's state.
+    everything. So the limit is the risk model's (`RiskModel.limit`), and while the critic goes on
+    learning it keeps its ratio to what the critic says of the fleet's calm states.
     """
 
     takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
     sections: ClassVar[tuple[str, ...]] = ("takeover",)
 
-    def init(self) -> Float[Array, ""]:
-        """The limit of the settings; where there is none everything is taken over."""
-        return jnp.asarray(self.takeover.limit or 0.0, jnp.float32)
+    def init(self) -> TakeoverState:
+        """The limit of the settings (`takeover.limit`, else `risk.risk_limit`)."""
+        limit = self.config.risk_limit if self.takeover.limit is None else self.takeover.limit
+        return TakeoverState(jnp.asarray(limit, jnp.float32), jnp.ones(()))
 
-    def begin(self, limit: Float[Array, ""]) -> Float[Array, ""]:
+    def begin(self, limit: Float[Array, ""], level: Float[Array, ""]) -> TakeoverState:
         """The risk model's limit."""
-        return jnp.asarray(limit, jnp.float32)
+        return TakeoverState(*(jnp.asarray(x, jnp.float32) for x in (limit, level)))
 
-    def select_action(self, state: Float[Array, ""], situation: Situation, *, key: Key) -> Decision:
+    def follow(
+        self, state: TakeoverState, calm_risk: Float[Array, " batch"], calm: Float[Array, " batch"]
+    ) -> TakeoverState:
+        """Moves the level towards the quantile, and the limit with it.
+
+        Stochastic approximation of a quantile (Robbins and Monro 1951), in the logarithm.
+        """
+        if not self.takeover.follow or self.takeover.limit is not None:
+            return state
+        above = (calm_risk > state.level).astype(jnp.float32) - (1.0 - self.takeover.calm_share)
+        count = jnp.maximum(jnp.sum(calm), 1.0)
+        factor = jnp.exp(FOLLOW_RATE * jnp.sum(calm * above) / count)
+        return TakeoverState(jnp.minimum(state.limit * factor, 1.0), state.level * factor)
+
+    def select_action(self, state: TakeoverState, situation: Situation, *, key: Key) -> Decision:
         """The proposal within the limit, else the nearest action that is, else the recovery's.
 
         "Nearest" is on the straight way from the proposal to the recovery's action.
         """
-        limit, proposed = state, situation.proposed
+        limit, proposed = state.limit, situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
         intervened = ~(risk <= limit)  # also where the risk is not a number
         noise = self.config.recovery_noise * jax.random.normal(key, proposed.shape)
@@ -56,7 +85,7 @@ class Takeover(AbstractGuard):
 
     def reward_term(
         self,
-        state: Float[Array, ""],
+        state: TakeoverState,
         critic: RiskCritic,
         risk_obs: Float[Array, "batch obs"],
         action: Float[Array, "batch act"],
@@ -66,8 +95,8 @@ class Takeover(AbstractGuard):
         del cost
         if self.takeover.charge == 0.0:
             return jnp.zeros(risk_obs.shape[0])
-        above = ~(jax.vmap(critic)(risk_obs, action) <= state)
-        return -self.takeover.charge * above
+        above = ~(jax.vmap(critic)(risk_obs, action) <= state.limit)
+        return -self.takeover.charge * above.astype(jnp.float32)
 
     def _nearest(
         self, situation: Situation, escape: Float[Array, " act"], limit: Float[Array, ""]
@@ -75,7 +104,8 @@ class Takeover(AbstractGuard):
         """The first step from the proposal to the recovery's action that is within the limit."""
         count = self.takeover.candidates
         parts = (jnp.arange(count, dtype=jnp.float32) + 1.0) / (count + 1.0)
-        tried = situation.proposed + parts[:, None] * (escape - situation.proposed)
+        way = (escape - situation.proposed)[None]
+        tried = situation.proposed[None] + parts[:, None] * way
         risks = jax.vmap(situation.critic, (None, 0))(situation.risk_obs, tried)
         safe = risks <= limit
         return jnp.where(jnp.any(safe), tried[jnp.argmax(safe)], escape)

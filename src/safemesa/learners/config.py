@@ -39,6 +39,9 @@ class RiskConfig:
 
     gamma_risk: float = 0.8
     """Discount of future violations (Table 1)."""
+    horizon: float | None = None
+    """Seconds that the risk looks ahead: how long the robot needs to get out of trouble. Given, it
+    sets gamma_risk to 1 - dt / horizon."""
     risk_limit: float = 0.1
     """`eps_risk`: the task policy's action runs while its risk is at most this."""
     hidden: tuple[int, ...] = (256, 256)
@@ -59,6 +62,8 @@ class RiskConfig:
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
+        if self.horizon is not None and not 0.0 < self.horizon < math.inf:
+            raise ConfigurationError(f"horizon is {self.horizon}; expected seconds above 0.")
         if not 0.0 < self.gamma_risk < 1.0:
             raise ConfigurationError(f"gamma_risk is {self.gamma_risk}; expected 0 < value < 1.")
         require_share(self, "risk_limit", "violation_fraction")
@@ -113,13 +118,16 @@ class RehearsalConfig:
     """How many a prior carries, drawn without replacement; 0: none, as in the paper."""
     adapt_share: float = 0.5
     """Share of each batch of Phase 2 that is rehearsed."""
-    deploy_share: float = 0.5
-    """Share of each safety batch of Phase 3 that is rehearsed."""
+    worth: int = 10_000
+    """In Phase 3 the fleet's rows weigh as much as so many rows of the robot: with n of these,
+    n / (n + worth) of a safety batch are the robot's, so that its few first rows are not learned by
+    heart."""
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         require_at_least(self, 0, "rows")
-        require_share(self, "adapt_share", "deploy_share")
+        require_at_least(self, 1, "worth")
+        require_share(self, "adapt_share")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +139,8 @@ class TakeoverConfig:
     the critic says of calm states that the recovery holds."""
     calm_share: float = 0.95
     """The limit that is found lies above the risk of this share of the calm states."""
+    follow: bool = True
+    """In Phase 3 the limit follows the critic's level on the fleet's calm states."""
     candidates: int = 0
     """Actions on the way from the proposal to the recovery's that are tried first; the nearest to
     the proposal that is safe enough runs. 0: the recovery's at once."""

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.task_log import TaskLog
+from safemesa.learners.recovery import AbstractRecovery
+from safemesa.networks.critics import RiskCritic
 from safemesa.phases.config import RunConfig
 from safemesa.phases.rehearsal import calm_rows, rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
@@ -24,7 +26,7 @@ from safemesa.phases.tables import chosen_rows
 
 ENOUGH_OF_THE_ROBOT = 500
 """Calm states of the new robot's own log from which on the fleet's are not asked."""
-FEWEST = 100
+FEWEST = 30
 """Calm states without which no limit is found."""
 LARGEST_LIMIT = 0.9
 """A limit above it would wait for what is nearly certain."""
@@ -78,7 +80,7 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
             "needed. Log more safe driving, shorten the horizon, let the prior carry rows of the "
             "fleet (--rehearsal.rows), or give a limit."
         )
-    risk = np.asarray(_recovery_risk(model, jnp.asarray(normalised, jnp.float32)), np.float64)
+    risk = calm_risks(model, normalised)
     shares = (0.5, 0.75, 0.9, 0.95, 0.99)
     limit = float(np.quantile(risk, config.takeover.calm_share))
     if limit > LARGEST_LIMIT:
@@ -95,12 +97,33 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
     )
 
 
-@jax.jit
-def _recovery_risk(model: RiskModel, obs: Float[Array, "n obs"]) -> Float[Array, " n"]:
-    """Risk of the recovery's action at normalised observations."""
+def fleet_level(model: RiskModel, spaces: Spaces, share: float) -> float:
+    """The quantile `share` of the risk of the recovery's action in the fleet's calm states.
+
+    1 where the model carries no rows of the fleet.
+    """
+    if model.rehearsal is None:
+        return 1.0
+    columns = rehearsal_layout(spaces).unpack(model.rehearsal)
+    calm = np.asarray(columns["obs"])[np.asarray(columns["calm"]) > 0.5]
+    return float(np.quantile(calm_risks(model, calm), share)) if len(calm) else 1.0
+
+
+def calm_risks(model: RiskModel, obs: Float[np.ndarray, "n obs"]) -> Float[np.ndarray, " n"]:
+    """What the critic says of the recovery's action at normalised observations."""
+    asked = jnp.asarray(obs, jnp.float32)
+    return np.asarray(_recovery_risk(model.critic, model.recovery, asked), np.float64)
+
+
+def recovery_risk(
+    critic: RiskCritic, recovery: AbstractRecovery, obs: Float[Array, "n obs"]
+) -> Float[Array, " n"]:
+    """Risk of the recovery's action at normalised observations, as where a takeover begins."""
 
     def single(one: Float[Array, " obs"]) -> Float[Array, ""]:
-        action, _ = model.recovery.act(model.critic, one, model.recovery.begin())
-        return model.critic(one, action)
+        return critic(one, recovery.act(critic, one, recovery.begin())[0])
 
     return jax.vmap(single)(obs)
+
+
+_recovery_risk = jax.jit(recovery_risk)

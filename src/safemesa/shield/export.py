@@ -25,6 +25,7 @@ from safemesa.phases.storage.run_folder import RunFolder, provenance
 from safemesa.phases.tables import scale_actions, unscale_actions
 from safemesa.shield import runtime
 from safemesa.shield.model_card import model_card
+from safemesa.shield.time_to_act import SAME_LIMIT, measured_time_to_act
 
 RUNTIME_FILE = "safemesa_shield.py"
 CARD_FILE = "MODEL_CARD.md"
@@ -138,8 +139,8 @@ def _source(artefact: Path, log_folder: Path | None) -> Source:
     )
 
 
-def reasons_to_monitor(source: Source) -> list[str]:
-    """Why a shield of this model may only watch, unless it is forced to act; empty: it may act."""
+def reasons_to_monitor(source: Source, options: ShieldOptions) -> list[str]:
+    """Why this shield may only watch, unless it is forced to act; empty: it may act."""
     found = []
     if source.violations is None:
         found.append(
@@ -164,16 +165,25 @@ def reasons_to_monitor(source: Source) -> list[str]:
             f"The calibration does not show that the risk tells danger from safety: AUROC "
             f"{value:.3f}, which may be as low as {low:.3f}, and chance has {CHANCE}."
         )
+    warns, limit = time_to_act(source, options), exported_limit(source, options)
+    # Where a lower limit comes too late, this one does.
+    if warns and warns["too_late"] and warns["limit"] <= limit * (1.0 + SAME_LIMIT):
+        found.append(f"A shield at this limit comes too late: {warns['summary']}.")
     return found
 
 
 def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
     """What a user of the shield must be told."""
-    found = reasons_to_monitor(source)
+    found = reasons_to_monitor(source, options)
     if found and options.force:
         found.append("Enforcing was allowed all the same (--force).")
     if source.calibration is None:
-        found.append("No calibration came with this model: its risk is a score until one does.")
+        found.append(
+            "No calibration came with this model: its risk is a score until one does, and nobody "
+            "measured whether it warns in time (`safemesa evaluate --out`, then --calibration)."
+        )
+    else:
+        found += _timing_warnings(time_to_act(source, options))
     if _provenance(source).get("dt_declared") is False:
         found.append(
             "The logs do not say how long a step takes, so 1 s was taken: limits of age, period "
@@ -184,6 +194,46 @@ def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
             "The safe action was not set and is zero, or the nearest action that is allowed."
         )
     return found
+
+
+def _timing_warnings(warns: Mapping[str, Any] | None) -> list[str]:
+    """Where nobody knows how early the shield warns, or it acts nearly all the time."""
+    if warns is None:
+        return [
+            "The calibration does not say whether this shield warns in time: `safemesa evaluate` "
+            "of this version measures it."
+        ]
+    if not warns["at_exported_limit"]:
+        return [
+            "Whether this shield warns in time was measured at another limit than its own: "
+            f"{warns['summary']}."
+        ]
+    if warns["useless"]:
+        return [
+            f"At this limit {warns['calm_time_share']:.0%} of calm time is flagged: nearly "
+            "everything would be overridden."
+        ]
+    return []
+
+
+def exported_limit(source: Source, options: ShieldOptions) -> float:
+    """Risk above which the shield takes over."""
+    return source.limit if options.risk_limit is None else options.risk_limit
+
+
+def time_to_act(source: Source, options: ShieldOptions) -> dict[str, Any] | None:
+    """How early the risk warns at the limit that is exported, or at the nearest measured one.
+
+    None where the calibration does not say it.
+    """
+    found = None
+    if source.config.guard == "takeover" and source.config.takeover.limit is None:
+        found = source.model.limit
+    return measured_time_to_act(
+        source.calibration,
+        limit=exported_limit(source, options),
+        found=None if found is None else float(found),
+    )
 
 
 def _found(record: Any, name: str) -> Mapping[str, Any]:
@@ -224,6 +274,7 @@ def export_shield(
             "name": source.config.domain,
             "warnings": warnings_of(source, options),
             "shield": section,
+            "time_to_act": time_to_act(source, options),
             "calibration": source.calibration,
             "log": source.log,
             "provenance": source.provenance,
@@ -243,7 +294,7 @@ def export_shield(
 def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
     """All that decides, in physical units."""
     spaces = source.spaces
-    limit = source.limit if options.risk_limit is None else options.risk_limit
+    limit = exported_limit(source, options)
     release = limit if options.release_limit is None else options.release_limit
     if not math.isfinite(options.minimum_dwell):
         raise ConfigurationError(f"minimum_dwell is {options.minimum_dwell}; expected seconds.")
@@ -252,7 +303,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
             f"release_limit is {release} and risk_limit {limit}; expected 0 <= release <= limit "
             "<= 1."
         )
-    against = reasons_to_monitor(source)
+    against = reasons_to_monitor(source, options)
     units = units_of(_provenance(source))
     return {
         "observations": [
@@ -385,7 +436,7 @@ def reference_answers(
 
 
 def read_calibration(path: Path) -> Any:
-    """What `safemesa evaluate --out` wrote.
+    """What `safemesa evaluate --out` wrote; earlier versions did not measure the time to act.
 
     Raises:
         ConfigurationError: the file is something else, which would say nothing of the risk.

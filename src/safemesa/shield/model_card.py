@@ -57,7 +57,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         "",
         *_data(manifest["log"]),
         "",
-        "## Calibration",
+        "## Time to act",
+        "",
+        *_time_to_act(manifest["time_to_act"]),
+        "",
+        "## Ranking and calibration",
         "",
         *_calibration(manifest["calibration"]),
         "",
@@ -89,6 +93,33 @@ def _data(log: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def _time_to_act(warns: Mapping[str, Any] | None) -> list[str]:
+    """How early the shield warns: what decides whether it can help."""
+    if warns is None:
+        return ["Not measured: nobody knows whether this shield warns in time."]
+    announced, hourly, share = (
+        warns[name] for name in ("announced", "false_alarms_per_hour", "calm_time_share")
+    )
+    lines = [
+        f"- announced at least {warns['lead_s']:.3g} s before: {announced['count']} of "
+        f"{announced['of']} violations [{announced['low']:.3f}, {announced['high']:.3f}]",
+        f"- false alarms: {_number(hourly)} per hour of calm time",
+        f"- calm time that is flagged: {'unknown' if share is None else f'{share:.1%}'}",
+    ]
+    if warns["at_exported_limit"]:
+        return [f"Measured on held-out logs, at risk limit {warns['limit']:.3g}:", "", *lines]
+    return [
+        f"Measured on held-out logs, at risk limit {warns['limit']:.3g}. This shield has another, "
+        "for which nothing was measured:",
+        "",
+        *lines,
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
 def _calibration(calibration: Any) -> list[str]:
     """What `safemesa evaluate` found, else the numbers at the top; the manifest holds all of it."""
     if calibration is None:
@@ -102,7 +133,7 @@ def _calibration(calibration: Any) -> list[str]:
     return [
         *lines,
         "",
-        "These numbers are of the risk alone; the recovery policy was not scored.",
+        "These numbers say nothing about time to act. The recovery policy was not scored.",
         "",
         "The whole summary is `calibration` in manifest.json.",
     ]
@@ -110,22 +141,13 @@ def _calibration(calibration: Any) -> list[str]:
 
 def _scores(scores: Mapping[str, Any]) -> list[str]:
     """Scores of `safemesa evaluate` with their intervals; those that are missing are left out."""
-    limit = scores.get("risk_limit")
-    at = f" at risk limit {limit:g}" if type(limit) in (int, float) else ""
-    names = {
-        "auroc": "AUROC",
-        "brier": "Brier score",
-        "calibration_error": "calibration error",
-        "miss_rate": f"violations missed{at}",
-        "false_alarm_episodes": f"safe episodes with an alarm{at}",
-    }
+    names = {"auroc": "AUROC", "brier": "Brier score", "calibration_error": "calibration error"}
     lines = []
     for key, name in names.items():
         score = scores.get(key)
         found = score if isinstance(score, Mapping) else {}
         numbers = [found.get(part) for part in ("value", "low", "high")]
         if all(type(number) in (int, float) for number in numbers):
-            count = f" ({found['count']} of {found['of']})" if {"count", "of"} <= set(found) else ""
             value, low, high = numbers
-            lines.append(f"- {name}: {value:.3f} [{low:.3f}, {high:.3f}]{count}")
+            lines.append(f"- {name}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return lines

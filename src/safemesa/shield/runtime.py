@@ -1361,10 +1361,19 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
         "dt_s": settings.dt,
         "risk_limit": settings.risk_limit,
         "enforce_allowed": settings.enforce_allowed,
+        "time_to_act": _time_to_act(manifest),
         "known_answers_differ_by": check_known_answers(manifest, shield),
         "manifest_sha256": manifest_sha256(folder),
         "warnings": manifest.get("warnings", []),
     }
+
+
+def _time_to_act(manifest: Mapping[str, Any]) -> str:
+    """How early the shield warns, as its exporter measured it; nothing here decides by it."""
+    told = manifest.get("time_to_act")
+    summary = told.get("summary") if isinstance(told, dict) else None
+    sound = isinstance(summary, str) and len(summary) <= 400 and summary.isprintable()
+    return str(summary) if sound else "not measured"
 
 
 def bench(

@@ -13,6 +13,7 @@ from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, sample_positions, size
 from safemesa.guards import AbstractGuard, Situation
+from safemesa.learners.config import RehearsalConfig
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
@@ -28,6 +29,7 @@ from safemesa.phases.config import DataConfig
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.phases.tables import chosen_rows
+from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 
 
 class AgentState(eqx.Module):
@@ -53,7 +55,10 @@ class Agent(AbstractAgent):
     risk: RiskLearner
     guard: AbstractGuard
     data: DataConfig = field(default_factory=DataConfig)
-    rehearsed_share: float = 0.0
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
+    """Which rows of the fleet, that the risk model carries, safety batches hold."""
+    calm_share: float = 0.95
+    """`takeover.calm_share`."""
 
     @property
     def gamma_risk(self) -> float:
@@ -87,12 +92,18 @@ class Agent(AbstractAgent):
         return AgentState(
             self.sac.init(key=key),
             self.risk.init(model.critic, model.recovery),
-            self.guard.init() if model.limit is None else self.guard.begin(model.limit),
+            self._first_guard_state(model),
             model.normaliser,
             model.limit,
-            model.rehearsal if self.rehearsed_share else None,
+            model.rehearsal if self.rehearsal.rows else None,
             model.recovery.begin(),
         )
+
+    def _first_guard_state(self, model: RiskModel) -> PyTree:
+        if model.limit is None:
+            return self.guard.init()
+        level = fleet_level(model, self.spaces, self.calm_share)
+        return self.guard.begin(model.limit, jnp.asarray(level, jnp.float32))
 
     def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
         """What the task policy sees: raw or normalised, per domain."""
@@ -175,13 +186,20 @@ class Agent(AbstractAgent):
         dual_batch = risk_batch
         if self.risk.config.violation_fraction is not None:
             dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_next)
-        risk = state.risk
+        risk, guard_state = state.risk, state.guard
         if self.config.learn_risk:
-            rehearsing = jax.random.fold_in(key_next, 1)
-            both = self._with_rehearsal(state, sac.policy, risk_batch, key=rehearsing)
-            risk, risk_metrics = self.risk.update(risk, both, guard.risk_term)
+            fleet = self._fleet_rows(state, jax.random.fold_in(key_next, 1))
+            if fleet is not None:
+                key_fleet = jax.random.fold_in(key_next, 2)
+                risk_batch = self._with_fleet(
+                    state, sac.policy, risk_batch, fleet, size(replay), key=key_fleet
+                )
+            risk, risk_metrics = self.risk.update(risk, risk_batch, guard.risk_term)
             metrics |= risk_metrics
-        duals, dual_metrics = guard.update(state.guard, risk.critic, dual_batch)
+            if fleet is not None:
+                calm_risk = recovery_risk(risk.critic, risk.recovery.policy, fleet["obs"])
+                guard_state = guard.follow(guard_state, calm_risk, fleet["calm"])
+        duals, dual_metrics = guard.update(guard_state, risk.critic, dual_batch)
         return replace(state, sac=sac, risk=risk, guard=duals), metrics | dual_metrics
 
     def chunk_metrics(
@@ -285,24 +303,42 @@ class Agent(AbstractAgent):
             policy_action=actions_at(raw["obs"], noise_now),
         )
 
-    def _with_rehearsal(
-        self, state: AgentState, policy: TanhGaussianPolicy, batch: RiskBatch, *, key: Key
-    ) -> RiskBatch:
-        """The batch with its last rows replaced by rows of the fleet, where the model has any.
+    def _fleet_rows(
+        self, state: AgentState, key: Key
+    ) -> dict[str, Float[Array, "batch ..."]] | None:
+        """As many rows of the fleet as a safety batch has; None where the model carries none."""
+        if state.rehearsal is None:
+            return None
+        count, rows = state.rehearsal.shape[0], self.sac.config.batch
+        chosen = jax.random.randint(key, (rows,), 0, count, jnp.int32)
+        return rehearsal_layout(self.spaces).unpack(state.rehearsal[chosen])
 
-        Who drives next is the task policy there, too: it is its risk that is learned.
+    def _with_fleet(
+        self,
+        state: AgentState,
+        policy: TanhGaussianPolicy,
+        batch: RiskBatch,
+        fleet: dict[str, Float[Array, "batch ..."]],
+        online: Int[Array, ""],
+        *,
+        key: Key,
+    ) -> RiskBatch:
+        """The batch with rows of the fleet in it: fewer, the more `online` rows there are.
+
+        Who drives next is the task policy there, too: it is its stumbles that are feared.
         """
-        rows = round(self.rehearsed_share * batch.cost.shape[0])
-        if state.rehearsal is None or not rows:
-            return batch
-        key_rows, key_next = jax.random.split(key)
-        chosen = jax.random.randint(key_rows, (rows,), 0, state.rehearsal.shape[0], jnp.int32)
-        columns = rehearsal_layout(self.spaces).unpack(state.rehearsal[chosen])
-        names = ("obs", "action", "cost", "next_obs", "terminated")
-        normalised = {name: columns[name] for name in names}
+        key_next, key_whose = jax.random.split(key)
         raw = {
-            name: columns[name] * state.normaliser.std + state.normaliser.mean
+            name: fleet[name] * state.normaliser.std[None] + state.normaliser.mean[None]
             for name in ("obs", "next_obs")
         }
-        fleet = self._driven(state, policy, raw, normalised, key_next)
-        return jax.tree.map(lambda own, other: jnp.concatenate([own[:-rows], other]), batch, fleet)
+        names = ("obs", "action", "cost", "next_obs", "terminated")
+        others = self._driven(state, policy, raw, {name: fleet[name] for name in names}, key_next)
+        own_rows = online.astype(jnp.float32)
+        share = own_rows / (own_rows + self.rehearsal.worth)
+        is_own = jax.random.uniform(key_whose, batch.cost.shape) < share
+
+        def choose(own: Array, other: Array) -> Array:
+            return jnp.where(is_own.reshape(-1, *(1,) * (own.ndim - 1)), own, other)
+
+        return jax.tree.map(choose, batch, others)

@@ -247,5 +247,6 @@ def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
         risk=learners.deployment,
         guard=learners.guard,
         data=config.data,
-        rehearsed_share=config.rehearsal.deploy_share if config.rehearsal.rows else 0.0,
+        rehearsal=config.rehearsal,
+        calm_share=config.takeover.calm_share,
     )

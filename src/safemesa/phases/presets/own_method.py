@@ -1,0 +1,51 @@
+"""Settings of the arm `safemesa`: one critic, of a robot that recovers but stumbles.
+
+They were chosen on held-out robots (docs/recovery.md, results/tuning).
+"""
+
+from dataclasses import replace
+
+from safemesa.core.errors import ConfigurationError
+from safemesa.learners.config import RecoveryConfig, RehearsalConfig, TargetConfig
+from safemesa.phases.config import RunConfig
+
+HORIZON_STEPS = 20
+"""Steps of the effective horizon, 1 / (1 - gamma), where nobody says how many seconds a robot needs
+to get out of trouble."""
+
+
+def gamma_of_horizon(seconds: float, dt: float) -> float:
+    """The discount whose effective horizon, dt / (1 - gamma), is so many seconds.
+
+    Raises:
+        ConfigurationError: the horizon is shorter than two steps, in which nothing can be done.
+    """
+    if not seconds >= 2.0 * dt:
+        raise ConfigurationError(
+            f"a horizon of {seconds:g} s is less than two steps of {dt:g} s: a risk that looks no "
+            "further cannot warn in time. Give the seconds that the robot needs to get out of "
+            "trouble, or log faster."
+        )
+    return 1.0 - dt / seconds
+
+
+def own_method(config: RunConfig) -> RunConfig:
+    """The settings of a preset with those of `safemesa` instead of the paper's."""
+    return replace(
+        config,
+        data=replace(config.data, safe_starts=True),
+        risk=replace(
+            config.risk,
+            gamma_risk=1.0 - 1.0 / HORIZON_STEPS,
+            critics=2,
+            recovery_noise=0.0,
+            violation_fraction=None,
+        ),
+        target=TargetConfig(kind="mixture", recovers=0.5),
+        recovery=RecoveryConfig(objective="logit"),
+        rehearsal=RehearsalConfig(rows=50_000),
+        # Both the critic and whom it follows are learned, so what bootstraps must be slow.
+        meta=replace(config.meta, query_batch=512, target_rate=5e-3),
+        adapt=replace(config.adapt, batch=256, target_rate=5e-3),
+        deploy=replace(config.deploy, target_rate=5e-3),
+    )

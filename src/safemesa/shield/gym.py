@@ -185,7 +185,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
             self._lane.observe(obs, cost, bool(terminated), bool(terminated or truncated))
             weights = self.online.learn()
             if weights is not None:
-                self.shield.replace_weights(weights)
+                self.shield.replace_weights(weights, risk_limit=self.online.limit)
         else:
             self._lane.observe(obs, 0.0, False, False)
         told = {
@@ -271,8 +271,8 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
 
     def _learn(self) -> None:
         weights = None if self.online is None else self.online.learn()
-        if weights is not None:
-            self.shield.replace_weights(weights)
+        if weights is not None and self.online is not None:
+            self.shield.replace_weights(weights, risk_limit=self.online.limit)
 
     def _told(self, decisions: dict[int, Decision], executed: np.ndarray) -> dict[str, Any]:
         count = self.num_envs

@@ -13,14 +13,22 @@ from jaxtyping import Array, Float
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
-from safemesa.core.types import Key, Metrics
+from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
+from safemesa.guards import AbstractGuard
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.phases.build import build_learners
 from safemesa.phases.config import RunConfig
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
-from safemesa.phases.tables import LogTable, build_log_table, log_layout, scale_actions
+from safemesa.phases.tables import (
+    LogTable,
+    build_log_table,
+    chosen_rows,
+    log_layout,
+    scale_actions,
+)
+from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 from safemesa.shield.export import shield_tensors
 
 TaskPolicy = Callable[[np.ndarray], np.ndarray]
@@ -37,6 +45,18 @@ def _update(
 ) -> tuple[RiskState, Metrics]:
     batch = LogTable(rows, layout).batch(jnp.arange(rows.shape[0]), key=key)
     return learner.update(state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def _follow(
+    guard: AbstractGuard,
+    level: PyTree,
+    state: RiskState,
+    obs: Float[Array, "batch obs"],
+    calm: Float[Array, " batch"],
+) -> PyTree:
+    """The guard's limit after an update, as in Phase 3."""
+    return guard.follow(level, recovery_risk(state.critic, state.recovery.policy, obs), calm)
 
 
 @final
@@ -82,8 +102,16 @@ class OnlineRisk:
         kept = np.zeros((0, self.layout.width), np.float32)
         if log is not None and config.deploy.keep_test_log:
             log.check_spaces(spaces)
-            table = build_log_table((log.only_log(),), spaces, model.normaliser, "logged")
-            kept = np.asarray(table.rows)
+            only = log.only_log()
+            table = build_log_table((only,), spaces, model.normaliser, "logged")
+            kept = np.asarray(table.rows)[chosen_rows(only, config.data)]
+        self._fleet, self._worth = None, config.rehearsal.worth
+        if model.rehearsal is not None and config.rehearsal.rows:
+            self._fleet = np.asarray(model.rehearsal)
+        self._guard, self._level = learners.guard, None
+        if model.limit is not None:
+            level = fleet_level(model, spaces, config.takeover.calm_share)
+            self._level = learners.guard.begin(model.limit, jnp.asarray(level, jnp.float32))
         self._kept, self._written = len(kept), 0
         self._rows = np.concatenate([kept, np.zeros((capacity, self.layout.width), np.float32)])
         self._mean = np.asarray(model.normaliser.mean)
@@ -145,18 +173,36 @@ class OnlineRisk:
         """One update; the new weights for `Shield.replace_weights`, or None before a full batch."""
         if self.size < self.batch:
             return None
-        rows = self._rows[self._draw()]
+        rows, calm = self._rows[self._draw()], None
+        if self._fleet is not None:
+            fleet = self._fleet[self._rng.integers(len(self._fleet), size=self.batch)]
+            own = self._rng.random(self.batch) < self.size / (self.size + self._worth)
+            rows, calm = np.where(own[:, None], rows, fleet[:, :-1]), fleet
         if self.policy is not None:
             rows = self._with_fresh_proposals(rows, self.policy)
         key = jax.random.fold_in(self._key, self._updates)
         self.state, self.metrics = _update(self.learner, self.layout, self.state, rows, key)
+        if calm is not None and self._level is not None:
+            obs = self._column(calm[:, :-1], "obs")
+            self._level = _follow(self._guard, self._level, self.state, obs, calm[:, -1])
         self._updates += 1
         return shield_tensors(self.risk_model)
 
     @property
+    def limit(self) -> float | None:
+        """The limit that goes with the networks as they are; None where it is the settings'."""
+        return None if self._level is None else float(self._level.limit)
+
+    @property
     def risk_model(self) -> RiskModel:
         """The risk model as it is now; `phases.artefacts.save_artefact` writes it."""
-        return replace(self._model, critic=self.state.critic, recovery=self.state.recovery.policy)
+        limit = self._model.limit if self._level is None else self._level.limit
+        return replace(
+            self._model,
+            critic=self.state.critic,
+            recovery=self.state.recovery.policy,
+            limit=limit,
+        )
 
     def _draw(self) -> np.ndarray:
         """Positions of a batch, with a share of violations where the configuration asks for it."""

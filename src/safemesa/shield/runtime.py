@@ -583,9 +583,10 @@ class _Network:
 
 
 class _Model:
-    """Critic and recovery networks; shared by the shields that `fork` makes."""
+    """Critic and recovery networks, and their limit; shared by the shields that `fork` makes."""
 
     def __init__(self, tensors: Mapping[str, np.ndarray], settings: Settings) -> None:
+        self.risk_limit, self.release_limit = settings.risk_limit, settings.release_limit
         layers = range(len(settings.critic_sizes) - 1)
         self.critics = [
             _Network(
@@ -924,17 +925,34 @@ class Shield:
         self._last[:] = self.settings.safe_action
         self._has_last = False
 
-    def replace_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def replace_weights(
+        self, tensors: Mapping[str, np.ndarray], *, risk_limit: float | None = None
+    ) -> None:
         """Swaps the networks, also those of all forks, after checking the new ones.
+
+        A critic that goes on learning changes its level: `risk_limit` is the limit that goes with
+        the new networks; the release limit keeps its ratio to it. Without one both stay.
 
         Raises:
             ModelError: names, shapes, dtype or values are wrong; the old ones stay.
+            SettingsError: the limit is no number from 0 to 1.
         """
         if self.model is None:
             raise ModelError("a shield without a model has no weights to replace.")
         check_tensors(tensors, expected_tensors(self.settings), "the new weights")
+        if risk_limit is not None and not 0.0 <= risk_limit <= 1.0:
+            raise SettingsError(f"risk_limit is {risk_limit}; expected a number from 0 to 1.")
         fresh = _Model(tensors, self.settings)
         self.model.critics, self.model.recovery = fresh.critics, fresh.recovery
+        if risk_limit is not None:
+            given = self.settings
+            share = given.release_limit / given.risk_limit if given.risk_limit > 0.0 else 1.0
+            self.model.risk_limit, self.model.release_limit = risk_limit, share * risk_limit
+
+    @property
+    def risk_limit(self) -> float:
+        """Risk above which proposals are overridden now."""
+        return self.settings.risk_limit if self.model is None else self.model.risk_limit
 
     # -- batches, for analysis ----------------------------------------------------------------
 
@@ -1080,7 +1098,7 @@ class Shield:
         if not self.engaged:
             self._memory = None
             return self._execute(risk, clipped, Reason.HARD_LIMIT if clipped else Reason.OK)
-        reason = Reason.RISK if risk > self.settings.risk_limit else Reason.HOLDING
+        reason = Reason.RISK if risk > self.risk_limit else Reason.HOLDING
         if self.mode == "monitor":
             return self._execute(risk, clipped, reason)
         if not self._recover():
@@ -1090,11 +1108,11 @@ class Shield:
     def _hysteresis(self, risk: float) -> None:
         """Engages above the limit; releases at the release limit, but not before the dwell."""
         if not self.engaged:
-            self.engaged, self._held = risk > self.settings.risk_limit, 0.0
+            self.engaged, self._held = risk > self.risk_limit, 0.0
             return
         self._held += self._part
         # The small addition forgives sums of parts of ticks their rounding.
-        if risk <= self.settings.release_limit and self._held + 1e-9 >= self._dwell:
+        if risk <= self._networks().release_limit and self._held + 1e-9 >= self._dwell:
             self.engaged = False
 
     def _risk(self) -> float:

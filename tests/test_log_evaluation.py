@@ -450,11 +450,11 @@ def hindsight(split: Split) -> np.ndarray:
     return split.log.columns["cost"][split.asked].astype(np.float64)
 
 
-def foresight(split: Split) -> np.ndarray:
+def foresight(split: Split, gamma: float = 0.8) -> np.ndarray:
     """gamma to the steps that are left."""
     columns = split.log.columns
     cost, ends, episode = (columns[name] for name in ("cost", "terminated", "episode"))
-    return logged_outcomes(cost, ends, episode, 0.8)["outcome"][split.asked]
+    return logged_outcomes(cost, ends, episode, gamma)["outcome"][split.asked]
 
 
 def test_a_critic_that_is_right_too_late_is_warned_of(judge, capsys: pytest.CaptureFixture):
@@ -471,11 +471,12 @@ def test_a_critic_that_is_right_too_late_is_warned_of(judge, capsys: pytest.Capt
 
 
 def test_what_is_printed(judge, capsys: pytest.CaptureFixture):
-    report = judge(foresight, Question(target=0.3))
+    report = judge(lambda split: foresight(split, 0.9), Question(target=0.3, lead=0.5), 0.9)
     lines = said(report, capsys)
     warns = report["time_to_act"]
     assert lines[0].startswith("Held-out episodes of 'new': ")
-    assert "above the limit 0.15 s (3 steps) to 0.5 s (10 steps) before it" in lines[1]
+    assert "above the limit 0.5 s (10 steps) to 1 s (20 steps) before it" in lines[1]
+    assert warns["unreachable"] > 0
     assert lines[2].startswith(f"{warns['unreachable']} of {warns['violations']} violations come")
     assert lines[3] == "The limit is that of the settings: 0.3."
     (used,) = [line for line in lines if line.startswith("0.3 used")]
@@ -484,10 +485,10 @@ def test_what_is_printed(judge, capsys: pytest.CaptureFixture):
     assert "0 per hour     0.0%" in used
     chosen = next(line for line in lines if line.startswith("Risk limit for at most 30.0%"))
     # The lowest score of a violation with a whole window is gamma to the lead.
-    assert f" {0.8**3:.4g}, chosen on {(of + 1) // 2} violations" in chosen
-    assert "To use it: `safemesa adapt --risk-limit 0.512`." in lines
+    assert f" {0.9**10:.4g}, chosen on {(of + 1) // 2} violations" in chosen
+    assert "To use it: `safemesa adapt --risk-limit 0.3487`." in lines
     ranking = lines.index("Ranking and calibration; they say nothing about time to act:")
-    assert "AUROC (violation in the next 5 steps)" in lines[ranking + 1]
+    assert "AUROC (violation in the next 10 steps)" in lines[ranking + 1]
 
 
 def test_a_target_that_is_out_of_reach_says_what_it_needs(judge, capsys: pytest.CaptureFixture):
@@ -502,7 +503,7 @@ def test_a_target_that_is_out_of_reach_says_what_it_needs(judge, capsys: pytest.
 
 def test_found_limits_are_printed_as_multiples(judge, capsys: pytest.CaptureFixture):
     lines = said(judge(foresight, Question(target=0.3), guard="takeover"), capsys)
-    assert lines[3] == (
+    assert lines[2] == (
         "The limit is found from calm states, for each adapted model anew: 0.1 to 0.1 in 4 models; "
         "`adapt` to the whole log finds 0.1. Limits below are multiples of the found one."
     )
@@ -527,7 +528,7 @@ def test_a_horizon_that_is_too_short_is_warned_of(
 def test_a_limit_that_flags_everything_is_useless(judge, capsys: pytest.CaptureFixture):
     lines = said(judge(lambda split: np.full(len(split.asked), 0.9), Question()), capsys)
     assert any(
-        line.startswith("WARNING: at this limit (0.3) 100% of calm time is flagged")
+        line.startswith("WARNING: a shield at this limit is useless: 100% of calm time is flagged")
         for line in lines
     )
 

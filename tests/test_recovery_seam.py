@@ -218,8 +218,8 @@ def make_log(cost: list[int], episode: list[int], name: str = "log") -> TaskLog:
             "cost": np.asarray(cost, np.float32),
             "terminated": np.zeros(count, np.bool_),
             "truncated": np.zeros(count, np.bool_),
-            "episode": np.asarray(episode, np.int64),
-            "step": np.zeros(count, np.int64),
+            "episode": np.asarray(episode, np.int32),
+            "step": np.arange(count, dtype=np.int32),
         },
     )
 

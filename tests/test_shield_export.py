@@ -6,18 +6,23 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from shields import SAFE_ACTION, SPACES, make_shield_folder, make_source
+from shields import SAFE_ACTION, SPACES, edit_manifest, make_shield_folder, make_source
 
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
 from safemesa.core.files import sha256, write_json
+from safemesa.experiments.log_metrics import exact_interval
+from safemesa.learners.config import TakeoverConfig
 from safemesa.phases.storage.artefacts import RiskModel, save_artefact
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.shield.export import (
     ShieldOptions,
+    Source,
     draw_inputs,
     export_shield,
     find_source,
@@ -181,6 +186,156 @@ def test_a_risk_that_knows_nothing_may_only_watch(
     assert manifest["shield"]["enforce"]["allowed"]
 
 
+def measured(announced: int, of: int, calm_time: float = 0.04, limit: float = 0.5) -> dict:
+    """A row of the table of `safemesa evaluate`."""
+    low, high = exact_interval(announced, of)
+    share = {"value": announced / of, "count": announced, "of": of, "low": low, "high": high}
+    return {
+        "limit": limit,
+        "announced": share,
+        "false_alarms": 3,
+        "false_alarms_per_hour": 1.5,
+        "calm_time_share": calm_time,
+        "safe_episodes_with_alarm": share,
+        "too_late": announced < 0.5 * of,
+        "useless": calm_time > 0.5,
+    }
+
+
+def evaluation(*rows: dict, found: float | None = None, chosen: dict | None = None) -> dict:
+    """What `safemesa evaluate --out` writes, as far as a shield reads it."""
+    warns = {"lead_s": 0.25, "limits": list(rows)}
+    warns["limit"] = {"found": found is not None, "value": found}
+    if chosen is not None:
+        warns["target"] = {"test": chosen}
+    scores = {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}}
+    return {"scores": scores, "null": {"sound": True}, "time_to_act": warns}
+
+
+def exported(tmp_path: Path, source: Source, **options: Any) -> tuple[dict, str, str]:
+    """The manifest, the card and what `check` says of the time to act."""
+    chosen = ShieldOptions(safe_action=SAFE_ACTION, **options)
+    manifest = export_shield(source, tmp_path / "s", chosen)
+    card = (tmp_path / "s" / "MODEL_CARD.md").read_text()
+    return manifest, card, check_folder(tmp_path / "s")["time_to_act"]
+
+
+def test_card_check_and_manifest_say_how_early_the_shield_warns(tmp_path: Path) -> None:
+    rows = [measured(20, 20, limit=0.1), measured(15, 20)]
+    source = replace(make_source(), calibration=evaluation(*rows))
+    manifest, card, check = exported(tmp_path, source)
+    assert manifest["warnings"] == []
+    assert manifest["time_to_act"]["announced"]["count"] == 15
+    assert manifest["time_to_act"]["lead_s"] == 0.25
+    low, high = exact_interval(15, 20)
+    assert check == (
+        f"15 of 20 violations were announced at least 0.25 s before [{low:.3f}, {high:.3f}]; 1.5 "
+        "false alarms per hour of calm time, 4.0% of it flagged"
+    )
+    assert "held-out logs, at risk limit 0.5:" in card
+    assert (
+        f"- announced at least 0.25 s before: 15 of 20 violations [{low:.3f}, {high:.3f}]" in card
+    )
+    assert "- false alarms: 1.5 per hour of calm time\n- calm time that is flagged: 4.0%" in card
+
+
+def test_a_shield_that_comes_too_late_may_only_watch(tmp_path: Path) -> None:
+    source = replace(make_source(), calibration=evaluation(measured(3, 20)))
+    manifest, card, _ = exported(tmp_path, source)
+    assert not manifest["shield"]["enforce"]["allowed"]
+    assert "comes too late: 3 of 20 violations" in manifest["shield"]["enforce"]["because"]
+    assert "**WARNING** A shield at this limit comes too late: 3 of 20" in card
+    (tmp_path / "forced").mkdir()
+    forced, _, _ = exported(tmp_path / "forced", source, force=True)
+    assert forced["shield"]["enforce"]["allowed"]
+
+
+def test_numbers_of_another_limit_are_said_to_be_so(tmp_path: Path) -> None:
+    source = replace(make_source(), calibration=evaluation(measured(3, 20), measured(1, 20, 0.9)))
+    # A higher limit comes too late as well; a lower one need not.
+    for name, limit, allowed in (("higher", 0.6, False), ("lower", 0.4, True)):
+        (tmp_path / name).mkdir()
+        manifest, card, check = exported(tmp_path / name, source, risk_limit=limit)
+        assert manifest["shield"]["enforce"]["allowed"] == allowed
+        assert "measured at another limit than its own" in " ".join(manifest["warnings"])
+        assert "This shield has another, for which nothing was measured" in card
+        assert check.startswith("at a limit of 0.5, 3 of 20 violations")
+    # What rounds to the limit is the limit.
+    (tmp_path / "rounded").mkdir()
+    manifest, _, _ = exported(tmp_path / "rounded", source, risk_limit=0.503)
+    assert manifest["time_to_act"]["at_exported_limit"]
+
+
+def test_a_shield_that_would_flag_everything_is_warned_of(tmp_path: Path) -> None:
+    source = replace(make_source(), calibration=evaluation(measured(20, 20, 0.7)))
+    manifest, _, _ = exported(tmp_path, source)
+    assert manifest["warnings"] == [
+        "At this limit 70% of calm time is flagged: nearly everything would be overridden."
+    ]
+
+
+def test_multiples_of_a_found_limit_are_those_of_this_model(tmp_path: Path) -> None:
+    """The model's own found limit is the unit; a limit that was given is compared in risks."""
+    rows = [measured(15, 20, limit=1.0), measured(5, 20, limit=2.0)]
+    source = make_source()
+    model = replace(source.model, limit=jnp.asarray(0.3))
+    config = replace(source.config, guard="takeover")
+    calibration = evaluation(*rows, found=0.25, chosen=measured(9, 10, limit=0.5))
+    found = replace(source, model=model, config=config, calibration=calibration)
+    given = replace(found, config=replace(config, takeover=TakeoverConfig(limit=0.3)))
+    for name, one, limit, count in (
+        ("as_found", found, None, 15),
+        ("twice", found, 0.6, 5),
+        ("chosen", found, 0.15, 9),
+        ("given", given, 0.25, 15),
+    ):
+        (tmp_path / name).mkdir()
+        manifest, _, _ = exported(tmp_path / name, one, risk_limit=limit)
+        assert manifest["time_to_act"]["announced"]["count"] == count
+        assert manifest["time_to_act"]["at_exported_limit"]
+    unknown = evaluation(*rows, found=0.25)
+    unknown["time_to_act"]["limit"]["value"] = None
+    manifest, _, _ = exported(tmp_path, replace(given, calibration=unknown))
+    assert manifest["time_to_act"] is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        {},
+        {"limits": 3, "lead_s": 0.1},
+        {"limits": [{"limit": 0.5}], "lead_s": 0.1, "limit": {"found": False}},
+        {"limits": [measured(1, 2) | {"announced": None}], "lead_s": 0.1},
+        {"limits": [measured(1, 2) | {"limit": "low"}], "lead_s": 0.1},
+        {"limits": [measured(1, 2) | {"calm_time_share": "few"}], "lead_s": 0.1},
+        {"limits": [measured(1, 2, 0.9) | {"calm_time_share": None}], "lead_s": 0.1},
+        {"limits": [measured(1, 2)], "lead_s": None},
+    ],
+)
+def test_a_calibration_of_an_older_version_measured_no_time_to_act(
+    tmp_path: Path, broken: dict | None
+) -> None:
+    """Or one that was damaged; what it says of the ranking is still read."""
+    older = evaluation() | {"trade_off": [{"limit": 0.5}], "time_to_act": broken}
+    write_json(tmp_path / "older.json", older)
+    source = replace(make_source(), calibration=read_calibration(tmp_path / "older.json"))
+    manifest, card, check = exported(tmp_path, source)
+    assert manifest["time_to_act"] is None
+    assert "does not say whether this shield warns in time" in manifest["warnings"][0]
+    assert "Not measured: nobody knows whether this shield warns in time." in card
+    assert "- AUROC: 0.900 [0.800, 0.950]" in card
+    assert check == "not measured"
+
+
+@pytest.mark.parametrize("told", [None, 3, {}, {"summary": 3}, {"summary": "\x1b[2J"}])
+def test_check_takes_no_summary_that_is_none(tmp_path: Path, told: Any) -> None:
+    """A folder of an older version has none, and one may be forged."""
+    folder = make_shield_folder(tmp_path / "s")
+    edit_manifest(folder, lambda manifest: manifest.update(time_to_act=told))
+    assert check_folder(folder)["time_to_act"] == "not measured"
+
+
 def test_a_stop_that_stays_on_is_one_violation(tmp_path: Path) -> None:
     source = make_source(violations=320)
     assert source.log is not None
@@ -309,16 +464,15 @@ def test_the_card_shows_what_evaluate_found(tmp_path: Path) -> None:
     """The file of `safemesa evaluate --out`; scores that are unknown there are left out."""
     missed = {"value": 0.1, "count": 2, "of": 20, "low": 0.01, "high": 0.31}
     scores = {
-        "risk_limit": 0.3,
         "auroc": {"value": 0.912, "low": 0.85, "high": 0.95},
         "brier": {"value": None},
-        "miss_rate": missed,
+        "miss_rate": missed,  # an older version's: of the violating step itself
     }
     summary = {"folds": 5, "seen_by_prior": False, "scores": scores}
     export_shield(replace(make_source(), calibration=summary), tmp_path / "s")
     card = (tmp_path / "s" / "MODEL_CARD.md").read_text()
     assert "- AUROC: 0.912 [0.850, 0.950]\n" in card
-    assert "- violations missed at risk limit 0.3: 0.100 [0.010, 0.310] (2 of 20)\n" in card
+    assert "missed" not in card
     assert "Brier" not in card
     assert "folds" not in card
 

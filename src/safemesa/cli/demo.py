@@ -6,12 +6,12 @@ from pathlib import Path
 
 from safemesa.cli.arguments import command_line, parse, prepare_jax
 
-ARMS = ("mesa", "multitask", "rrl", "unconstrained")
+ARMS = ("safemesa", "mesa", "multitask", "rrl", "unconstrained")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoFlags:
-    """Four arms on Navigation 2, all three phases each, then a report that compares them."""
+    """Five arms on Navigation 2, all three phases each, then a report that compares them."""
 
     out: Path = Path("runs/demo")
     """Folder of the runs and the report; run again, it goes on where it stopped."""

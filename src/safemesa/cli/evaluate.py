@@ -142,13 +142,13 @@ def _timing_warnings(warns: dict[str, Any]) -> list[str]:
     """Where a shield would come too late, or act all the time, or cannot see far enough."""
     lines, lead, row = [], f"{warns['lead_s']:.3g} s", _used(warns)
     announced, flagged = row["announced"], row["calm_time_share"]
+    place = f"limit {_limit(warns, row['limit'])}{' the found one' * warns['limit']['found']}"
     horizon = f"{warns['horizon_s']:.3g} s ahead ({warns['horizon_steps']:.3g} steps)"
     longer = "Learn the prior with a longer horizon (`meta-train --horizon SECONDS`)"
     if row["too_late"]:
         lines.append(
             f"WARNING: a shield at this limit comes too late: {announced['count']} of "
-            f"{announced['of']} violations were announced at least {lead} before (limit "
-            f"{_limit(warns, row['limit'])})."
+            f"{announced['of']} violations were announced at least {lead} before ({place})."
         )
     if warns["violations"] == warns["unreachable"]:
         lines.append(
@@ -168,8 +168,8 @@ def _timing_warnings(warns: dict[str, Any]) -> list[str]:
         )
     if row["useless"]:
         lines.append(
-            f"WARNING: at this limit ({_limit(warns, row['limit'])}) {flagged:.0%} of calm time is "
-            "flagged: nearly everything would be overridden, and such a shield is useless."
+            f"WARNING: a shield at this limit is useless: {flagged:.0%} of calm time is flagged, "
+            f"and nearly everything would be overridden ({place})."
         )
     return lines
 
@@ -257,17 +257,16 @@ def _target_lines(report: dict[str, Any]) -> list[str]:
             f"needs {needed} violations to choose it by, and as many to try it; there are {count} "
             f"to choose it by. The limit stays the one {kept}{value}."
         ]
-    chosen = _limit(warns, target["limit"])
-    if limit["found"]:
-        chosen += " the found one"
-        if target["risk_limit"] is not None:
-            chosen = f"{target['risk_limit']:.4g} ({chosen})"
+    chosen = f"{_limit(warns, target['limit'])} the found one"
+    if target["risk_limit"] is not None:
+        multiple = f" ({chosen})" if limit["found"] else ""
+        chosen = f"{target['risk_limit']:.4g}{multiple}"
     lines = [
         f"Risk limit for at most {target['miss_rate']:.1%} unannounced: {chosen}, chosen on "
         f"{count} violations. On the other half of the data:",
         f"{'':<13}{_row(target['test'])}",
     ]
-    if target["risk_limit"] is not None:
+    if target["risk_limit"] is not None and not target["test"]["useless"]:
         lines.append(f"To use it: `safemesa adapt --risk-limit {target['risk_limit']:.4g}`.")
     return lines
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from safemesa.core.errors import SafemesaError
 
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "all three phases of four arms on Navigation 2, with a report"),
+    "demo": ("demo", "all three phases of five arms on Navigation 2, with a report"),
     "run": ("run", "ARM DOMAIN: one arm, all phases"),
     "collect": ("phases", "DOMAIN: logs of the training tasks and of the new robot"),
     "meta-train": ("phases", "DATA: Phase 1, a prior from the training logs"),

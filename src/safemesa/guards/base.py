@@ -94,6 +94,11 @@ class AbstractGuard(abc.ABC):
         del limit, level
         return self.init()
 
+    def limit_of(self, state: PyTree) -> Float[Array, ""] | None:
+        """The limit of a guard that moves it; None where it is the settings'."""
+        del state
+        return None
+
     def follow(
         self, state: PyTree, calm_risk: Float[Array, " batch"], calm: Float[Array, " batch"]
     ) -> PyTree:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from safemesa.core.types import Key
+from safemesa.core.types import Key, Metrics, RiskBatch
 from safemesa.guards.base import AbstractGuard, Decision, Situation
 from safemesa.guards.registry import guards
 from safemesa.learners.config import TakeoverConfig
@@ -51,6 +51,10 @@ class Takeover(AbstractGuard):
         """The risk model's limit."""
         return TakeoverState(*(jnp.asarray(x, jnp.float32) for x in (limit, level)))
 
+    def limit_of(self, state: TakeoverState) -> Float[Array, ""]:
+        """As it is now."""
+        return state.limit
+
     def follow(
         self, state: TakeoverState, calm_risk: Float[Array, " batch"], calm: Float[Array, " batch"]
     ) -> TakeoverState:
@@ -82,6 +86,13 @@ class Takeover(AbstractGuard):
         told = proposed if self.takeover.told == "proposal" else action
         kept = situation.remembered(memory, intervened)
         return Decision(action, told, risk, intervened, kept)
+
+    def update(
+        self, state: TakeoverState, critic: RiskCritic, batch: RiskBatch
+    ) -> tuple[TakeoverState, Metrics]:
+        """Reports the limit, which `follow` moves."""
+        del critic, batch
+        return state, {"risk_limit": state.limit}
 
     def reward_term(
         self,

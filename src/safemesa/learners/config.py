@@ -118,7 +118,7 @@ class RehearsalConfig:
     """How many a prior carries, drawn without replacement; 0: none, as in the paper."""
     adapt_share: float = 0.5
     """Share of each batch of Phase 2 that is rehearsed."""
-    worth: int = 10_000
+    worth: int = 20_000
     """In Phase 3 the fleet's rows weigh as much as so many rows of the robot: with n of these,
     n / (n + worth) of a safety batch are the robot's, so that its few first rows are not learned by
     heart."""

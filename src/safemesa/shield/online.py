@@ -191,12 +191,13 @@ class OnlineRisk:
     @property
     def limit(self) -> float | None:
         """The limit that goes with the networks as they are; None where it is the settings'."""
-        return None if self._level is None else float(self._level.limit)
+        limit = None if self._level is None else self._guard.limit_of(self._level)
+        return None if limit is None else float(limit)
 
     @property
     def risk_model(self) -> RiskModel:
         """The risk model as it is now; `phases.artefacts.save_artefact` writes it."""
-        limit = self._model.limit if self._level is None else self._level.limit
+        limit = self._model.limit if self._level is None else self._guard.limit_of(self._level)
         return replace(
             self._model,
             critic=self.state.critic,

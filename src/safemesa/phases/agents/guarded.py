@@ -39,8 +39,6 @@ class AgentState(eqx.Module):
     risk: RiskState
     guard: PyTree
     normaliser: Normaliser
-    limit: Float[Array, ""] | None = None
-    """The risk model's, where the data decided it."""
     rehearsal: Float[Array, "rows width"] | None = None
     memory: PyTree = ()
     """The recovery's."""
@@ -94,7 +92,6 @@ class Agent(AbstractAgent):
             self.risk.init(model.critic, model.recovery),
             self._first_guard_state(model),
             model.normaliser,
-            model.limit,
             model.rehearsal if self.rehearsal.rows else None,
             model.recovery.begin(),
         )
@@ -219,7 +216,7 @@ class Agent(AbstractAgent):
             state.risk.critic,
             state.risk.recovery.policy,
             state.normaliser,
-            state.limit,
+            self.guard.limit_of(state.guard),
             state.rehearsal,
         )
 

@@ -23,11 +23,11 @@ def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
     fraction = BALANCED if violating_share < RARE and not own else None
     if own:
         # People drive better than chance, and most of what they do is worth recovering to.
-        # Networks of 128 learn a fleet's logs as well as larger ones, in a quarter of the time.
+        # At most 128 units learn a fleet's logs as well as larger ones, in a quarter of the time.
         config = replace(
             config,
             target=replace(config.target, recovers=0.75),
-            risk=replace(config.risk, hidden=(128, 128)),
+            risk=replace(config.risk, hidden=tuple(min(n, 128) for n in config.risk.hidden)),
         )
     return replace(
         config,

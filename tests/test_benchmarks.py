@@ -4,13 +4,12 @@ import json
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import floor, planners, recovery_alone, shield_training, speed
+from benchmarks import floor, planners, shield_training, speed
 from benchmarks.measure import ratio, summary, take_turns
 
 
@@ -188,19 +187,3 @@ def test_shield_trainings_go_on_with_what_is_missing(
                 str(tmp_path / "shields"),
             ]
         )
-
-
-def test_a_pole_left_alone_falls_and_a_linear_controller_holds_it() -> None:
-    pytest.importorskip("mujoco")
-    assert recovery_alone.violations(lambda obs: np.zeros(1), starts=8) == 1.0
-    assert recovery_alone.violations(recovery_alone.linear, starts=8) == 0.0
-    critic = SimpleNamespace(
-        critic=lambda obs, action: jnp.sum((action - obs[:1]) ** 2),
-        recovery=lambda obs: -obs[:1],
-        normaliser=lambda obs: obs,
-    )
-    policies = recovery_alone.policies(critic)
-    obs = np.array([0.5, 0.0, 0.0, 0.0])
-    (limit,) = recovery_alone.CARTPOLE.spaces.action_high
-    assert policies["recovery"](obs) == pytest.approx([-0.5 * limit])
-    assert policies["least_risk"](obs) == pytest.approx([0.5 * limit])

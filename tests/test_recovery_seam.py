@@ -135,7 +135,7 @@ def decide(guard: Takeover, limit: float, proposed: float, recovery: AbstractRec
     situation = Situation(
         CRITIC, recovery, jnp.zeros(1), jnp.full(1, proposed), lambda key: jnp.zeros(1)
     )
-    state = TakeoverState(jnp.asarray(limit, jnp.float32), jnp.ones(()))
+    state = guard.begin(jnp.asarray(limit, jnp.float32), jnp.ones(()))
     return guard.select_action(state, situation, key=jax.random.key(0))
 
 
@@ -168,14 +168,14 @@ def test_of_the_actions_that_are_safe_enough_the_nearest_to_the_proposal_runs() 
 
 def test_a_charge_falls_on_proposals_above_the_limit() -> None:
     guard = Takeover(config=QUIET, takeover=TakeoverConfig(charge=3.0))
-    state = TakeoverState(jnp.asarray(risk_at(0.0, 0.0), jnp.float32), jnp.ones(()))
+    state = guard.begin(jnp.asarray(risk_at(0.0, 0.0), jnp.float32), jnp.ones(()))
     actions = jnp.asarray([[-0.5], [0.5]])
     charged = guard.reward_term(state, CRITIC, jnp.zeros((2, 1)), actions, jnp.zeros(2))
     np.testing.assert_array_equal(np.asarray(charged), [0.0, -3.0])
 
 
 def test_the_limit_follows_the_level_of_calm_states() -> None:
-    """The level goes to the quantile of a known distribution, and the limit keeps its ratio."""
+    """The level goes to the quantile of a known distribution; the limit follows it down, not up."""
     guard = Takeover(config=QUIET, takeover=TakeoverConfig(calm_share=0.9))
     state = guard.begin(jnp.asarray(0.1), jnp.asarray(0.05))
     rng = np.random.default_rng(0)
@@ -191,10 +191,13 @@ def test_the_limit_follows_the_level_of_calm_states() -> None:
     state = steps(state, jnp.asarray(draws))
     assert float(state.level) == pytest.approx(0.009, rel=0.03)
     assert float(state.limit / state.level) == pytest.approx(2.0, rel=1e-3)
+    risen = steps(state, jnp.asarray(100.0 * draws))
+    assert float(risen.level) == pytest.approx(0.9, rel=0.03)
+    assert float(risen.limit) == pytest.approx(0.1)
 
 
 def test_rows_that_are_not_calm_and_given_limits_move_nothing() -> None:
-    state = TakeoverState(jnp.asarray(0.1), jnp.asarray(0.05))
+    state = Takeover(config=QUIET).begin(jnp.asarray(0.1), jnp.asarray(0.05))
     follows = Takeover(config=QUIET).follow(state, jnp.ones(4), jnp.zeros(4))
     fixed = Takeover(config=QUIET, takeover=TakeoverConfig(limit=0.1))
     assert float(follows.limit) == pytest.approx(0.1)

@@ -23,6 +23,7 @@ from safemesa.domains.mujoco_domain import AbstractMujocoDomain
 from safemesa.domains.perturb import PerturbedTasks
 from safemesa.domains.probes import ACTION, DELAYED, NEVER as HARMLESS
 from safemesa.domains.registry import domain as find_domain
+from safemesa.experiments import skill_starts
 from safemesa.experiments.drivers import (
     ConstantDriver,
     hand_made,
@@ -31,7 +32,7 @@ from safemesa.experiments.drivers import (
     random_actions,
     recovery_driver,
 )
-from safemesa.experiments.recovery_skill import Skill, SkillReport, measure_skill, skills_of
+from safemesa.experiments.recovery_skill import Skill, measure_skill, skills_of
 from safemesa.experiments.recovery_subjects import NamedModel, Subject, find_subjects, own_limit
 from safemesa.experiments.rollouts import NEVER, TOGETHER, make_simulator
 from safemesa.experiments.skill_starts import (
@@ -39,6 +40,7 @@ from safemesa.experiments.skill_starts import (
     CALM,
     SkillSettings,
     find_starts,
+    replay_starts,
     start_rows,
 )
 from safemesa.experiments.skill_tables import skill_markdown
@@ -160,7 +162,10 @@ def test_starts_are_the_same_for_the_same_seed_and_differ_for_another() -> None:
     assert first.source == "4000 steps of the random policy"
 
 
-def test_where_nothing_ever_happens_there_are_calm_states_only() -> None:
+def test_where_nothing_ever_happens_there_are_calm_states_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(skill_starts, "BLOCKS", 2)
     settings = SkillSettings(starts=3)
     starts = find_starts(HARMLESS, sample_test_task(HARMLESS, 0), 0, settings)
     assert (len(starts.calm), len(starts.before)) == (3, 0)
@@ -169,8 +174,9 @@ def test_where_nothing_ever_happens_there_are_calm_states_only() -> None:
     assert [(one.states, one.n, one.violated) for one in skills] == [(CALM, 3, 0)]
 
 
-def test_no_state_to_start_from_is_an_error() -> None:
+def test_no_state_to_start_from_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every episode of this probe violates in its fourth step."""
+    monkeypatch.setattr(skill_starts, "BLOCKS", 2)
     task, settings = sample_test_task(DELAYED, 0), SkillSettings(before=8)
     with pytest.raises(DatasetError, match="Try another --before"):
         find_starts(DELAYED, task, 0, settings)
@@ -265,15 +271,19 @@ def test_driving_a_simulated_robot_is_what_a_plain_loop_does() -> None:
     pytest.importorskip("mujoco")
     cheetah = cast(AbstractMujocoDomain, find_domain("halfcheetah"))
     task = sample_test_task(cheetah, 0)
-    log = find_starts(cheetah, task, 0, SkillSettings(starts=TOGETHER + 2, before=1)).calm
+    env = cast(Any, cheetah.make_env(task))
+    env.reset(seed=0)
+    pushes = np.random.default_rng(0).uniform(-1.0, 1.0, (TOGETHER + 2, 6))
+    states = np.stack([env.step(push)[0] for push in pushes]).astype(np.float32)
     simulator = make_simulator(cheetah, task)
     push = np.linspace(-1.0, 1.0, 6, dtype=np.float32)
     steady = ConstantDriver(jnp.asarray(push))
-    first = np.zeros((len(log), 6), np.float32)
-    driven = simulator.drive(steady, log, 30, seed=0, first=first)
-    env = cast(Any, cheetah.make_env(task))
-    for row in (0, 1, len(log) - 1):
-        assert env.observe_again(log[row])
+    first = np.zeros((len(states), 6), np.float32)
+    driven = simulator.drive(steady, states, 30, seed=0, first=first)
+    assert driven.violated.any()
+    assert not driven.violated.all()
+    for row in (0, 1, len(states) - 1):
+        assert env.observe_again(states[row])
         results = [env.step(action) for action in [first[row], *[push] * 29]]
         costs = [one[4]["cost"] for one in results]
         expected = costs.index(1.0) if 1.0 in costs else NEVER
@@ -281,7 +291,7 @@ def test_driving_a_simulated_robot_is_what_a_plain_loop_does() -> None:
         assert np.array_equal(driven.next_obs[row], results[0][0].astype(np.float32))
     # A start's draws do not depend on the others.
     drawn = random_actions(cheetah.spaces)
-    few, many = (simulator.drive(drawn, some, 20, seed=3) for some in (log[:2], log))
+    few, many = (simulator.drive(drawn, some, 20, seed=3) for some in (states[:2], states))
     assert np.array_equal(few.next_obs, many.next_obs[:2])
     assert np.array_equal(few.violated_at, many.violated_at[:2])
     simulator.close()
@@ -460,15 +470,19 @@ def test_half_a_run_and_an_adapted_folder_are_asked_too(finished: Path, tmp_path
     assert adapted["skill"] == [one for one in found["skill"] if one["model"] != "prior"]
 
 
-def test_starts_from_the_replay_where_it_holds_enough(finished: Path) -> None:
+def test_starts_come_from_the_replay_where_it_holds_enough(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (subject,) = find_subjects([finished])
-    settings = SkillSettings(starts=1, horizon=5, before=0, labels=0, states="replay")
-    (few,) = measure_skill([subject], replace(settings, starts=10_000))
-    assert few.starts.source.endswith("of the random policy")
+    log = log_of([[0] * 9, [0, 0, 0, 1]], [True, True])
+    columns = {**log.columns, "obs": np.repeat(log.columns["obs"], 2, axis=1)}
+    monkeypatch.setattr(skill_starts, "replay_columns", lambda folder: columns)
+    settings = SkillSettings(starts=1, horizon=5, before=2, labels=0, states="replay")
+    assert replay_starts(subject.path, SEED, replace(settings, starts=2)) is None
     (report,) = measure_skill([subject], settings)
-    assert isinstance(report, SkillReport)
-    if report.starts.source.endswith("replay"):  # this tiny run may not have violated
-        assert len(report.starts.before) == 1
+    assert report.starts.source == "13 steps of the run's replay"
+    assert report.starts.before.tolist() == [[10.0, 10.0]]
+    assert len(report.starts.calm) == 1
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,19 @@ def _tell(message: str) -> None:
 
 def print_report(report: dict[str, Any]) -> None:
     """The evaluation in words: warnings, time to act, then how well the risk ranks."""
+    sections = (_warnings, _data, _time_to_act, _target_lines, _ranking, _caveats)
+    print("\n".join(line for section in sections for line in section(report)))
+
+
+def _data(report: dict[str, Any]) -> list[str]:
+    """What was asked about."""
     found = report["scores"]
     where = f" of {report['task']!r}" if "task" in report else f", {len(report['tasks'])} tasks"
-    lines = [
+    return [
         f"{report['kind'].capitalize()}{where}: {found['steps']} steps before the first violation, "
         f"{found['violations']} violations in {found['episodes']} episodes; adapted to "
         f"{report['fitted_transitions']} transitions each time."
     ]
-    sections = (_warnings, lambda _: lines, _time_to_act, _target_lines, _ranking, _caveats)
-    print("\n".join(line for section in sections for line in section(report)))
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:

@@ -22,9 +22,10 @@ def skill_markdown(reports: Sequence[SkillReport], settings: SkillSettings) -> s
         "starts.",
         _skill_table(reports, settings),
     ]
-    parts += list(dict.fromkeys(
-        f"Starts of {one.subject.name}: from {one.starts.source}." for one in reports
-    ))  # fmt: skip
+    sources: dict[str, list[str]] = {}
+    for one in reports:
+        sources.setdefault(one.starts.source, []).append(one.subject.name)
+    parts += [f"Starts of {', '.join(names)}: from {text}." for text, names in sources.items()]
     if not any(one.truths for one in reports):
         return "\n\n".join(parts)
     parts += [

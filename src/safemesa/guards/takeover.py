@@ -20,11 +20,22 @@ of 64 calm rows stays near a hundredth."""
 
 
 class TakeoverState(eqx.Module):
-    """The limit, and the critic's level on calm states that it goes with."""
+    """The limit that was found, and the critic's level on calm states that it goes with."""
 
-    limit: Float[Array, ""]
+    found: Float[Array, ""]
+    ratio: Float[Array, ""]
+    """Of the limit to the level, where it was found."""
     level: Float[Array, ""]
     """The quantile `calm_share` of the risk of the recovery's action in the fleet's calm states."""
+
+    @property
+    def limit(self) -> Float[Array, ""]:
+        """Follows the level down, and never rises above what was found.
+
+        A level falls because the critic has learned; it rises where the task policy, whose stumbles
+        are feared, is dangerous, and that is no reason to let more of it pass.
+        """
+        return jnp.minimum(self.found, self.ratio * self.level)
 
 
 @final
@@ -36,7 +47,7 @@ class Takeover(AbstractGuard):
     The critic's level is not known beforehand: of two critics that rank states equally well one may
     say a tenth of what the other says, and at the limit of the other it saves nothing or overrides
     everything. So the limit is the risk model's (`RiskModel.limit`), and while the critic goes on
-    learning it keeps its ratio to what the critic says of the fleet's calm states.
+    learning it follows what the critic says of the fleet's calm states down.
     """
 
     takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
@@ -45,11 +56,13 @@ class Takeover(AbstractGuard):
     def init(self) -> TakeoverState:
         """The limit of the settings (`takeover.limit`, else `risk.risk_limit`)."""
         limit = self.config.risk_limit if self.takeover.limit is None else self.takeover.limit
-        return TakeoverState(jnp.asarray(limit, jnp.float32), jnp.ones(()))
+        found = jnp.asarray(limit, jnp.float32)
+        return TakeoverState(found, found, jnp.ones(()))
 
     def begin(self, limit: Float[Array, ""], level: Float[Array, ""]) -> TakeoverState:
         """The risk model's limit."""
-        return TakeoverState(*(jnp.asarray(x, jnp.float32) for x in (limit, level)))
+        found, level = jnp.asarray(limit, jnp.float32), jnp.asarray(level, jnp.float32)
+        return TakeoverState(found, found / level, level)
 
     def limit_of(self, state: TakeoverState) -> Float[Array, ""]:
         """As it is now."""
@@ -58,7 +71,7 @@ class Takeover(AbstractGuard):
     def follow(
         self, state: TakeoverState, calm_risk: Float[Array, " batch"], calm: Float[Array, " batch"]
     ) -> TakeoverState:
-        """Moves the level towards the quantile, and the limit with it.
+        """Moves the level towards the quantile.
 
         Stochastic approximation of a quantile (Robbins and Monro 1951), in the logarithm.
         """
@@ -67,7 +80,7 @@ class Takeover(AbstractGuard):
         above = (calm_risk > state.level).astype(jnp.float32) - (1.0 - self.takeover.calm_share)
         count = jnp.maximum(jnp.sum(calm), 1.0)
         factor = jnp.exp(FOLLOW_RATE * jnp.sum(calm * above) / count)
-        return TakeoverState(jnp.minimum(state.limit * factor, 1.0), state.level * factor)
+        return TakeoverState(state.found, state.ratio, jnp.minimum(state.level * factor, 1.0))
 
     def select_action(self, state: TakeoverState, situation: Situation, *, key: Key) -> Decision:
         """The proposal within the limit, else the nearest action that is, else the recovery's.

@@ -140,7 +140,7 @@ class TakeoverConfig:
     calm_share: float = 0.95
     """The limit that is found lies above the risk of this share of the calm states."""
     follow: bool = True
-    """In Phase 3 the limit follows the critic's level on the fleet's calm states."""
+    """In Phase 3 the limit follows the critic's level on the fleet's calm states down."""
     candidates: int = 0
     """Actions on the way from the proposal to the recovery's that are tried first; the nearest to
     the proposal that is safe enough runs. 0: the recovery's at once."""

@@ -59,8 +59,8 @@ class Decision(NamedTuple):
     """The critic's value of the proposal; 0 where none is asked."""
     intervened: Bool[Array, ""]
     """Whether the proposal was refused."""
-    memory: PyTree = ()
-    """What the recovery is to remember (`Situation.remembered`)."""
+    memory: PyTree | None = None
+    """What the recovery is to remember (`Situation.remembered`); None where it did not drive."""
 
 
 @dataclass(frozen=True, kw_only=True)

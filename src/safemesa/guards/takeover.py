@@ -61,7 +61,8 @@ class Takeover(AbstractGuard):
 
     def begin(self, limit: Float[Array, ""], level: Float[Array, ""]) -> TakeoverState:
         """The risk model's limit."""
-        found, level = jnp.asarray(limit, jnp.float32), jnp.asarray(level, jnp.float32)
+        found, level = (jnp.asarray(x, jnp.float32) for x in (limit, level))
+        level = jnp.maximum(level, 1e-12)
         return TakeoverState(found, found / level, level)
 
     def limit_of(self, state: TakeoverState) -> Float[Array, ""]:

@@ -129,14 +129,14 @@ class Agent(AbstractAgent):
             memory=state.memory,
         )
         decision = self.guard.select_action(state.guard, situation, key=key_guard)
-        asked = self.guard.uses_risk
+        asked, memory = self.guard.uses_risk, decision.memory
         return Act(
             proposed=decision.task_action,
             action=decision.action,
             risk=decision.risk,
             executed_risk=critic(risk_obs, decision.action) if asked else jnp.zeros(()),
             intervened=decision.intervened,
-            memory=decision.memory,
+            memory=state.risk.recovery.policy.begin() if memory is None else memory,
         )
 
     def after(

@@ -37,6 +37,7 @@ from safemesa.experiments.log_metrics import (
     limit_for_target,
     logged_outcomes,
     scores,
+    short_sighted,
     time_to_act,
     warning_time,
     window_steps,
@@ -249,6 +250,15 @@ def test_the_warning_window_by_hand():
             warning_time(0.9, 0.1, wrong)
 
 
+def test_a_risk_that_looks_too_short_ahead():
+    assert short_sighted(TIME, None) == ["steps"]
+    assert short_sighted(replace(TIME, lead=3, horizon=2.9), 2.9) == ["lead", "steps"]
+    enough = replace(TIME, lead=3, horizon=3.0)
+    assert short_sighted(enough, 3.0) == []
+    # 3 steps of half a second, and the motion lasts for more than twice as long.
+    assert short_sighted(enough, 3.1) == ["motion"]
+
+
 def test_the_limit_for_a_target_by_hand():
     """Nine violations announced at .1 to .9; five choose, four try."""
     risks = [0.1 * number for number in range(1, 10)]
@@ -458,7 +468,7 @@ def foresight(split: Split, gamma: float = 0.8) -> np.ndarray:
 
 
 def test_a_critic_that_is_right_too_late_is_warned_of(judge, capsys: pytest.CaptureFixture):
-    report = judge(hindsight, Question())
+    report = judge(hindsight, Question(lead=0.15))
     lines = said(report, capsys)
     of = report["time_to_act"]["at_limit"]["announced"]["of"]
     assert of > 8
@@ -502,7 +512,8 @@ def test_a_target_that_is_out_of_reach_says_what_it_needs(judge, capsys: pytest.
 
 
 def test_found_limits_are_printed_as_multiples(judge, capsys: pytest.CaptureFixture):
-    lines = said(judge(foresight, Question(target=0.3), guard="takeover"), capsys)
+    question = Question(target=0.3, lead=0.15)
+    lines = said(judge(foresight, question, guard="takeover"), capsys)
     assert lines[2] == (
         "The limit is found from calm states, for each adapted model anew: 0.1 to 0.1 in 4 models; "
         "`adapt` to the whole log finds 0.1. Limits below are multiples of the found one."
@@ -514,15 +525,18 @@ def test_found_limits_are_printed_as_multiples(judge, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("gamma", "lead", "words"),
     [
-        (0.8, 0.4, "0.25 s ahead (5 steps), which is less than the lead of 0.4 s"),
-        (0.5, None, "0.1 s ahead (2 steps): in fewer than 3 steps hardly anything can be done"),
+        (0.8, 0.4, "the risk looks 0.25 s ahead (5 steps), which is less than the lead of 0.4 s"),
+        (0.5, 0.1, "the risk looks 0.1 s ahead (2 steps): in so few steps hardly anything can"),
+        (0.8, None, "no --lead was given, so it is half of what this risk looks ahead, 0.15 s"),
     ],
 )
 def test_a_horizon_that_is_too_short_is_warned_of(
     judge, capsys: pytest.CaptureFixture, gamma: float, lead: float | None, words: str
 ):
-    lines = said(judge(foresight, Question(lead=lead), gamma), capsys)
-    assert any(line.startswith("WARNING: the risk looks " + words) for line in lines)
+    """The cart's motion lasts for a second."""
+    report = judge(foresight, Question(lead=lead), gamma)
+    assert any(line.startswith("WARNING: " + words) for line in said(report, capsys))
+    assert len(report["time_to_act"]["short_sighted"]) == 1
 
 
 def test_a_limit_that_flags_everything_is_useless(judge, capsys: pytest.CaptureFixture):

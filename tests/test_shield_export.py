@@ -274,6 +274,14 @@ def test_a_shield_that_would_flag_everything_is_warned_of(tmp_path: Path) -> Non
     ]
 
 
+def test_a_risk_that_looks_too_short_ahead_is_warned_of(tmp_path: Path) -> None:
+    calibration = evaluation(measured(20, 20))
+    calibration["time_to_act"]["short_sighted"] = ["motion"]
+    manifest, _, _ = exported(tmp_path, replace(make_source(), calibration=calibration))
+    (warning,) = manifest["warnings"]
+    assert "may look too short ahead to warn in time" in warning
+
+
 def test_multiples_of_a_found_limit_are_those_of_this_model(tmp_path: Path) -> None:
     """The model's own found limit is the unit; a limit that was given is compared in risks."""
     rows = [measured(15, 20, limit=1.0), measured(5, 20, limit=2.0)]

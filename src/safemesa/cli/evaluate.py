@@ -160,15 +160,22 @@ def _timing_warnings(warns: dict[str, Any]) -> list[str]:
             "whether a shield comes in time. Log more violations and longer before them, or give "
             "a shorter --lead if less time is enough to act."
         )
-    if warns["horizon_s"] < warns["lead_s"] * (1.0 - 1e-9):
+    if "lead" in warns["short_sighted"]:
         lines.append(
             f"WARNING: the risk looks {horizon}, which is less than the lead of {lead}: it cannot "
             f"be relied on to rise in time. {longer}."
         )
-    if warns["horizon_steps"] < 3.0 * (1.0 - 1e-9):
+    if "motion" in warns["short_sighted"]:
         lines.append(
-            f"WARNING: the risk looks {horizon}: in fewer than 3 steps hardly anything can be "
-            f"done. {longer}, or log faster."
+            f"WARNING: no --lead was given, so it is half of what this risk looks ahead, {lead}; "
+            f"but this fleet's motion lasts about {warns['motion_s']:.3g} s. A risk that looks too "
+            "short ahead passes such a test and still comes too late. Give the seconds that the "
+            "robot needs to get out of trouble."
+        )
+    if "steps" in warns["short_sighted"]:
+        lines.append(
+            f"WARNING: the risk looks {horizon}: in so few steps hardly anything can be done. "
+            f"{longer}, or log faster."
         )
     if row["useless"]:
         lines.append(
@@ -195,6 +202,11 @@ def _time_to_act(report: dict[str, Any]) -> list[str]:
         f"Time to act: a violation is announced if the risk of a logged action was above the limit "
         f"{lead} to {window} before it. An alarm longer before any violation is false."
     ]
+    if not warns["lead_given"]:
+        lines.append(
+            "The lead is half of what the risk looks ahead; give as --lead the seconds that the "
+            "robot needs to get out of trouble."
+        )
     if warns["unreachable"]:
         lines.append(
             f"{warns['unreachable']} of {warns['violations']} violations come sooner after their "
@@ -258,8 +270,8 @@ def _target_lines(report: dict[str, Any]) -> list[str]:
         kept = "found from calm states" if limit["found"] else "of the settings"
         return [
             f"No limit can promise that at most {target['miss_rate']:.1%} come unannounced: that "
-            f"needs {needed} violations to choose it by, and as many to try it; there are {count} "
-            f"to choose it by. The limit stays the one {kept}{value}."
+            f"needs {needed} violations to choose it by, which are half of those that can be "
+            f"announced; there are {count}. The limit stays the one {kept}{value}."
         ]
     chosen = f"{_limit(warns, target['limit'])} the found one"
     if target["risk_limit"] is not None:

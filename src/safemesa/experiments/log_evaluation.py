@@ -34,11 +34,13 @@ from safemesa.experiments.log_metrics import (
     limit_for_target,
     logged_outcomes,
     scores,
+    short_sighted,
     time_to_act,
     warning_time,
 )
 from safemesa.phases.adapt import adapt
 from safemesa.phases.config import RunConfig
+from safemesa.phases.horizon import suggested_horizon
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.storage.artefacts import Prior, RiskModel
 from safemesa.phases.tables import chosen_rows, scale_actions
@@ -245,7 +247,7 @@ def evaluate_held_out(
         "task": log.name,
         "folds": folds,
         "fitted_transitions": len(splits[0].fitted),
-        **_report(pooled, config, time, question, limit),
+        **_report(pooled, config, data, time, question, limit),
         "null": null_test(shuffled, noise_risks),
     }
 
@@ -295,7 +297,7 @@ def evaluate_left_out(
             for log, part in zip(chosen, parts, strict=True)
         ],
         "fitted_transitions": transitions,
-        **_report(join_predictions(parts), config, time, question, limit),
+        **_report(join_predictions(parts), config, data, time, question, limit),
         "null": null_test([null], [asked_risk(null_model, null, spaces)]),
     }
 
@@ -314,16 +316,30 @@ def _used(limit: dict[str, Any]) -> float:
     return 1.0 if limit["found"] else limit["value"]
 
 
+def _motion(data: OfflineTasks) -> float:
+    """Seconds for which the motion of the fleet lasts, or of the robot where there is no fleet."""
+    logs = data.train or (replace(data.only_log(), role="train"),)
+    return suggested_horizon(replace(data, train=logs, test=None))
+
+
 def _report(
     predictions: Predictions,
     config: RunConfig,
+    data: OfflineTasks,
     time: WarningTime,
     question: Question,
     limit: dict[str, Any],
 ) -> dict[str, Any]:
     """How early the risk warns, the limit that meets a target, and how well it ranks."""
     table = MULTIPLES if limit["found"] else LIMITS
-    warns = {"limit": limit, **time_to_act(predictions, time, _used(limit), table)}
+    given, motion = question.lead is not None, _motion(data)
+    warns = {
+        "lead_given": given,
+        "motion_s": motion,
+        "short_sighted": short_sighted(time, None if given else motion),
+        "limit": limit,
+        **time_to_act(predictions, time, _used(limit), table),
+    }
     if question.target is not None:
         chosen = limit_for_target(predictions, time, question.target, config.seed)
         warns["target"] = {**chosen, "risk_limit": _as_risk(chosen["limit"], limit)}

@@ -34,6 +34,8 @@ ANNOUNCED = 0.5
 """Share of violations below which a shield comes too late."""
 USELESS = 0.5
 """Share of calm time above which a limit flags so much that nearly everything is overridden."""
+FEWEST_STEPS = 3
+"""Steps in which something can be done."""
 NEVER = np.iinfo(np.int64).max
 """Steps until a violation that does not come."""
 
@@ -189,6 +191,21 @@ def warning_time(gamma: float, dt: float, lead: float | None = None) -> WarningT
             "(`meta-train --horizon SECONDS`), or shorten the lead."
         )
     return WarningTime(lead=steps, window=window, horizon=horizon, dt=dt)
+
+
+def short_sighted(time: WarningTime, motion: float | None) -> list[str]:
+    """Why a risk of this horizon cannot be relied on to warn in time; empty: nothing says so.
+
+    `lead`: it looks less far ahead than the lead. `motion`: much less far than the motion of the
+    robot lasts (seconds; None where the lead was given). `steps`: fewer than `FEWEST_STEPS`.
+    """
+    slack = 1.0 - 1e-9
+    found = {
+        "lead": time.horizon < time.lead * slack,
+        "motion": motion is not None and time.horizon * time.dt < 0.5 * motion,
+        "steps": time.horizon < FEWEST_STEPS * slack,
+    }
+    return [name for name, is_so in found.items() if is_so]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -203,17 +203,23 @@ def _timing_warnings(warns: Mapping[str, Any] | None) -> list[str]:
             "The calibration does not say whether this shield warns in time: `safemesa evaluate` "
             "of this version measures it."
         ]
+    found = []
+    if warns["short_sighted"]:
+        found.append(
+            "`safemesa evaluate` found that the risk may look too short ahead to warn in time: "
+            "see its warnings, and learn with a longer horizon."
+        )
     if not warns["at_exported_limit"]:
-        return [
+        found.append(
             "Whether this shield warns in time was measured at another limit than its own: "
             f"{warns['summary']}."
-        ]
-    if warns["useless"]:
-        return [
+        )
+    elif warns["useless"]:
+        found.append(
             f"At this limit {warns['calm_time_share']:.0%} of calm time is flagged: nearly "
             "everything would be overridden."
-        ]
-    return []
+        )
+    return found
 
 
 def exported_limit(source: Source, options: ShieldOptions) -> float:

@@ -84,7 +84,7 @@ def write_onnx(path: Path, model: RiskModel, spaces: Spaces) -> None:
     logit = graph.apply("Max", logits) if len(logits) > 1 else logits[0]
     risk = graph.apply("Sigmoid", [logit])
     graph.apply("Squeeze", [risk, graph.constant(np.array([1]))], "risk")
-    outputs = [("risk", ("n",))]
+    outputs: list[tuple[str, tuple[str | int, ...]]] = [("risk", ("n",))]
     if isinstance(model.recovery, RecoveryNetwork):
         outputs.append(("recovery", ("n", spaces.action_size)))
         network = model.recovery.network

@@ -41,6 +41,7 @@ def measured_time_to_act(
         "limit": float(row["limit"] * unit),
         "at_exported_limit": same is not None,
         "lead_s": lead,
+        "short_sighted": bool(told.get("short_sighted")),
         **{name: row[name] for name in MEASURED},
     }
     return {**numbers, "summary": _summary(numbers)}

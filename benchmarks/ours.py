@@ -142,7 +142,7 @@ def meta_iterations(
     config = replace(_config(size), risk=risk, guard=guard)
     learners = build_learners(config, size.spaces)
     tables = build_train_tables(
-        _random_logs(size, tasks, 2_000), identity_normaliser(size.obs), "uniform", 0
+        _random_logs(size, tasks, 2_000), identity_normaliser(size.obs), config.data, 0
     )
     critic, recovery = fresh_risk_networks(config, size.spaces)
     state = MetaTrainState(

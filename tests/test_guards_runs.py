@@ -60,7 +60,8 @@ def test_every_guard_leaves_a_complete_run_folder(
     assert ("critic_loss" in learning) is guards[guard].uses_risk
     if guards[guard].uses_risk:
         load_risk_model(tmp_path / guard / "artefacts" / "deployed_risk_model")
-    if guard not in ("sqrl", "csc"):
+    # Of a critic that knows nothing the limit of `takeover` lies anywhere.
+    if guard not in ("sqrl", "csc", "takeover"):
         assert summary["interventions"] == 0
 
 

@@ -35,6 +35,7 @@ from safemesa.learners.recovery import (
 from safemesa.learners.risk import risk_target, with_recovery_actions
 from safemesa.learners.targets import make_target
 from safemesa.networks.normaliser import identity_normaliser
+from safemesa.phases import adapt as adapt_phase
 from safemesa.phases.api import adapt, collect_test, collect_train, meta_train
 from safemesa.phases.horizon import LONGEST, suggested_horizon
 from safemesa.phases.presets.own_method import gamma_of_horizon
@@ -354,6 +355,23 @@ def test_limit_and_rehearsal_travel_with_the_artefacts(tmp_path: Path) -> None:
     old = replace(prior_template(config, log.spaces).model, limit=None)
     save_artefact(tmp_path / "old", old, config, log.spaces, {})
     assert load_risk_model(tmp_path / "old")[0].limit is None
+
+
+def test_seeds_side_by_side_adapt_to_logs_of_other_numbers_of_rows() -> None:
+    """Rows that begin in a violation are left out, and logs have different numbers of them."""
+    configs = [tiny_config("safemesa", seed=seed) for seed in (7, 8)]
+    configs = [replace(one, rehearsal=RehearsalConfig(rows=100)) for one in configs]
+    first = collect_test(configs[0])
+    log = first.only_log()
+    costs = np.zeros(log.transitions, np.float32)
+    costs[50:60] = 1.0
+    episode = np.zeros(log.transitions, np.int32)
+    columns = {**log.columns, "cost": costs, "episode": episode}
+    other = replace(first, test=replace(log, columns=columns))
+    assert len(other.only_log().safe_starts) < len(log.safe_starts)
+    prior = meta_train(configs[0], collect_train(configs[0]))
+    both = adapt_phase.adapt(configs, [prior, prior], [first, other])
+    assert all(0.0 < float(model.limit) < 1.0 for model in both)
 
 
 @final

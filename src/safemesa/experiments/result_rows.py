@@ -21,7 +21,7 @@ BASELINE = "multitask"
 """The arm that others are compared with, seed by seed, where no other is named."""
 
 
-GUARDS_WITHOUT_SETTINGS = ("recovery_rl", "none")
+GUARDS_WITHOUT_SETTINGS = ("recovery_rl", "takeover", "none")
 """Guards that read nothing of `guard_settings`: what presets say there sets no runs apart."""
 
 METRIC_TITLES = {

@@ -267,17 +267,19 @@ def _with_limit(model: RiskModel, config: RunConfig, data: OfflineTasks) -> Risk
 
 
 def _stack_indices(axis: SeedAxis, indices: list[RowIndex]) -> RowIndex:
-    """Stacks after padding: test logs differ in their number of violations."""
+    """Stacks after padding: test logs differ in their numbers of rows and of violations."""
     if axis.count == 1:
         return indices[0]
-    most = max(one.violation_rows.shape[1] for one in indices)
-    padded = [
-        replace(
-            one,
-            violation_rows=jnp.pad(
-                one.violation_rows, ((0, 0), (0, most - one.violation_rows.shape[1]))
-            ),
-        )
-        for one in indices
-    ]
-    return axis.stack(padded)
+
+    def padded(tables: list[Array]) -> list[Array]:
+        most = max(table.shape[1] for table in tables)
+        return [jnp.pad(table, ((0, 0), (0, most - table.shape[1]))) for table in tables]
+
+    rows = padded([one.rows for one in indices])
+    violations = padded([one.violation_rows for one in indices])
+    return axis.stack(
+        [
+            replace(one, rows=own, violation_rows=violating)
+            for one, own, violating in zip(indices, rows, violations, strict=True)
+        ]
+    )

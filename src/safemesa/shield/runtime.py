@@ -12,6 +12,7 @@ This file is complete in itself: `safemesa shield export` copies it beside the w
 A learned shield is no guarantee. Put an assured layer after it (docs/shield.md).
 """
 
+import abc
 import argparse
 import collections
 import contextlib
@@ -755,7 +756,7 @@ class LatencyHistogram:
 Policy = Callable[[Any], Any]
 
 
-class RememberingRecovery:
+class RememberingRecovery(abc.ABC):
     """A recovery with a memory between ticks, such as a plan that it follows; subclass it.
 
     The memory is fresh wherever a takeover begins.
@@ -765,9 +766,9 @@ class RememberingRecovery:
         """The memory before the first tick of a takeover."""
         return None
 
+    @abc.abstractmethod
     def act(self, obs: np.ndarray, memory: Any) -> tuple[Any, Any]:
         """The action in physical units, and what to remember."""
-        raise NotImplementedError("a RememberingRecovery says how it acts")
 
 
 Recovery = Callable[[np.ndarray], Any] | RememberingRecovery

@@ -43,6 +43,9 @@ def own_method(config: RunConfig) -> RunConfig:
             config.risk,
             gamma_risk=1.0 - 1.0 / HORIZON_STEPS,
             critics=2,
+            # A squared error through a sigmoid neither resolves small risks nor recovers where the
+            # sigmoid has saturated; the cross-entropy has the same minimum and does both.
+            loss="bce",
             recovery_noise=0.0,
             violation_fraction=None,
         ),

@@ -48,7 +48,13 @@ target_of = jax.jit(risk_target, static_argnums=2)
 
 
 def recovery_loss(policy, critic, obs, penalty):
-    return policy.loss(critic, obs, RecoveryConfig(), RiskConfig(recovery_penalty=penalty))
+    return policy.loss(
+        critic,
+        obs,
+        jnp.zeros((len(obs), 1)),
+        RecoveryConfig(),
+        RiskConfig(recovery_penalty=penalty),
+    )
 
 
 update = jax.jit(RiskLearner.update, static_argnums=(0, 3))
@@ -335,7 +341,10 @@ VALLEY = with_layers(
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def train_recovery(rule, state: RecoveryState, critic, obs, steps: int) -> RecoveryState:
-    return jax.lax.fori_loop(0, steps, lambda _, s: rule.update_recovery(s, critic, obs)[0], state)
+    def step(_, state: RecoveryState) -> RecoveryState:
+        return rule.update_recovery(state, critic, obs, jnp.zeros_like(obs))[0]
+
+    return jax.lax.fori_loop(0, steps, step, state)
 
 
 def test_the_recovery_policy_finds_the_least_risky_action():
@@ -387,7 +396,7 @@ def test_the_penalty_calls_a_saturated_recovery_policy_back():
 def test_an_update_trains_the_recovery_policy_on_the_new_critic(example):
     rule, batch = learner(target_rate=0.25, learning_rate=0.3), random_batch(2)
     new, metrics = update(rule, example, batch, no_risk_term)
-    expected, loss = rule.update_recovery(example.recovery, new.critic, batch.obs)
+    expected, loss = rule.update_recovery(example.recovery, new.critic, batch.obs, batch.action)
     assert_trees_close(new.recovery, expected, rtol=1e-4, atol=1e-6)
     assert float(metrics["recovery_loss"]) == pytest.approx(float(loss["recovery_loss"]), rel=1e-5)
     stale = recovery_loss(example.recovery.policy, example.critic, batch.obs, 1e-3)

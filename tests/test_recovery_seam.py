@@ -110,7 +110,7 @@ def test_the_logit_has_a_gradient_where_the_risk_has_none() -> None:
 
     def size(objective: str) -> float:
         config = RecoveryConfig(objective=objective)
-        grads = jax.grad(lambda p: p.loss(lost, obs, config, risk))(policy)
+        grads = jax.grad(lambda p: p.loss(lost, obs, obs, config, risk))(policy)
         return float(jnp.abs(grads.network.biases[-1]).sum())
 
     assert size("risk") == 0.0

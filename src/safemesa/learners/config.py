@@ -102,6 +102,9 @@ class RecoveryConfig:
     objective: str = "risk"
     """What the network descends: `risk` (the paper) or its `logit`, which has a gradient also where
     the risk is nearly 1."""
+    behaviour: float = 0.0
+    """Weight of the squared distance to the logged action: what a unit of it must lower the risk
+    (its logit) by. Off the data no critic knows what an action does."""
     action: tuple[float, ...] = ()
     """The action of `fixed`, in physical units, such as a full brake."""
 
@@ -111,6 +114,7 @@ class RecoveryConfig:
             raise ConfigurationError(
                 f"recovery.objective is {self.objective!r}; expected 'risk' or 'logit'."
             )
+        require_at_least(self, 0.0, "behaviour")
         require_at_least(self, -sys.float_info.max, "action")
 
 

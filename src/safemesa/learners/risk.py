@@ -145,13 +145,20 @@ class RiskLearner:
         return RiskState(critic, copy, self.optimiser.init(critic), self.init_recovery(recovery))
 
     def update_recovery(
-        self, state: RecoveryState, critic: RiskCritic, obs: Float[Array, "batch obs"]
+        self,
+        state: RecoveryState,
+        critic: RiskCritic,
+        obs: Float[Array, "batch obs"],
+        action: Float[Array, "batch act"],
     ) -> tuple[RecoveryState, Metrics]:
-        """One Adam step of the recovery policy down its loss, where it learns."""
+        """One Adam step of the recovery policy down its loss, where it learns.
+
+        `action` was executed at `obs`.
+        """
         if not state.policy.learns:
             return state, {}
         loss, grads = jax.value_and_grad(
-            lambda policy: policy.loss(critic, obs, self.recovery, self.config)
+            lambda policy: policy.loss(critic, obs, action, self.recovery, self.config)
         )(state.policy)
         policy, optimiser = self.optimiser.step(state.policy, grads, state.optimiser)
         return RecoveryState(policy, optimiser), {"recovery_loss": loss}
@@ -173,7 +180,7 @@ class RiskLearner:
         loss, grads = jax.value_and_grad(loss_of)(state.critic)
         critic, critic_optimiser = self.optimiser.step(state.critic, grads, state.critic_optimiser)
         target_critic = soft_update(state.target_critic, critic, self.target_rate)
-        recovery, metrics = self.update_recovery(state.recovery, critic, batch.obs)
+        recovery, metrics = self.update_recovery(state.recovery, critic, batch.obs, batch.action)
         metrics |= {"critic_loss": loss, "target_mean": jnp.mean(target)}
         return RiskState(critic, target_critic, critic_optimiser, recovery), metrics
 

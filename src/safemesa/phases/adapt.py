@@ -88,7 +88,9 @@ def inner_adaptation(
         bootstrap=None if meta.config.target_rate == 1.0 else state.target_critic,
     )
     target = soft_update(state.target_critic, critic, learners.adaptation.target_rate)
-    recovery, _ = learners.adaptation.update_recovery(state.recovery, critic, batch.obs)
+    recovery, _ = learners.adaptation.update_recovery(
+        state.recovery, critic, batch.obs, batch.action
+    )
     return replace(state, critic=critic, target_critic=target, recovery=recovery)
 
 

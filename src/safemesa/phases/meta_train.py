@@ -51,15 +51,23 @@ class MetaTrainState(eqx.Module):
     recovery: RecoveryState
 
 
-def _recovery_obs(
+def _recovery_rows(
     batch: MetaBatch, test_table: LogTable | None, rows: int, key: Key
-) -> Float[Array, "rows obs"]:
-    """States that the recovery policy learns on: of the query rows, or of the test log."""
+) -> tuple[Float[Array, "rows obs"], Float[Array, "rows act"]]:
+    """States that the recovery policy learns on, of the query rows or of the test log.
+
+    With the actions that were executed there.
+    """
     if test_table is not None:
         index = jax.random.randint(key, (rows,), 0, test_table.rows.shape[0], jnp.int32)
-        return test_table.batch(index, key=key).obs
-    obs = batch.query.obs.reshape(-1, batch.query.obs.shape[-1])
-    return obs[:: max(1, obs.shape[0] // rows)][:rows]
+        drawn = test_table.batch(index, key=key)
+        return drawn.obs, drawn.action
+
+    def thinned(leaf: Array) -> Array:
+        flat = leaf.reshape(-1, leaf.shape[-1])
+        return flat[:: max(1, flat.shape[0] // rows)][:rows]
+
+    return thinned(batch.query.obs), thinned(batch.query.action)
 
 
 def step_keys(root: Key, step: Int[Array, ""]) -> tuple[Key, Key]:
@@ -93,9 +101,9 @@ def _outer_steps(
             for one in batch
         )
         meta, metrics = learners.meta.update(state.meta, support, query, learners.guard.risk_term)
-        obs = _recovery_obs(batch, test_table, config.query_batch, key_recovery)
+        rows = _recovery_rows(batch, test_table, config.query_batch, key_recovery)
         recovery, recovery_metrics = learners.prior_recovery.update_recovery(
-            state.recovery, meta.critic, obs
+            state.recovery, meta.critic, *rows
         )
         return MetaTrainState(meta, recovery), metrics | recovery_metrics
 

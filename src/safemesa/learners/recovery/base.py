@@ -48,11 +48,12 @@ class AbstractRecovery(eqx.Module):
         self,
         critic: RiskCritic,
         obs: Float[Array, "batch obs"],
+        action: Float[Array, "batch act"],
         config: RecoveryConfig,
         risk: RiskConfig,
     ) -> Float[Array, ""]:
-        """What learning lowers, given the critic as it is."""
-        del critic, obs, config, risk
+        """What learning lowers, given the critic as it is; `action` was executed at `obs`."""
+        del critic, obs, action, config, risk
         return jnp.zeros(())
 
     def exported(self, spaces: Spaces) -> dict[str, Any] | None:

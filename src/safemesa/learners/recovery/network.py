@@ -54,12 +54,14 @@ class RecoveryNetwork(AbstractRecovery):
         self,
         critic: RiskCritic,
         obs: Float[Array, "batch obs"],
+        action: Float[Array, "batch act"],
         config: RecoveryConfig,
         risk: RiskConfig,
     ) -> Float[Array, ""]:
         """Risk of its action, or the logit of that risk, with a penalty on saturation.
 
-        Where a robot is nearly lost the sigmoid has no gradient; its logit has.
+        Where a robot is nearly lost the sigmoid has no gradient; its logit has. `config.behaviour`
+        weighs the squared distance to the action that was executed (Fujimoto and Gu 2021).
         """
 
         def single(one_obs: Float[Array, " obs"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -70,7 +72,10 @@ class RecoveryNetwork(AbstractRecovery):
             return critic(one_obs, action), jnp.mean(jnp.square(raw))
 
         danger, size = jax.vmap(single)(obs)
-        return jnp.mean(danger) + risk.recovery_penalty * jnp.mean(size)
+        loss = jnp.mean(danger) + risk.recovery_penalty * jnp.mean(size)
+        if config.behaviour > 0.0:
+            loss += config.behaviour * jnp.mean(jnp.square(jax.vmap(self)(obs) - action))
+        return loss
 
     def exported(self, spaces: Spaces) -> dict[str, Any]:
         """Its weights are beside the critic's."""

@@ -14,11 +14,6 @@ HORIZON_STEPS = 20
 to get out of trouble."""
 
 
-FROZEN_ONLINE = ("cartpole",)
-"""Domains whose fleet covers the new robot's dynamics: the risk model stays as Phase 2 left it.
-Held-out poles lost nothing by it, and learning on can destroy a recovery (docs/protection.md)."""
-
-
 def gamma_of_horizon(seconds: float, dt: float) -> float:
     """The discount whose effective horizon, dt / (1 - gamma), is so many seconds.
 
@@ -55,7 +50,5 @@ def own_method(config: RunConfig) -> RunConfig:
         # Both the critic and whom it follows are learned, so what bootstraps must be slow.
         meta=replace(config.meta, query_batch=512, target_rate=5e-3),
         adapt=replace(config.adapt, batch=256, target_rate=5e-3),
-        deploy=replace(
-            config.deploy, target_rate=5e-3, learn_risk=config.domain not in FROZEN_ONLINE
-        ),
+        deploy=replace(config.deploy, target_rate=5e-3),
     )

@@ -27,7 +27,7 @@ from hypothesis import given, settings, strategies as st
 from safemesa.core.types import RiskBatch
 from safemesa.datasets.task_log import TaskLog
 from safemesa.domains.probes import DELAYED
-from safemesa.learners.config import RecoveryConfig, RiskConfig, TargetConfig
+from safemesa.learners.config import RecoveryConfig, RiskConfig
 from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.learners.risk import (
     RecoveryState,
@@ -37,7 +37,6 @@ from safemesa.learners.risk import (
     risk_target,
     soft_update,
 )
-from safemesa.learners.targets import Sampled
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
 from safemesa.phases.tables import build_log_table
@@ -403,52 +402,21 @@ def test_an_update_trains_the_recovery_policy_on_the_new_critic(example):
     assert abs(float(stale) - float(loss["recovery_loss"])) > 1e-3
 
 
-# --- Actions that no log shows ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["mse", "bce"])
-@pytest.mark.parametrize(("label", "unseen"), [(0.0, 0.01), (0.3, 0.5), (0.9, 2.0)])
-def test_an_unseen_action_counts_as_so_many_violations(kind, label, unseen):
-    """Where a uniform action is as frequent as the logs', the minimum is (y + w) / (1 + w)."""
-    risk = (label + unseen) / (1.0 + unseen)
-    batch = random_batch(0, rows=8)._replace(uniform_action=jnp.zeros((8, 1)))
-    labels = jnp.full(8, label)
-
-    def loss_at(logit):
-        critic = constant_critic(logit, obs_size=2)
-        return risk_loss(critic, batch, labels, kind, no_risk_term, unseen)
-
-    best = np.log(risk) - np.log1p(-risk)
-    for step in (-0.2, 0.2):
-        assert float(loss_at(best)) < float(loss_at(best + step))
-
-
-def test_a_critic_with_a_pseudo_count_does_not_believe_what_no_log_shows():
-    """Logs know actions around 0 and nothing happened; the recovery must not leave for others."""
-    rng = np.random.default_rng(0)
-    count = 64
-    learned = RiskLearner(
-        config=RiskConfig(gamma_risk=GAMMA, loss="bce"),
-        target_rate=1.0,
-        learning_rate=0.03,
-        target=Sampled(config=TargetConfig(unseen=0.05)),
-    )
-    obs = rng.normal(size=(count, 1))
-    logged = rng.uniform(-0.2, 0.2, (count, 1))
-    batch = risk_batch(obs, logged, np.zeros(count), obs, logged, np.ones(count))
-    critic = RiskCritic(1, 1, (32, 32), key=KEY)
-    state = learned.init(critic, RecoveryNetwork(1, 1, (4,), key=KEY))
-
-    @jax.jit
-    def step(state, key):
-        uniform = jax.random.uniform(key, (count, 1), minval=-1.0, maxval=1.0)
-        return learned.update(state, batch._replace(uniform_action=uniform))[0]
-
-    for index in range(400):
-        state = step(state, jax.random.fold_in(KEY, index))
-
-    def risk(action):
-        return float(state.critic(jnp.zeros(1), jnp.full(1, action)))
-
-    assert risk(0.0) < 0.05
-    assert min(risk(-0.8), risk(0.8)) > 0.5
+def test_a_recovery_leaves_the_logs_only_for_as_much_risk_as_it_is_told():
+    """Risk falls with the action, logit by 2 a unit: at weight w the action is logged + 1 / w."""
+    slope = logistic_critic((0.0, -2.0, 0.0))
+    obs, logged = jnp.zeros((4, 1)), jnp.full((4, 1), 0.1)
+    for weight in (2.0, 10.0):
+        config = RecoveryConfig(objective="logit", behaviour=weight)
+        rule = RiskLearner(
+            config=RiskConfig(recovery_penalty=0.0),
+            target_rate=1.0,
+            learning_rate=0.02,
+            recovery=config,
+        )
+        state = rule.init_recovery(constant_recovery(0.0))
+        state = jax.lax.fori_loop(
+            0, 600, lambda _, s, r=rule: r.update_recovery(s, slope, obs, logged)[0], state
+        )
+        expected = 0.1 + 1.0 / weight
+        np.testing.assert_allclose(state.policy(jnp.zeros(1)), [expected], atol=0.01)

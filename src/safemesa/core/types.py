@@ -34,8 +34,7 @@ class RiskBatch(NamedTuple):
     action of the policy whose risk is learned: a draw of the reference policy or the logged action
     in Phases 1 and 2, a draw of the task policy in Phase 3. `policy_action` is a draw at `obs` that
     some guards need: of the uniform policy in Phases 1 and 2, of the task policy in Phase 3.
-    `recovery_action` is the recovery's at `next_obs`, and `uniform_action` a uniform draw at `obs`,
-    where the target asks for them.
+    `recovery_action` is the recovery's at `next_obs`, where the target asks for it.
     """
 
     obs: Float[Array, "... obs"]
@@ -46,7 +45,6 @@ class RiskBatch(NamedTuple):
     terminated: Float[Array, "..."]
     policy_action: Float[Array, "... act"]
     recovery_action: Float[Array, "... act"] | None = None
-    uniform_action: Float[Array, "... act"] | None = None
 
 
 class TaskBatch(NamedTuple):

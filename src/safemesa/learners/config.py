@@ -83,14 +83,10 @@ class TargetConfig:
     a probability, else that draw), `least` (the less risky of both), or one of your own."""
     recovers: float = 0.75
     """rho of `mixture`: the probability that a step is the recovery's."""
-    unseen: float = 0.0
-    """Pseudo-count of a violation: beside each row, a uniform action at its observation counts as
-    so many rows that violate. What logs show outweighs it; what no log shows is not believed."""
 
     def __post_init__(self) -> None:
-        """Refuses what is no probability and no count."""
+        """Refuses what is no probability."""
         require_share(self, "recovers")
-        require_at_least(self, 0.0, "unseen")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

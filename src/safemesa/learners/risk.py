@@ -37,8 +37,6 @@ def no_risk_term(
 
 
 SAMPLED = Sampled()
-UNSEEN_STRIDE = 4
-"""Every fourth row has a uniform action beside it: unbiased, at an eighth of the step's cost."""
 
 
 def risk_target(
@@ -60,32 +58,18 @@ def risk_loss(
     target: Float[Array, " batch"],
     kind: str = "mse",
     risk_term: RiskTerm = no_risk_term,
-    unseen: float = 0.0,
 ) -> Float[Array, ""]:
     """Mean over the batch and sum over members of the squared error or the cross-entropy.
 
-    To which a guard's `risk_term` is added, and `unseen` times the loss of uniform actions with
-    the label 1. Where logs take an action `n` times as often as a uniform policy would, the loss is
-    least at `(n y + unseen) / (n + unseen)`.
+    To which a guard's `risk_term` is added.
     """
-
-    def errors(
-        logits: Float[Array, "rows members"], label: Float[Array, "rows 1"]
-    ) -> Float[Array, "rows members"]:
-        if kind == "bce":
-            return jax.nn.softplus(logits) - label * logits
-        return jnp.square(jax.nn.sigmoid(logits) - label)
-
     logits = jax.vmap(critic.logits)(batch.obs, batch.action)
-    loss = jnp.sum(jnp.mean(errors(logits, target[:, None]), axis=0))
-    if unseen > 0.0:
-        assert batch.uniform_action is not None
-        foreign = jax.vmap(critic.logits)(
-            batch.obs[::UNSEEN_STRIDE], batch.uniform_action[::UNSEEN_STRIDE]
-        )
-        certain = jnp.ones((foreign.shape[0], 1))
-        loss += unseen * jnp.sum(jnp.mean(errors(foreign, certain), axis=0))
-    return loss + risk_term(critic, batch, logits)
+    label = target[:, None]
+    if kind == "bce":
+        losses = jax.nn.softplus(logits) - label * logits
+    else:
+        losses = jnp.square(jax.nn.sigmoid(logits) - label)
+    return jnp.sum(jnp.mean(losses, axis=0)) + risk_term(critic, batch, logits)
 
 
 def with_recovery_actions(
@@ -173,9 +157,7 @@ class RiskLearner:
         target = risk_target(state.target_critic, batch, self.config.gamma_risk, self.target)
 
         def loss_of(critic: RiskCritic) -> Float[Array, ""]:
-            return risk_loss(
-                critic, batch, target, self.config.loss, risk_term, self.target.config.unseen
-            )
+            return risk_loss(critic, batch, target, self.config.loss, risk_term)
 
         loss, grads = jax.value_and_grad(loss_of)(state.critic)
         critic, critic_optimiser = self.optimiser.step(state.critic, grads, state.critic_optimiser)

@@ -71,7 +71,6 @@ def batch_of_rows(layout: RowLayout, rows: Float[Array, "... width"], *, key: Ke
         next_action=jnp.where(logged, columns["next_action"], following),
         terminated=columns["terminated"],
         policy_action=now,
-        uniform_action=now,
     )
 
 

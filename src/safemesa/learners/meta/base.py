@@ -121,7 +121,7 @@ def critic_gradient(
     label = risk_target(bootstrap or critic, batch, risk.gamma_risk, target)
 
     def loss_of(candidate: RiskCritic) -> Float[Array, ""]:
-        return risk_loss(candidate, batch, label, risk.loss, risk_term, target.config.unseen)
+        return risk_loss(candidate, batch, label, risk.loss, risk_term)
 
     return jax.value_and_grad(loss_of)(critic)
 
@@ -192,7 +192,7 @@ def adapted_loss(
         bootstrap=bootstrap,
     )
     label = risk_target(bootstrap or adapted, query, risk.gamma_risk, target)
-    return risk_loss(adapted, query, label, risk.loss, risk_term, target.config.unseen)
+    return risk_loss(adapted, query, label, risk.loss, risk_term)
 
 
 def mean_over_tasks(

@@ -288,12 +288,6 @@ class Agent(AbstractAgent):
             key, (2, *normalised["action"].shape), jnp.float32
         )
 
-        uniform = None
-        if self.risk.target.config.unseen > 0.0:
-            uniform = jax.random.uniform(
-                jax.random.fold_in(key, 1), noise_now.shape, jnp.float32, minval=-1.0, maxval=1.0
-            )
-
         def actions_at(
             obs: Float[Array, "batch obs"], noise: Float[Array, "batch act"]
         ) -> Float[Array, "batch act"]:
@@ -304,7 +298,6 @@ class Agent(AbstractAgent):
             **normalised,
             next_action=actions_at(raw["next_obs"], noise_next),
             policy_action=actions_at(raw["obs"], noise_now),
-            uniform_action=uniform,
         )
 
     def _fleet_rows(

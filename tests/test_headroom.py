@@ -14,7 +14,16 @@ from safemesa.domains.perturb import PerturbedTasks
 from safemesa.domains.probe_base import AbstractProbe
 from safemesa.domains.probes import ACTION, TASK
 from safemesa.domains.registry import domain as find_domain
-from safemesa.experiments.headroom import (
+from safemesa.experiments.headroom.critic_scores import (
+    SAFE,
+    critic_scores,
+    escapes,
+    first_violations,
+    longest_warning,
+    warning_steps,
+)
+from safemesa.experiments.headroom.headroom_tables import headroom_markdown, page_tables
+from safemesa.experiments.headroom.measure_headroom import (
     DEPLOYED,
     HeadroomFiles,
     Workplace,
@@ -24,17 +33,8 @@ from safemesa.experiments.headroom import (
     oracles,
     trained_critics,
 )
-from safemesa.experiments.headroom_metrics import (
-    SAFE,
-    critic_scores,
-    escapes,
-    first_violations,
-    longest_warning,
-    warning_steps,
-)
-from safemesa.experiments.headroom_tables import headroom_markdown, page_tables
-from safemesa.experiments.log_evaluation import risk_of
-from safemesa.experiments.takeovers import rescues
+from safemesa.experiments.headroom.takeovers import rescues
+from safemesa.experiments.measures.log_evaluation import risk_of
 from safemesa.learners.config import RiskConfig
 from safemesa.phases.collection.logs import collect_test_log
 from safemesa.phases.collection.tasks import sample_test_task

@@ -13,21 +13,25 @@ from test_paper_claims import write_run
 
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError
-from safemesa.experiments.aggregate import (
-    improvement_interval,
-    mean_of_strata,
-    performance_profile,
-    stratified_interval,
-)
-from safemesa.experiments.power import (
+from safemesa.experiments.report.seed_power import (
     paired_power,
     power_rows,
     required_pairs,
     scale_quantile,
     t_limit,
 )
-from safemesa.experiments.run_records import find_runs
-from safemesa.experiments.statistics import bootstrap_interval, holm, probability_of_improvement
+from safemesa.experiments.runs.run_records import find_runs
+from safemesa.experiments.statistics.across_domains import (
+    improvement_interval,
+    mean_of_strata,
+    performance_profile,
+    stratified_interval,
+)
+from safemesa.experiments.statistics.across_seeds import (
+    bootstrap_interval,
+    holm,
+    probability_of_improvement,
+)
 
 NAVIGATION = Path(__file__).resolve().parents[1] / "results" / "navigation"
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from benchmarks.shield_training import read_records, table_of
 
-from safemesa.experiments.analysis import late_return, read_episode_lines
+from safemesa.experiments.measures.run_contents import late_return, read_episode_lines
 from safemesa.experiments.paper import verdicts
 from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
 from safemesa.experiments.paper.verdicts import findings
-from safemesa.experiments.power import power_rows
-from safemesa.experiments.power_table import power_text
-from safemesa.experiments.result_tables import compact_markdown
-from safemesa.experiments.results import find_runs, paired_rows, results_table
+from safemesa.experiments.report.power_table import power_text
+from safemesa.experiments.report.result_files import find_runs, paired_rows, results_table
+from safemesa.experiments.report.result_tables import compact_markdown
+from safemesa.experiments.report.seed_power import power_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

@@ -9,11 +9,11 @@ import numpy as np
 
 from safemesa.core.errors import SafemesaError
 from safemesa.core.files import read_json
-from safemesa.experiments.analysis import late_return, read_episode_lines
+from safemesa.experiments.measures.run_contents import late_return, read_episode_lines
 from safemesa.experiments.paper.claims import ALONE, CLAIMS, STRICT, Claim
-from safemesa.experiments.result_rows import group_runs
-from safemesa.experiments.run_records import RunRecord
-from safemesa.experiments.statistics import (
+from safemesa.experiments.report.result_rows import group_runs
+from safemesa.experiments.runs.run_records import RunRecord
+from safemesa.experiments.statistics.across_seeds import (
     MINIMUM_FOR_VERDICT,
     PairedDifference,
     paired_difference,

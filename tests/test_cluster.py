@@ -20,13 +20,13 @@ from safemesa.cli.run import RunFlags
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import read_json, write_json
 from safemesa.experiments.arms import configure
-from safemesa.experiments.commands import run_command
-from safemesa.experiments.executors.base import GridError, make_task
-from safemesa.experiments.executors.sbatch import collect_command, write_scripts
-from safemesa.experiments.executors.slurm import SlurmExecutor, TaskJob
-from safemesa.experiments.executors.slurm_config import SlurmConfig
-from safemesa.experiments.executors.slurm_queue import JobQueue
-from safemesa.experiments.grid import Grid, GridFolder, GridRun, paired_runs
+from safemesa.experiments.grid.executors.executor import GridError, make_task
+from safemesa.experiments.grid.executors.job_scripts import collect_command, write_scripts
+from safemesa.experiments.grid.executors.slurm import SlurmExecutor, TaskJob
+from safemesa.experiments.grid.executors.slurm_config import SlurmConfig
+from safemesa.experiments.grid.executors.slurm_queue import JobQueue
+from safemesa.experiments.grid.grid_folder import Grid, GridFolder, GridRun, paired_runs
+from safemesa.experiments.grid.run_command import run_command
 from safemesa.phases.config import RunConfig, config_to_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ from tiny import tiny_config
 from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.domains.registry import domain
 from safemesa.experiments.arms import configure
-from safemesa.experiments.calibrate_runs import runs_with_critics
+from safemesa.experiments.measures.calibrate_runs import runs_with_critics
 from safemesa.guards import asks_a_critic
 from safemesa.phases.build import build_learners
 from safemesa.phases.collection.logs import (
@@ -68,7 +68,9 @@ def test_a_normaliser_is_not_asked_of_an_arm_that_has_none() -> None:
 
 def test_arms_without_a_critic_are_not_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of committed runs only numbers are kept.
-    monkeypatch.setattr("safemesa.experiments.calibrate_runs._has_prior", lambda record: True)
+    monkeypatch.setattr(
+        "safemesa.experiments.measures.calibrate_runs._has_prior", lambda record: True
+    )
     assert not asks_a_critic("penalty")
     assert asks_a_critic("a guard of the user's")
     arms = {config.arm for config, _ in runs_with_critics([ROOT / "results" / "comparisons_cpu"])}

@@ -21,10 +21,10 @@ from safemesa.cli.grid import GridFlags, make_grid, parse_seeds
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError, OutputFolderError
 from safemesa.core.files import read_json
-from safemesa.experiments.executors import local
-from safemesa.experiments.executors.board import Board
-from safemesa.experiments.executors.local import LocalExecutor
-from safemesa.experiments.grid import Grid, GridFolder, GridRun, paired_runs
+from safemesa.experiments.grid.executors import local
+from safemesa.experiments.grid.executors.local import LocalExecutor
+from safemesa.experiments.grid.executors.progress_board import Board
+from safemesa.experiments.grid.grid_folder import Grid, GridFolder, GridRun, paired_runs
 from safemesa.phases.config import RunConfig
 
 

@@ -14,7 +14,20 @@ from safemesa.domains.perturb import PerturbedTasks
 from safemesa.domains.probe_base import AbstractProbe
 from safemesa.domains.probes import ACTION, TASK
 from safemesa.domains.registry import domain as find_domain
-from safemesa.experiments.headroom import (
+from safemesa.experiments.headroom.critic_scores import (
+    SAFE,
+    critic_scores,
+    escapes,
+    first_violations,
+    longest_warning,
+    warning_steps,
+)
+from safemesa.experiments.headroom.headroom_tables import (
+    headroom_markdown,
+    page_tables,
+    summary_table,
+)
+from safemesa.experiments.headroom.measure_headroom import (
     DEPLOYED,
     HeadroomFiles,
     Workplace,
@@ -24,17 +37,8 @@ from safemesa.experiments.headroom import (
     oracles,
     trained_critics,
 )
-from safemesa.experiments.headroom_metrics import (
-    SAFE,
-    critic_scores,
-    escapes,
-    first_violations,
-    longest_warning,
-    warning_steps,
-)
-from safemesa.experiments.headroom_tables import headroom_markdown, page_tables
-from safemesa.experiments.log_evaluation import risk_of
-from safemesa.experiments.takeovers import rescues
+from safemesa.experiments.headroom.takeovers import rescues
+from safemesa.experiments.measures.log_evaluation import risk_of
 from safemesa.learners.config import RiskConfig
 from safemesa.phases.collection.logs import collect_test_log
 from safemesa.phases.collection.tasks import sample_test_task
@@ -337,6 +341,7 @@ def test_the_page_shows_the_committed_measurements() -> None:
     assert (files.folder / "headroom.md").read_text() == headroom_markdown(critics, escaped)
     page = (ROOT / "docs" / "headroom.md").read_text()
     block = page.split("<!-- headroom:begin -->")[1].split("<!-- headroom:end -->")[0]
-    expected = page_tables(critics, escaped)
-    assert block.strip() == expected.strip(), f"put these between the marks:\n{expected}"
+    expected = summary_table(critics, escaped)
+    assert block.strip() == expected, f"put this between the marks:\n{expected}"
+    assert len(expected.splitlines()) == 9
     assert all(json.dumps(row) for row in critics)

@@ -13,8 +13,8 @@ from tiny import tiny_config
 from safemesa.cli.evaluate import print_report
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError, DatasetError
-from safemesa.experiments import log_evaluation
-from safemesa.experiments.log_evaluation import (
+from safemesa.experiments.measures import log_evaluation
+from safemesa.experiments.measures.log_evaluation import (
     Question,
     Split,
     evaluate_held_out,
@@ -24,7 +24,7 @@ from safemesa.experiments.log_evaluation import (
     null_test,
     with_outcomes,
 )
-from safemesa.experiments.log_metrics import (
+from safemesa.experiments.measures.log_metrics import (
     NEVER,
     Predictions,
     WarningTime,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from safemesa.cli.main import main
-from safemesa.experiments.analysis import late_return
 from safemesa.experiments.arms import configure
+from safemesa.experiments.measures.run_contents import late_return
 from safemesa.experiments.paper.claims import CLAIMS
 from safemesa.experiments.paper.verdicts import Finding, findings
-from safemesa.experiments.run_records import find_runs
+from safemesa.experiments.runs.run_records import find_runs
 from safemesa.phases.config import config_to_json
 
 WALL = {"collect": 0.0, "meta_train": 0.0, "adapt": 0.0, "deploy": 0.0}

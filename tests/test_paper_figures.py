@@ -8,11 +8,11 @@ import pytest
 from test_paper_claims import write_run
 
 from safemesa.core.errors import ConfigurationError, DatasetError
-from safemesa.experiments.grid import Grid
-from safemesa.experiments.paper.drawing import curves_figure, maps_figure, sizes_figure
+from safemesa.experiments.grid.grid_folder import Grid
+from safemesa.experiments.paper.paper_figures import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.plans import PAPER_ARMS, PLANS, find_plan
 from safemesa.experiments.paper.produce import Production
-from safemesa.experiments.run_records import find_runs
+from safemesa.experiments.runs.run_records import find_runs
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -2,7 +2,7 @@
 
 from safemesa.cli.main import main
 from safemesa.experiments.arms import configure
-from safemesa.experiments.paper.tables import SETTINGS, tables_markdown
+from safemesa.experiments.paper.settings_tables import SETTINGS, tables_markdown
 
 
 def test_only_settings_with_a_reason_differ_from_the_paper() -> None:

@@ -1,7 +1,6 @@
 """Power of paired comparisons and statistics over domains, against brute force."""
 
 import itertools
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,21 +12,25 @@ from test_paper_claims import write_run
 
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError
-from safemesa.experiments.aggregate import (
-    improvement_interval,
-    mean_of_strata,
-    performance_profile,
-    stratified_interval,
-)
-from safemesa.experiments.power import (
+from safemesa.experiments.report.seed_power import (
     paired_power,
     power_rows,
     required_pairs,
     scale_quantile,
     t_limit,
 )
-from safemesa.experiments.run_records import find_runs
-from safemesa.experiments.statistics import bootstrap_interval, holm, probability_of_improvement
+from safemesa.experiments.runs.run_records import find_runs
+from safemesa.experiments.statistics.across_domains import (
+    improvement_interval,
+    mean_of_strata,
+    performance_profile,
+    stratified_interval,
+)
+from safemesa.experiments.statistics.across_seeds import (
+    bootstrap_interval,
+    holm,
+    probability_of_improvement,
+)
 
 NAVIGATION = Path(__file__).resolve().parents[1] / "results" / "navigation"
 
@@ -91,14 +94,14 @@ def test_a_spread_of_two_thirds_of_the_mean_needs_about_55_pairs() -> None:
 
 
 def test_committed_runs_have_a_power_analysis() -> None:
-    rows = power_rows(find_runs([NAVIGATION]))
+    runs = find_runs([NAVIGATION])
+    rows = power_rows(runs)
     row = next(row for row in rows if (row.pair.domain, row.pair.arm) == ("navigation1", "mesa"))
     violations = {
         arm: [
-            json.loads((NAVIGATION / "navigation1" / f"{arm}-{seed}" / "summary.json").read_text())[
-                "violations"
-            ]
-            for seed in row.pair.seeds
+            run.summary["violations"]
+            for run in runs
+            if (run.domain, run.arm) == ("navigation1", arm)
         ]
         for arm in ("mesa", "multitask")
     }

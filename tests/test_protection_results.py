@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.own_logs.run import read_records
 from benchmarks.own_logs.table import table_of
 
-from safemesa.experiments.results import find_runs, results_table
+from safemesa.experiments.report.result_files import find_runs, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safemesa.cli.main import main
-from safemesa.experiments.run_records import scan_runs
+from safemesa.experiments.runs.run_records import scan_runs
 from safemesa.phases.presets import DOMAIN_PRESETS
 
 ARMS = ("mesa", "multitask", "rrl", "unconstrained")

@@ -23,8 +23,8 @@ from safemesa.domains.mujoco_domain import AbstractMujocoDomain
 from safemesa.domains.perturb import PerturbedTasks
 from safemesa.domains.probes import ACTION, DELAYED, NEVER as HARMLESS
 from safemesa.domains.registry import domain as find_domain
-from safemesa.experiments import skill_starts
-from safemesa.experiments.drivers import (
+from safemesa.experiments.recovery_skill import skill_starts
+from safemesa.experiments.recovery_skill.drivers import (
     ConstantDriver,
     hand_made,
     least_risk_driver,
@@ -32,10 +32,9 @@ from safemesa.experiments.drivers import (
     random_actions,
     recovery_driver,
 )
-from safemesa.experiments.recovery_skill import Skill, measure_skill, skills_of
-from safemesa.experiments.recovery_subjects import NamedModel, Subject, find_subjects, own_limit
-from safemesa.experiments.rollouts import NEVER, TOGETHER, make_simulator
-from safemesa.experiments.skill_starts import (
+from safemesa.experiments.recovery_skill.measure_skill import Skill, measure_skill, skills_of
+from safemesa.experiments.recovery_skill.rollouts import NEVER, TOGETHER, make_simulator
+from safemesa.experiments.recovery_skill.skill_starts import (
     BEFORE,
     CALM,
     SkillSettings,
@@ -43,8 +42,14 @@ from safemesa.experiments.skill_starts import (
     replay_starts,
     start_rows,
 )
-from safemesa.experiments.skill_tables import skill_markdown
-from safemesa.experiments.takeover_truth import (
+from safemesa.experiments.recovery_skill.skill_tables import skill_markdown
+from safemesa.experiments.recovery_skill.subjects import (
+    NamedModel,
+    Subject,
+    find_subjects,
+    own_limit,
+)
+from safemesa.experiments.recovery_skill.takeover_truth import (
     MetStates,
     Truth,
     draw_states,

@@ -15,16 +15,19 @@ import pytest
 from tiny import tiny_config
 
 from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetError
-from safemesa.experiments.analysis import (
+from safemesa.experiments.measures.calibrate_runs import runs_with_critics
+from safemesa.experiments.measures.planes import plane
+from safemesa.experiments.measures.risk_calibration import CalibrationResult
+from safemesa.experiments.measures.run_contents import (
     adaptation_models,
     episodes,
     risk_maps,
     typical_episodes,
 )
-from safemesa.experiments.calibrate_runs import runs_with_critics
-from safemesa.experiments.calibration import CalibrationResult
-from safemesa.experiments.calibration_figures import calibration_figure, reliability
-from safemesa.experiments.figures import (
+from safemesa.experiments.report.calibration_figures import calibration_figure, reliability
+from safemesa.experiments.report.overall_rows import overall_rows, violation_profiles
+from safemesa.experiments.report.report_page import write_report
+from safemesa.experiments.report.result_figures import (
     arm_colours,
     group_styles,
     mean_curve,
@@ -32,18 +35,7 @@ from safemesa.experiments.figures import (
     smooth,
     step_limits,
 )
-from safemesa.experiments.overall import overall_rows, violation_profiles
-from safemesa.experiments.planes import plane
-from safemesa.experiments.report import write_report
-from safemesa.experiments.result_rows import GUARDS_WITHOUT_SETTINGS
-from safemesa.experiments.result_tables import (
-    format_number,
-    overall_as_table,
-    pairs_as_table,
-    results_as_table,
-    verdict,
-)
-from safemesa.experiments.results import (
+from safemesa.experiments.report.result_files import (
     find_runs,
     group_runs,
     paired_rows,
@@ -51,7 +43,15 @@ from safemesa.experiments.results import (
     scan_runs,
     write_results,
 )
-from safemesa.experiments.statistics import paired_difference, summarise_metric
+from safemesa.experiments.report.result_rows import GUARDS_WITHOUT_SETTINGS
+from safemesa.experiments.report.result_tables import (
+    format_number,
+    overall_as_table,
+    pairs_as_table,
+    results_as_table,
+    verdict,
+)
+from safemesa.experiments.statistics.across_seeds import paired_difference, summarise_metric
 from safemesa.guards.registry import guards
 from safemesa.phases.collection.logs import FewViolationsWarning
 from safemesa.phases.run import RunOptions, run

@@ -1,5 +1,6 @@
 """Committed results: tables and README say what the committed runs say."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -11,46 +12,79 @@ import numpy as np
 import pytest
 from benchmarks.shield_training import read_records, table_of
 
-from safemesa.experiments.analysis import late_return, read_episode_lines
+from safemesa.experiments.measures.run_contents import late_return
 from safemesa.experiments.paper import verdicts
-from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
+from safemesa.experiments.paper.claims_table import (
+    claims_markdown,
+    claims_summary,
+    gathered_claims,
+    read_findings,
+)
 from safemesa.experiments.paper.verdicts import findings
-from safemesa.experiments.power import power_rows
-from safemesa.experiments.power_table import power_text
-from safemesa.experiments.result_tables import compact_markdown
-from safemesa.experiments.results import find_runs, paired_rows, results_table
+from safemesa.experiments.report.overall_rows import overall_rows
+from safemesa.experiments.report.power_table import power_text
+from safemesa.experiments.report.result_files import (
+    BASELINE,
+    PairedRow,
+    ResultRow,
+    RunRecord,
+    RunScan,
+    find_runs,
+    group_runs,
+    paired_rows,
+    results_table,
+    scan_runs,
+)
+from safemesa.experiments.report.result_tables import compact_markdown, results_markdown
+from safemesa.experiments.report.seed_power import power_rows
+from safemesa.experiments.runs.episode_lines import read_episode_lines
+from safemesa.experiments.runs.packed_runs import RUNS_FILE, PackedRuns
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 SHOWN = {
     "navigation": ("README.md", "results"),
-    "cartpole": ("docs/results.md", "cartpole"),
-    "robots_cpu": ("docs/results.md", "results"),
-    "test_log_cpu": ("docs/results.md", "test-log"),
     "comparisons_cpu": ("docs/guards.md", "results"),
-    "navigation1_pairs": ("docs/results.md", "pairs"),
     "look_ahead_cpu": ("docs/results.md", "tuned"),
 }
 """Folder of runs to the page that shows its table, and the marks between which it does."""
+
+REPORTED = sorted(file.parent.name for file in RESULTS.glob("*/results.md"))
+"""Folders of runs with a page of results of their own."""
+
+
+@functools.cache
+def committed(folder: str) -> RunScan:
+    return scan_runs([RESULTS / folder])
+
+
+@functools.cache
+def rows_of(folder: str) -> list[ResultRow]:
+    return results_table(committed(folder).runs)
+
+
+@functools.cache
+def pairs_of(folder: str, baseline: str) -> list[PairedRow]:
+    return paired_rows(committed(folder).runs, baseline)
 
 
 @pytest.mark.parametrize("folder", SHOWN)
 def test_pages_show_the_committed_results(folder: str) -> None:
     page, mark = SHOWN[folder]
-    expected = compact_markdown(results_table(find_runs([RESULTS / folder])))
+    expected = compact_markdown(rows_of(folder))
     assert expected in block(page, mark), f"put this table between the marks of {page}:\n{expected}"
 
 
-@pytest.mark.parametrize("folder", SHOWN)
-def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
+@pytest.mark.parametrize("folder", REPORTED)
+def test_results_md_is_made_from_the_committed_runs(folder: str) -> None:
     """`safemesa report results/FOLDER --out results/FOLDER --no-calibration` made it."""
-    rows = results_table(find_runs([RESULTS / folder]))
-    stored = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
-    assert [(row["domain"], row["arm"], row["seeds"]) for row in stored] == [
-        (row.domain, row.arm, list(row.seeds)) for row in rows
-    ]
-    for one, two in zip(stored, rows, strict=True):
-        assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
+    text = (RESULTS / folder / "results.md").read_text()
+    (command,) = re.findall(r"^Table: `(.*)`$", text, re.MULTILINE)
+    scan, pairs = committed(folder), pairs_of(folder, BASELINE)
+    groups = group_runs(scan.runs)
+    assert text == results_markdown(
+        rows_of(folder), pairs, groups, command, scan.set_aside, BASELINE
+    )
 
 
 VERDICTS = {
@@ -68,15 +102,13 @@ VERDICTS = {
 def test_verdicts_are_made_from_the_committed_runs(name: str) -> None:
     """`safemesa paper claims --out results/NAME --preset PRESET` made them."""
     folder, preset = RESULTS / name, VERDICTS[name]
-    found = findings(find_runs([folder]), preset, folder / "calibration.json")
-    for stored, one in zip(read_findings(folder), found, strict=True):
-        assert (stored.claim.id, stored.verdict, stored.settled, stored.n) == (
-            one.claim.id,
-            one.verdict,
-            one.settled,
-            one.n,
-        )
-        assert (stored.means or {}) == pytest.approx(one.means or {})
+    found = findings(committed(name).runs, preset, folder / "calibration.json")
+    assert (
+        (folder / "claims.md")
+        .read_text()
+        .startswith(f"{claims_summary(found)}\n\n{claims_markdown(found)}")
+    )
+    assert read_findings(folder) == found
 
 
 def block(page: str, mark: str) -> str:
@@ -85,9 +117,85 @@ def block(page: str, mark: str) -> str:
     return text.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0]
 
 
-def test_the_results_page_shows_every_claim() -> None:
-    expected = gathered_claims([RESULTS / name for name in VERDICTS])
-    assert expected in block("docs/results.md", "claims"), f"put this there:\n{expected}"
+CLAIM_FOLDERS = [RESULTS / name for name in VERDICTS]
+
+
+def test_one_page_shows_every_claim() -> None:
+    """`safemesa paper verdicts` on these folders prints the table."""
+    expected = gathered_claims(CLAIM_FOLDERS)
+    assert (RESULTS / "claims.md").read_text().endswith(f"\n\n{expected}"), expected
+
+
+GROUPS = {
+    "Without a shield robots collide often and learn nothing (Navigation)": "navigation._uncon.*",
+    "MESA violates less than Multi-Task and RRL (Navigation)": "navigation._fewer.*",
+    "MESA solves the task as often as the best (Navigation)": "navigation._success",
+    "CARL is best on Navigation 1 and stalls on Navigation 2": "navigation._carl.*",
+    "MESA violates least on HalfCheetah, at a similar return": "halfcheetah_(viol|fewer|return).*",
+    "MESA violates least on Ant, at a similar return": "ant_(viol|fewer|return).*",
+    "CARL makes little progress and satisfies constraints (robots)": "(halfcheetah|ant)_carl.*",
+    "MESA violates less on Cartpole, at a comparable return": "cartpole_.*",
+    "MESA degrades with an eighth of the test log, not with a quarter": "test_size.*",
+    "MESA violates less than Multi-Task under partial failures": "partial.*",
+    "The risk of MESA adapts in fewer steps (Maze)": "maze.*",
+    "The risk begins pessimistic and becomes less so": ".*pessimis.*",
+}
+"""What claims say together, to a pattern of their names."""
+
+
+def test_the_results_page_groups_the_claims() -> None:
+    folders = [read_findings(folder) for folder in CLAIM_FOLDERS]
+    measured = {
+        one.claim.id: one
+        for found in reversed(folders)
+        for one in found
+        if one.verdict != "not measured"
+    }
+    lines = ["| the paper says | claims | hold | settled |", "|---|---|---|---|"]
+    sorted_in: list[str] = []
+    for title, pattern in GROUPS.items():
+        group = [one for name, one in measured.items() if re.fullmatch(pattern, name)]
+        sorted_in += [one.claim.id for one in group]
+        holds = sum(one.verdict == "holds" for one in group)
+        settled = sum(bool(one.settled) for one in group)
+        lines.append(f"| {title} | {len(group)} | {holds} | {settled} |")
+    assert sorted(sorted_in) == sorted(measured), "each claim is in one group"
+    holds = sum(one.verdict == "holds" for one in measured.values())
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"Of the paper's {len(measured)} claims {holds} hold by their means" in page
+    expected = "\n".join(lines)
+    assert expected in block("docs/results.md", "groups"), f"put this there:\n{expected}"
+
+
+OUTCOMES = {
+    "navigation": "",
+    "navigation1_pairs": "",
+    "cartpole": "",
+    "robots_cpu": "",
+    "look_ahead_cpu": ", chosen settings",
+}
+"""Folder to what its rows of the outcome are called besides domain and preset."""
+
+
+def test_the_results_page_opens_with_the_outcome() -> None:
+    lines = ["| domain (runs) | MESA | Multi-Task | RRL | no shield |", "|---|---|---|---|---|"]
+    for folder, note in OUTCOMES.items():
+        rows = {(row.domain, row.preset, row.arm): row for row in rows_of(folder)}
+        for domain, preset in dict.fromkeys((row.domain, row.preset) for row in rows.values()):
+            cells, seeds = [], set()
+            for arm in ("mesa", "multitask", "rrl", "unconstrained"):
+                row = rows.get((domain, preset, arm))
+                violations = None if row is None else row.metrics["violations"]
+                if row is None or violations is None:
+                    cells.append("-")
+                    continue
+                seeds.add(row.seeds)
+                cells.append(f"{violations.mean:.1f} ± {violations.standard_error:.1f}")
+            assert len(seeds) == 1
+            count = len(seeds.pop())
+            lines.append(f"| {domain}, {preset}{note} ({count}) | " + " | ".join(cells) + " |")
+    expected = "\n".join(lines)
+    assert expected in block("docs/results.md", "outcome"), f"put this there:\n{expected}"
 
 
 def test_the_results_page_shows_the_errors_of_figure_2() -> None:
@@ -176,25 +284,26 @@ EQUAL_SETTINGS = {
 }
 
 
+def runs_of(arm: str, folder: Path) -> list[RunRecord]:
+    """Runs of an arm, by name: those that say the same as others too."""
+    return [run for run in find_runs([folder]) if run.arm == arm]
+
+
 def equal_tuning() -> dict[str, dict[str, tuple[list[int], float]]]:
     """By arm and setting: violations of both seeds, and the mean return in the last third."""
     found: dict[str, dict[str, tuple[list[int], float]]] = {}
     for arm in ("mesa", "multitask", "rrl"):
         for setting in EQUAL_SETTINGS:
             folder = RESULTS / "tuning" / "halfcheetah_equal" / setting
-            runs = [
-                run
-                for name in (arm, f"{arm}_metasgd")
-                for run in sorted(folder.glob(f"*HELD_OUT/{name}-[0-9]"))
-            ]
+            runs = [run for name in (arm, f"{arm}_metasgd") for run in runs_of(name, folder)]
             assert len(runs) == 2
-            counts = [json.loads((run / "summary.json").read_text())["violations"] for run in runs]
-            late = float(np.mean([late_return(read_episode_lines(run)) for run in runs]))
+            counts = [run.summary["violations"] for run in runs]
+            late = float(np.mean([late_return(read_episode_lines(run.path)) for run in runs]))
             found.setdefault(arm, {})[setting] = counts, late
     return found
 
 
-def test_the_results_page_shows_the_equal_tuning() -> None:
+def test_the_page_of_tuning_shows_the_equal_tuning() -> None:
     found = equal_tuning()
     lines = ["| setting | MESA | Multi-Task | RRL |", "|---|---|---|---|"]
     for setting, title in EQUAL_SETTINGS.items():
@@ -204,7 +313,7 @@ def test_the_results_page_shows_the_equal_tuning() -> None:
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     expected = "\n".join(lines)
-    assert expected in block("docs/results.md", "tuning"), f"put this there:\n{expected}"
+    assert expected in block("results/tuning/README.md", "tuning"), f"put this there:\n{expected}"
 
 
 def test_the_equal_tuning_chose_by_its_rule() -> None:
@@ -218,20 +327,22 @@ def test_the_equal_tuning_chose_by_its_rule() -> None:
         assert (risk["gamma_risk"], risk["risk_limit"]) == (0.95, 0.5)
 
 
-def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
+def test_the_page_of_tuning_shows_the_committed_look_aheads() -> None:
     """Violations and successes of each setting, seed by seed, in one row of the table."""
-    page = (ROOT / "docs" / "headroom.md").read_text().splitlines()
+    page = (RESULTS / "tuning" / "README.md").read_text().splitlines()
     folder = RESULTS / "tuning" / "cartpole_limit"
-    settings = sorted(one for one in folder.iterdir() if one.is_dir())
+    settings = sorted({name.split("/")[0] for name in PackedRuns(folder).configs})
     assert len(settings) > 1
     for setting in settings:
-        runs = [json.loads(path.read_text()) for path in sorted(setting.glob("*/summary.json"))]
-        cells = [", ".join(str(run[key]) for run in runs) for key in ("violations", "successes")]
+        runs = sorted(find_runs([folder / setting]), key=lambda run: run.name)
+        cells = [
+            ", ".join(str(run.summary[key]) for run in runs) for key in ("violations", "successes")
+        ]
         assert any(line.endswith(f"| {' | '.join(cells)} |") for line in page), (setting, cells)
 
 
-def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
-    page = " ".join((ROOT / "docs" / "headroom.md").read_text().split())
+def test_the_page_of_tuning_shows_what_recovery_does_alone() -> None:
+    page = " ".join((RESULTS / "tuning" / "README.md").read_text().split())
     text = (RESULTS / "tuning" / "cartpole_limit" / "recovery_alone.jsonl").read_text()
     linear, *models = [json.loads(line) for line in text.splitlines()]
     assert linear == {"controller": "linear", "violated": 0.0}
@@ -253,25 +364,37 @@ def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
         assert words in page
 
 
-def test_the_results_page_shows_what_chose_the_test_log() -> None:
-    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+def test_the_page_of_tuning_shows_what_chose_the_test_log() -> None:
+    page = " ".join((RESULTS / "tuning" / "README.md").read_text().split())
     for arm, title in (("mesa", "MESA"), ("multitask", "Multi-Task")):
         pairs = []
         for setting in ("keep", "quarter", "forget"):
-            runs = sorted((RESULTS / "tuning" / "test_log" / setting).glob(f"{arm}-*"))
-            counts = [json.loads((run / "summary.json").read_text())["violations"] for run in runs]
-            pairs.append(" and ".join(map(str, counts)))
+            runs = runs_of(arm, RESULTS / "tuning" / "test_log" / setting)
+            pairs.append(" and ".join(str(run.summary["violations"]) for run in runs))
         assert f"{title} {', '.join(pairs)}" in page
 
 
+def packed_folders() -> list[Path]:
+    return [file.parent for file in sorted(RESULTS.rglob(RUNS_FILE))]
+
+
 def test_each_summary_counts_its_lines() -> None:
-    for path in RESULTS.rglob("summary.json"):
-        summary = json.loads(path.read_text())
-        text = path.with_name("metrics.jsonl").read_text()
-        lines = [json.loads(line) for line in text.splitlines()]
-        assert summary["episodes"] == len(lines)
-        assert summary["violations"] == sum(line["violation"] for line in lines)
-        assert summary["interventions"] == sum(line["interventions"] for line in lines)
+    assert packed_folders()
+    for folder in packed_folders():
+        pack = PackedRuns(folder)
+        for name, summary in pack.summaries.items():
+            lines = pack.lines(name)
+            assert summary["episodes"] == len(lines)
+            assert summary["violations"] == sum(line["violation"] for line in lines)
+            assert summary["interventions"] == sum(line["interventions"] for line in lines)
+
+
+def test_results_stay_small_and_packed() -> None:
+    """See results/README.md: `safemesa pack` takes run folders."""
+    files = [file for file in RESULTS.rglob("*") if file.is_file()]
+    assert not [file for file in files if file.name in ("config.json", "metrics.jsonl")]
+    assert len(files) < 120
+    assert sum(file.stat().st_size for file in files) < 8_000_000
 
 
 NUMBER = r"[-+]?\d*\.?\d+"
@@ -283,25 +406,29 @@ EFFECT = re.compile(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]")
 def test_each_interval_on_a_page_is_one_of_the_committed_results(page: str) -> None:
     """`-31 [-44, -18]` anywhere on a page: some mean and its interval round to that."""
     text = " ".join((ROOT / page).read_text().split())
-    known = list(committed_intervals())
+    known = committed_intervals()
     shown = EFFECT.findall(text)
     strange = [one for one in shown if not any(all(map(rounds_to, row, one)) for row in known)]
     assert not strange
     assert shown or page != "docs/results.md"
 
 
-def committed_intervals() -> Iterator[Effect]:
+@functools.cache
+def committed_intervals() -> list[Effect]:
     """Mean or difference, low and high, of everything in results/."""
-    for name in SHOWN:
-        record = json.loads((RESULTS / name / "results.json").read_text())
-        for row in record["rows"]:
-            yield from map(effect, filter(None, row["metrics"].values()))
-        for row in record["overall"]:
-            yield row["share"], *(row["interval"] or (None, None))
-            yield row["better"], *(row["better_interval"] or (None, None))
+    return list(_intervals())
+
+
+def _intervals() -> Iterator[Effect]:
+    for name in REPORTED:
+        for row in rows_of(name):
+            yield from (effect(asdict(one)) for one in row.metrics.values() if one is not None)
+        for row in overall_rows(group_runs(committed(name).runs)):
+            yield row.share, *(row.interval or (None, None))
+            yield row.better, *(row.better_interval or (None, None))
         # `safemesa report results/NAME --baseline rrl` has the second, and so on.
         for baseline in ("multitask", "rrl", "unconstrained"):
-            for pair in paired_rows(find_runs([RESULTS / name]), baseline):
+            for pair in pairs_of(name, baseline):
                 yield effect(asdict(pair.difference))
     for path in RESULTS.glob("*/claims.json"):
         for one in json.loads(path.read_text())["findings"]:

@@ -16,7 +16,7 @@ from shields import SAFE_ACTION, SPACES, edit_manifest, make_shield_folder, make
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
 from safemesa.core.files import sha256, write_json
-from safemesa.experiments.log_metrics import exact_interval
+from safemesa.experiments.measures.log_metrics import exact_interval
 from safemesa.learners.config import TakeoverConfig
 from safemesa.phases.storage.artefacts import RiskModel, save_artefact
 from safemesa.phases.storage.run_folder import RunFolder

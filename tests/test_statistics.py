@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from safemesa.core.errors import ConfigurationError
-from safemesa.experiments import statistics
-from safemesa.experiments.statistics import (
+from safemesa.experiments.statistics import across_seeds as statistics
+from safemesa.experiments.statistics.across_seeds import (
     binomial_interval,
     bootstrap_interval,
     interquartile_mean,

@@ -10,7 +10,7 @@ import grid_jobs
 import pytest
 
 from safemesa.core.errors import DatasetError, SafemesaError
-from safemesa.experiments.executors.supervise import DEATHS, Job, Watcher, supervise
+from safemesa.experiments.grid.executors.supervise import DEATHS, Job, Watcher, supervise
 from safemesa.phases.workers import WorkerError
 
 

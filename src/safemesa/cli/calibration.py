@@ -39,7 +39,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
             raise ConfigurationError(f"--{name} is {getattr(flags, name)}; expected at least 1.")
     prepare_jax()
     from safemesa.core.files import write_json
-    from safemesa.experiments.calibrate_runs import calibrate_runs, print_table, table_rows
+    from safemesa.experiments.measures.calibrate_runs import calibrate_runs, print_table, table_rows
     from safemesa.phases.progress import BarProgress
 
     results = calibrate_runs(

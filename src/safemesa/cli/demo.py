@@ -25,7 +25,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     prepare_jax()
     from safemesa.cli.run import describe, run_options
     from safemesa.experiments.arms import configure
-    from safemesa.experiments.report import write_report
+    from safemesa.experiments.report.report_page import write_report
     from safemesa.phases.run import run
 
     data_dir = flags.out / "data"

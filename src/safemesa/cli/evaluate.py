@@ -67,7 +67,7 @@ def _evaluate(flags: EvaluateFlags) -> dict[str, Any]:
     from dataclasses import replace
 
     from safemesa.datasets.offline_tasks import OfflineTasks
-    from safemesa.experiments.log_evaluation import (
+    from safemesa.experiments.measures.log_evaluation import (
         Question,
         evaluate_held_out,
         evaluate_left_out,

@@ -14,11 +14,11 @@ from safemesa.cli.arguments import (
 )
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure, require_known
-from safemesa.experiments.executors.local import LocalExecutor
-from safemesa.experiments.executors.sbatch import collect_command, write_scripts
-from safemesa.experiments.executors.slurm import SlurmExecutor
-from safemesa.experiments.executors.slurm_config import SlurmConfig
-from safemesa.experiments.grid import Grid, GridFolder, paired_runs
+from safemesa.experiments.grid.executors.job_scripts import collect_command, write_scripts
+from safemesa.experiments.grid.executors.local import LocalExecutor
+from safemesa.experiments.grid.executors.slurm import SlurmExecutor
+from safemesa.experiments.grid.executors.slurm_config import SlurmConfig
+from safemesa.experiments.grid.grid_folder import Grid, GridFolder, paired_runs
 from safemesa.phases.config import SEEDS, RunConfig
 
 

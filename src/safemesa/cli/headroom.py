@@ -11,7 +11,7 @@ from safemesa.cli.arguments import Positional, parse, prepare_jax, worker_count
 from safemesa.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from safemesa.experiments.headroom import HeadroomFiles
+    from safemesa.experiments.headroom.measure_headroom import HeadroomFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     flags = parse(HeadroomFlags, verb, arguments)
     prepare_jax()
     from safemesa.core.files import write_atomic
-    from safemesa.experiments.headroom import HeadroomFiles
-    from safemesa.experiments.headroom_tables import headroom_markdown, page_tables
+    from safemesa.experiments.headroom.headroom_tables import headroom_markdown, page_tables
+    from safemesa.experiments.headroom.measure_headroom import HeadroomFiles
 
     files = HeadroomFiles(folder=flags.out)
     _measure(flags, files)
@@ -65,8 +65,8 @@ def main(verb: str, arguments: Sequence[str]) -> None:
 
 def _measure(flags: HeadroomFlags, files: "HeadroomFiles") -> None:
     """All domains and seeds that are not there yet; unknown ones are refused before any."""
-    from safemesa.experiments.headroom import Workplace, configurations, measure
-    from safemesa.experiments.run_records import find_runs
+    from safemesa.experiments.headroom.measure_headroom import Workplace, configurations, measure
+    from safemesa.experiments.runs.run_records import find_runs
     from safemesa.phases.progress import BarProgress
 
     if not flags.domains:

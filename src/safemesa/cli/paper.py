@@ -117,7 +117,7 @@ def figures(verb: str, arguments: Sequence[str]) -> None:
 def table(verb: str, arguments: Sequence[str]) -> None:
     """Markdown on standard output."""
     flags = parse(TableFlags, f"{verb} table", arguments[1:])
-    from safemesa.experiments.paper.tables import tables_markdown
+    from safemesa.experiments.paper.settings_tables import tables_markdown
 
     print(tables_markdown(flags.preset))
 

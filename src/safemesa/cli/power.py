@@ -27,9 +27,9 @@ class PowerFlags:
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Prints a table."""
     flags = parse(PowerFlags, verb, arguments)
-    from safemesa.experiments.power import power_rows
-    from safemesa.experiments.power_table import power_text
-    from safemesa.experiments.run_records import scan_runs
+    from safemesa.experiments.report.power_table import power_text
+    from safemesa.experiments.report.seed_power import power_rows
+    from safemesa.experiments.runs.run_records import scan_runs
 
     scan = scan_runs(flags.runs)
     rows = power_rows(scan.runs, metric=flags.metric, gap=flags.gap, baseline=flags.baseline)

@@ -28,7 +28,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     """Writes the report and prints where it is."""
     flags = parse(ReportFlags, verb, arguments)
     prepare_jax()
-    from safemesa.experiments.report import write_report
+    from safemesa.experiments.report.report_page import write_report
     from safemesa.phases.progress import BarProgress
 
     path = write_report(

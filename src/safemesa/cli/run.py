@@ -66,7 +66,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     summaries = run([replace(config, seed=seed) for seed in seeds], folders, options)
     print_runs(summaries, folders)
     if flags.video:
-        from safemesa.experiments.video import write_video
+        from safemesa.experiments.report.video import write_video
 
         for folder in folders:
             print(f"The last episode: {write_video(folder)}")

@@ -43,10 +43,10 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     flags = parse(SkillFlags, verb, arguments)
     prepare_jax()
     from safemesa.core.files import write_json
-    from safemesa.experiments.recovery_skill import measure_skill
-    from safemesa.experiments.recovery_subjects import find_subjects
-    from safemesa.experiments.skill_starts import SkillSettings
-    from safemesa.experiments.skill_tables import skill_json, skill_markdown
+    from safemesa.experiments.recovery_skill.measure_skill import measure_skill
+    from safemesa.experiments.recovery_skill.skill_starts import SkillSettings
+    from safemesa.experiments.recovery_skill.skill_tables import skill_json, skill_markdown
+    from safemesa.experiments.recovery_skill.subjects import find_subjects
     from safemesa.phases.progress import BarProgress
 
     settings = SkillSettings(

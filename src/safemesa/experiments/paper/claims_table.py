@@ -10,9 +10,9 @@ from safemesa.core.files import read_json, write_atomic, write_json
 from safemesa.experiments.arms import ARMS
 from safemesa.experiments.paper.claims import CLAIMS
 from safemesa.experiments.paper.verdicts import Finding, findings
-from safemesa.experiments.result_rows import arm_title
-from safemesa.experiments.run_records import find_runs
-from safemesa.experiments.statistics import MINIMUM_FOR_VERDICT
+from safemesa.experiments.report.result_rows import arm_title
+from safemesa.experiments.runs.run_records import find_runs
+from safemesa.experiments.statistics.across_seeds import MINIMUM_FOR_VERDICT
 
 
 def claims_markdown(found: Sequence[Finding]) -> str:

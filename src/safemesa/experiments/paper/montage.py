@@ -8,7 +8,7 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
-from safemesa.experiments.figures import styled_figure
+from safemesa.experiments.report.result_figures import styled_figure
 
 SHOWN = ("navigation1", "navigation2", "maze", "cartpole", "halfcheetah", "ant")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.arms import configure
-from safemesa.experiments.grid import GridRun
+from safemesa.experiments.grid.grid_folder import GridRun
 from safemesa.phases.config import RunConfig
 
 PAPER_ARMS = ("mesa", "multitask", "rrl", "carl", "carl_offline", "unconstrained")

@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 
 from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.files import write_atomic, write_json
-from safemesa.experiments.calibrate_runs import calibrate_runs, table_rows
-from safemesa.experiments.executors.local import LocalExecutor
-from safemesa.experiments.figures import png
-from safemesa.experiments.grid import Grid, GridFolder, GridRun
+from safemesa.experiments.grid.executors.local import LocalExecutor
+from safemesa.experiments.grid.grid_folder import Grid, GridFolder, GridRun
+from safemesa.experiments.measures.calibrate_runs import calibrate_runs, table_rows
 from safemesa.experiments.paper.claims_table import write_claims
-from safemesa.experiments.paper.drawing import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.montage import montage
+from safemesa.experiments.paper.paper_figures import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.plans import PLANS, FigurePlan, find_plan
-from safemesa.experiments.paper.tables import tables_markdown
-from safemesa.experiments.report import write_report
-from safemesa.experiments.run_records import RunRecord, scan_runs
+from safemesa.experiments.paper.settings_tables import tables_markdown
+from safemesa.experiments.report.report_page import write_report
+from safemesa.experiments.report.result_figures import png
+from safemesa.experiments.runs.run_records import RunRecord, scan_runs
 from safemesa.phases.progress import BarProgress
 
 

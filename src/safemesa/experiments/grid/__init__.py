@@ -1,0 +1,1 @@
+"""Many runs: which, in what order, and where they are carried out."""

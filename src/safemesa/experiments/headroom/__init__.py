@@ -1,0 +1,1 @@
+"""What a critic that was not adapted lacks beside oracles."""

@@ -1,0 +1,1 @@
+"""What is measured of critics and of runs, beside what Phase 3 writes."""

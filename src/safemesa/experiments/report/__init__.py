@@ -1,0 +1,1 @@
+"""Runs compared: rows, tables, figures, and the page that shows them."""

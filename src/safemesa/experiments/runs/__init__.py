@@ -1,0 +1,1 @@
+"""Finished runs as they are found on disk."""

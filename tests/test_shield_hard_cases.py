@@ -196,7 +196,7 @@ def test_a_policy_that_changes_its_input_changes_no_decision(folder: Path, named
         if second.reason is not Reason.OK:
             np.testing.assert_array_equal(in_place.black_box.records[-1]["obs"], obs)
         overridden += second.overridden
-    assert overridden > 20
+    assert overridden > 3
 
 
 def test_the_policy_keeps_its_own_floating_point_errors(folder: Path) -> None:

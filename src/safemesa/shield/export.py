@@ -160,10 +160,10 @@ def _seen(
     signals = spaces.obs_size + spaces.action_size
     found = [seen for place in places if (seen := load_seen(place, signals)) is not None][:1]
     if not found and model.rehearsal is not None:
-        columns = rehearsal_layout(spaces).unpack(np.asarray(model.rehearsal))
+        rows, places = np.asarray(model.rehearsal), rehearsal_layout(spaces).places
         mean, std = np.asarray(model.normaliser.mean), np.asarray(model.normaliser.std)
-        action = physical_actions(columns["action"], spaces)
-        found = [seen_in(columns["obs"] * std + mean, action)]
+        action = physical_actions(rows[:, places["action"]], spaces)
+        found = [seen_in(rows[:, places["obs"]] * std + mean, action)]
     scratch = run is not None and not (run.prior / "manifest.json").is_file()
     if own is not None and (found or scratch):
         found.append(seen_in_logs((own.only_log(),)))

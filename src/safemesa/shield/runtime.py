@@ -18,7 +18,7 @@ A learned shield is no guarantee. Put an assured layer after it (docs/shield.md)
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036 - of the robot, not of safemesa
-    raise ImportError(f"safemesa_shield needs Python 3.10 or later; this is {sys.version}")
+    raise ImportError("safemesa_shield needs Python 3.10 or later, not " + sys.version.split()[0])
 
 import abc
 import argparse
@@ -976,6 +976,8 @@ class BlackBox:
                 there = os.stat(path)
             except FileNotFoundError:
                 there = None
+            except OSError:
+                there = ours  # nobody knows: go on
             if there is not None and os.path.samestat(ours, there):
                 return there.st_size
             if ours.st_nlink == 0:

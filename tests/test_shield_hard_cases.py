@@ -425,7 +425,10 @@ def test_threads_on_one_shield_never_mix_and_forks_run_side_by_side(folder: Path
 def test_copies_are_shields_of_their_own(folder: Path, tmp_path: Path, make_copy: Any) -> None:
     path = tmp_path / "box.jsonl"
     shield = Shield.load(folder, mode="enforce", black_box=path)
-    shield._magnitude[:] = 0.0
+    for risk in (0.9, 0.1):
+        shield._risk = lambda value=risk: value
+        shield.decide(OBS, MIDDLE, now=1.0 - risk)
+    del shield._risk
     shield.decide(None, None)
     other = make_copy(shield)
     arrays = [*other.model.critics[0].layers[0][:2], *other.model.recovery.layers[-1][:2]]
@@ -434,8 +437,10 @@ def test_copies_are_shields_of_their_own(folder: Path, tmp_path: Path, make_copy
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0.0
     assert other._obs is not shield._obs
-    assert other.decide(OBS, MIDDLE).risk == shield.decide(OBS, MIDDLE).risk
-    shield.reset()
+    for obs in (OBS, OBS + 2.0, OBS - 2.0):
+        risk = shield.risks(obs[None], MIDDLE[None])[0]
+        assert other.decide(obs, MIDDLE).risk == pytest.approx(risk, abs=1e-6)
+    assert other.tick == (3 if make_copy is copy.copy else 6)
     other.decide(None, None)
     reasons = [record["reason"] for record in read_black_box(path)]
     assert reasons.count("bad_observation") == 2

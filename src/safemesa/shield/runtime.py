@@ -1277,13 +1277,29 @@ class Shield:
         shield.set_mode(mode, force=force)
         return shield
 
+    _PAST = ("engaged", "_held", "_part", "_memory", "_last_now", "_last", "_has_last", "tick")
+    _COUNTS = ("latency", "outside_training", "overridden", "reasons")
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_running": None}
+        # Buffers are views of each other, which no copy would be.
+        return {
+            "made": (self.settings, self.model),
+            "with": {
+                "mode": self._mode,
+                "black_box": self.black_box,
+                "recovery": self._recovery,
+                "clock": self._clock,
+                "digest": self.digest,
+                "corrupt": self._corrupt,
+                "edited": self.edited,
+                "owner": self._owner,
+            },
+            "state": {name: getattr(self, name) for name in self._PAST + self._COUNTS},
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._running = threading.Lock()
-        _frozen(self.settings)
+        Shield.__init__(self, *state["made"], **state["with"])
+        self.__dict__.update(state["state"])
 
     def __copy__(self) -> "Shield":
         return self.fork()
@@ -1321,18 +1337,8 @@ class Shield:
 
         Its mode is that of this shield, now and later, until `set_mode` gives it its own.
         """
-        return Shield(
-            self.settings,
-            self.model,
-            mode=None,
-            black_box=self.black_box,
-            recovery=self._recovery,
-            clock=self._clock,
-            digest=self.digest,
-            corrupt=self._corrupt,
-            edited=self.edited,
-            owner=self,
-        )
+        state = self.__getstate__()
+        return Shield(*state["made"], **{**state["with"], "mode": None, "owner": self})
 
     def claim(self) -> "Shield":
         """This shield for the first control loop that asks, a fork for every other one."""

@@ -157,8 +157,6 @@ def seal(verb: str, arguments: Sequence[str]) -> None:
 def bench(verb: str, arguments: Sequence[str]) -> None:
     """Prints and writes the durations."""
     flags = parse(BenchFlags, verb, arguments)
-    if flags.ticks < 1:
-        raise ConfigurationError(f"ticks is {flags.ticks}; expected at least 1.")
     from safemesa.core.files import write_json
     from safemesa.shield import runtime
 

@@ -61,6 +61,7 @@ _MAXIMUM_HEADER_BYTES = 2**17
 _MAXIMUM_PARAMETERS = 2**24
 _MAXIMUM_SIGNALS, _MAXIMUM_WIDTH, _MAXIMUM_LAYERS, _MAXIMUM_MEMBERS = 4096, 8192, 9, 16
 _MAXIMUM_KNOWN_ANSWERS = 256
+_MAXIMUM_TICKS = 10**8
 MAXIMUM_DIRECTIONS = 128
 _KNOWN_ANSWER_TOLERANCE = 1e-4
 _LARGEST_INPUT = 1e30
@@ -1481,7 +1482,7 @@ class Shield:
             self._detail, self._read_proposal, self._perturb = "", False, perturb
             self._given = [None, None]
             fault: Fault | None = None
-            callers = {} if policy is None else np.geterr()
+            callers: Any = {} if policy is None else np.geterr()
             # Whatever overflows becomes infinite or NaN, and is found by the checks.
             with np.errstate(all="ignore"):
                 obs_fault = self._read_obs(obs)
@@ -1508,7 +1509,8 @@ class Shield:
         action = self.settings.safe_action.copy()
         decision = Decision(action, math.nan, True, Reason.REENTRY)
         self.reasons[Reason.REENTRY] += 1
-        self.black_box.add(self._record_of(decision, None, (None, None), "asked while deciding"))
+        record = self._record_of(decision, None, (None, None), "asked while deciding")
+        _attempt(self.black_box.add, record)
         return decision
 
     def _ask(self, policy: Policy, obs: Any, now: Any) -> tuple[Any, Any, Fault | None]:
@@ -1804,7 +1806,9 @@ class Shield:
 
     def _record(self, decision: Decision, now: Any) -> None:
         obs, proposed = (None if one is None else one.copy() for one in self._given)
-        self.black_box.add(self._record_of(decision, now, (obs, proposed), self._detail))
+        record = self._record_of(decision, now, (obs, proposed), self._detail)
+        # Of a box of the caller's own nothing is known.
+        _attempt(self.black_box.add, record)
 
     def _record_of(
         self,
@@ -2089,6 +2093,8 @@ def bench(
     Beside the wall time stand the processor time of the same calls, and the wall time of a loop
     without a shield: what only the wall shows, or the empty loop too, is the machine's doing.
     """
+    if not 1 <= ticks <= _MAXIMUM_TICKS:
+        raise SettingsError(f"ticks is {ticks}; expected 1 to {_MAXIMUM_TICKS}.")
     with tempfile.TemporaryDirectory() as temporary:
         box = BlackBox(Path(temporary) / "black_box.jsonl")
         shield = Shield.load(folder, mode=mode, force=True, black_box=box)
@@ -2163,8 +2169,6 @@ def main(arguments: list[str]) -> int:
         if verb == "bench":
             one.add_argument("--ticks", type=int, default=1_000_000)
     flags = parser.parse_args(arguments)
-    if flags.verb == "bench" and flags.ticks < 1:
-        parser.error(f"--ticks is {flags.ticks}; expected at least 1")
     try:
         if flags.verb == "check":
             return _print_check(check_folder(flags.folder))

@@ -83,11 +83,10 @@ def load_seen(folder: Path, signals: int) -> Seen | None:
     if not path.is_file():
         return None
     tensors = load_tensors(path)
-    try:
+    if set(tensors) == {*Seen._fields, "sha256"}:
         seen = Seen(*(np.array(tensors[name]) for name in Seen._fields))
-        sound = np.array_equal(seen.digest, tensors["sha256"])
-    except KeyError:
-        sound = False
-    if not sound or seen.rows.ndim != 2 or seen.rows.shape[1] != signals:
-        raise CheckpointError(f"{path} is damaged, or of other signals. Make its model again.")
-    return seen
+        shapes = [part.shape for part in seen]
+        fits = shapes == [(len(seen.rows), signals), (signals,), (signals,)]
+        if fits and np.array_equal(seen.digest, tensors["sha256"]):
+            return seen
+    raise CheckpointError(f"{path} is damaged, or of other signals. Make its model again.")

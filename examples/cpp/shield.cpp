@@ -7,7 +7,8 @@
 // The graph takes physical units and computes risk and recovery action; normaliser and scaling are
 // inside it. What is decided with them is here: faults of the input, hysteresis, minimum dwell, hard
 // limits, safe action. Fill Settings from `shield` in manifest.json with the JSON library you use.
-// Timing faults and the black box are not shown; safemesa_shield.py has them.
+// Timing faults, rates, what lies outside the training data and the black box are not shown;
+// safemesa_shield.py has them.
 
 #include <onnxruntime_cxx_api.h>
 

@@ -1,5 +1,7 @@
 """A ROS 2 node between a policy and a robot. UNTESTED: it was written without ROS 2 at hand.
 
+For Humble (Python 3.10) and later.
+
     ros2 run <your package> shield_node --ros-args -p folder:=/opt/my_shield -p mode:=monitor
 
 It listens to `~/state` and `~/proposed` (std_msgs/Float64MultiArray in the manifest's order and
@@ -42,7 +44,9 @@ class ShieldNode(Node):
         self.diagnostics = self.create_publisher(DiagnosticArray, "~/diagnostics", 10)
         self.create_timer(self.dt, self.tick)
         self.create_timer(1.0, self.tell)
-        self.last_reason, self.overridden = Reason.OK, 0
+        self.last_reason = Reason.OK
+        for edit in self.shield.edited:
+            self.get_logger().warning(f"the shield was edited and not sealed: {edit}")
 
     def now(self) -> float:
         """The node's clock in seconds; simulated time where `use_sim_time` is set."""
@@ -62,17 +66,12 @@ class ShieldNode(Node):
         decision = self.shield.decide(self.state, proposed, stamp=self.stamp, now=now)
         self.actions.publish(Float64MultiArray(data=decision.action.tolist()))
         self.last_reason = decision.reason
-        self.overridden += decision.overridden
 
     def tell(self) -> None:
-        latency = self.shield.latency.summary()
         known = {
             "mode": self.shield.mode,
             "reason": self.last_reason,
-            "overridden": self.overridden,
-            "records": self.shield.black_box.total,
-            "records_lost": self.shield.black_box.lost,
-            **latency,
+            **self.shield.statistics(),
         }
         quiet = self.last_reason is Reason.OK
         status = DiagnosticStatus(

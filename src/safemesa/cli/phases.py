@@ -175,6 +175,7 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.storage.artefacts import save_artefact
     from safemesa.phases.storage.checkpoint import Checkpointer
     from safemesa.phases.storage.run_folder import RunFolder
+    from safemesa.phases.storage.seen import save_seen, seen_in_logs
 
     if config.agent != "sac" or not uses_training_logs(config):
         raise ConfigurationError(
@@ -197,6 +198,7 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
             "tasks": [log.name for log in data.train],
             "units": units_of(data.provenance),
         }
+        save_seen(flags.out, seen_in_logs(data.train))
         save_artefact(flags.out, prior, config, data.spaces, notes)
     shutil.rmtree(working.path)
     print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
@@ -288,6 +290,7 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.progress import BarProgress
     from safemesa.phases.same_signals import check_same_signals, units_of
     from safemesa.phases.storage.artefacts import load_prior, read_manifest, save_artefact
+    from safemesa.phases.storage.seen import load_seen, save_seen, seen_in_logs, together
     from safemesa.phases.takeover_limit import find_limit
 
     prior, config, spaces = load_prior(flags.prior)
@@ -319,6 +322,9 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
         "log": only.log_facts(),
         "found_limit": None if found is None else found.notes(),
     }
+    of_fleet = load_seen(flags.prior, spaces.obs_size + spaces.action_size)
+    if of_fleet is not None:
+        save_seen(flags.out, together([of_fleet, seen_in_logs((log,))]))
     save_artefact(flags.out, model, config, spaces, notes)
     print(
         f"Adapted in {adaptation_steps(config)} steps to {log.transitions} transitions with "
@@ -341,6 +347,8 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.run import adopt, run
     from safemesa.phases.storage.artefacts import load_risk_model
+    from safemesa.phases.storage.run_folder import RunFolder
+    from safemesa.phases.storage.seen import load_seen, save_seen
 
     model, config, spaces = load_risk_model(flags.risk)
     domain = find_domain(flags.domain)
@@ -351,4 +359,7 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
         config = replace(config, deploy=replace(config.deploy, episodes=flags.episodes))
     options = run_options(verb, arguments, Path("data"), flags.tensorboard)
     adopt(flags.out, config, domain, model, spaces, flags.log, options.command)
+    seen = load_seen(flags.risk, spaces.obs_size + spaces.action_size)
+    if seen is not None:
+        save_seen(RunFolder(flags.out).risk_model, seen)
     print_runs(run([config], [flags.out], options), [flags.out])

@@ -1,4 +1,4 @@
-"""`safemesa shield export|check|bench`: from a risk model to a folder that runs on a robot."""
+"""`safemesa shield export|check|seal|bench`: from a risk model to a folder that runs on a robot."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +34,9 @@ class ExportFlags:
     """Action of every fault, in physical units; default: zero, or the nearest allowed one."""
     fallback: str = "constant"
     """On a fault: `constant` (the safe action) or `hold` (the last executed action)."""
+    outside_training: str = "record"
+    """Where an observation is unlike the training data: `record` it, `slow` (half of the way to
+    the safe action), `recover`, or `stop` (the safe action)."""
     calibration: Path | None = None
     """JSON file that `safemesa evaluate --out` wrote; the shield carries it."""
     onnx: bool = False
@@ -45,6 +48,14 @@ class ExportFlags:
 @dataclass(frozen=True, kw_only=True)
 class CheckFlags:
     """Verifies hashes, settings and weights, and repeats the answers of the trainer."""
+
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="SHIELD")]
+    """Folder that `safemesa shield export` wrote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealFlags:
+    """Vouches for settings that were edited in the manifest; prints what the export had."""
 
     folder: Annotated[Positional[Path], tyro.conf.arg(metavar="SHIELD")]
     """Folder that `safemesa shield export` wrote."""
@@ -69,15 +80,16 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     verbs: dict[str, Callable[[str, Sequence[str]], None]] = {
         "export": export,
         "check": check,
+        "seal": seal,
         "bench": bench,
     }
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: safemesa shield export RUN --out DIR | check DIR | bench DIR")
+        print("usage: safemesa shield export RUN --out DIR | check DIR | seal DIR | bench DIR")
         raise SystemExit(0)
     if not arguments or arguments[0] not in verbs:
         given = arguments[0] if arguments else "nothing"
         raise ConfigurationError(
-            f"`safemesa shield` got {given!r}; expected: export, check or bench."
+            f"`safemesa shield` got {given!r}; expected: export, check, seal or bench."
         )
     verbs[arguments[0]](f"{verb} {arguments[0]}", arguments[1:])
 
@@ -102,6 +114,7 @@ def export(verb: str, arguments: Sequence[str]) -> None:
         minimum_dwell=flags.minimum_dwell,
         safe_action=flags.safe_action,
         fallback=flags.fallback,
+        outside_training=flags.outside_training,
         force=flags.force,
     )
     manifest = export_shield(source, flags.out, options, onnx=flags.onnx)
@@ -122,16 +135,28 @@ def check(verb: str, arguments: Sequence[str]) -> None:
         found = runtime.check_folder(flags.folder)
     except runtime.ShieldError as error:
         raise CheckpointError(str(error)) from error
-    for name, value in found.items():
-        print(f"{name}: {value!r}")
+    print(*runtime.check_lines(found), sep="\n")
+    lacking = runtime.not_verified(found)
+    if lacking:
+        raise CheckpointError(f"not everything is verified: {lacking}. See above.")
     print("The shield is sound.")
+
+
+def seal(verb: str, arguments: Sequence[str]) -> None:
+    """Prints what was edited."""
+    flags = parse(SealFlags, verb, arguments)
+    from safemesa.shield import runtime
+
+    try:
+        edits = runtime.seal_folder(flags.folder)
+    except runtime.ShieldError as error:
+        raise CheckpointError(str(error)) from error
+    print(*edits or ["Nothing differs from the export."], sep="\n")
 
 
 def bench(verb: str, arguments: Sequence[str]) -> None:
     """Prints and writes the durations."""
     flags = parse(BenchFlags, verb, arguments)
-    if flags.ticks < 1:
-        raise ConfigurationError(f"ticks is {flags.ticks}; expected at least 1.")
     from safemesa.core.files import write_json
     from safemesa.shield import runtime
 

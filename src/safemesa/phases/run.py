@@ -50,6 +50,7 @@ from safemesa.phases.storage.artefacts import (
 )
 from safemesa.phases.storage.checkpoint import Checkpointer
 from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.seen import save_seen, seen_in_logs
 from safemesa.phases.storage.shared_priors import SharedPriors
 from safemesa.phases.storage.sinks import NoSink, Sink
 
@@ -249,6 +250,9 @@ class _Pipeline:
             priors = meta_train(self.configs, train, test_logs, loop)
             if shared:
                 shared.add(priors, loop.wall_seconds)
+        seen = seen_in_logs(train.train)
+        for one in self.runs:
+            save_seen(one.prior, seen)
         self._save("meta_train", priors, loop, [one.prior for one in self.runs])
         return priors
 

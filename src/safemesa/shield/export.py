@@ -19,16 +19,18 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import FEW_VIOLATIONS
 from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.phases.config import RunConfig
+from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.same_signals import units_of
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
+from safemesa.phases.storage.replay import read_replay
 from safemesa.phases.storage.run_folder import RunFolder, provenance
-from safemesa.phases.tables import scale_actions, unscale_actions
+from safemesa.phases.storage.seen import Seen, load_seen, seen_in, seen_in_logs, together
+from safemesa.phases.tables import physical_actions, scale_actions, unscale_actions
 from safemesa.shield import runtime
 from safemesa.shield.model_card import model_card
 from safemesa.shield.time_to_act import SAME_LIMIT, measured_time_to_act
+from safemesa.shield.training_data import TrainingData, describe_training_data
 
-RUNTIME_FILE = "safemesa_shield.py"
-CARD_FILE = "MODEL_CARD.md"
 ONNX_FILE = "shield.onnx"
 
 KNOWN_ANSWERS = 32
@@ -51,6 +53,9 @@ class ShieldOptions:
     allowed. Set it: only you know what is safe for your robot."""
     fallback: str = "constant"
     """Give that safe action, or `hold` the last executed one."""
+    outside_training: str = "record"
+    """Where an observation is unlike the training data: `record` it, `slow` half of the way to
+    the safe action, `recover`, or `stop` with the safe action."""
     force: bool = False
     """Allow enforcing although the log holds few violations, or the calibration speaks against."""
 
@@ -66,6 +71,8 @@ class Source:
     """Transitions, violations, episodes, provenance of the new robot's log; None if unknown."""
     calibration: Any = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    seen: Seen | None = None
+    """What the model was trained on; None if unknown."""
 
     @property
     def limit(self) -> float:
@@ -101,7 +108,7 @@ def find_source(folder: Path, which: str = "newest") -> Source:
             raise ConfigurationError(
                 f"{folder} is no run folder, so it holds one risk model; leave --model out."
             )
-        return _source(folder, None)
+        return _source(folder)
     artefact = run.risk_model if which == "adapted" else run.deployed_model
     if which == "newest" and not artefact.is_dir():
         artefact = run.risk_model
@@ -110,15 +117,16 @@ def find_source(folder: Path, which: str = "newest") -> Source:
             f"{folder} holds no {which} risk model. Let the run go on, choose another --model, or "
             "give a run of an arm that has a risk model."
         )
-    return _source(artefact, run.test_log)
+    return _source(artefact, run)
 
 
-def _source(artefact: Path, log_folder: Path | None) -> Source:
+def _source(artefact: Path, run: RunFolder | None = None) -> Source:
     model, config, spaces = load_risk_model(artefact)
     _, _, notes = read_manifest(artefact, "risk_model")
-    log = notes.get("log")
-    if log_folder is not None and log_folder.is_dir():
-        log = OfflineTasks.load(log_folder).log_facts()
+    log, own = notes.get("log"), None
+    if run is not None and run.test_log.is_dir():
+        own = OfflineTasks.load(run.test_log)
+        log = own.log_facts()
     facts = {
         "arm": config.arm,
         "domain": config.domain,
@@ -136,7 +144,35 @@ def _source(artefact: Path, log_folder: Path | None) -> Source:
         log=log if isinstance(log, dict) and isinstance(log.get("violations"), int) else None,
         calibration=calibration,
         provenance=facts,
+        seen=_seen(artefact, model, spaces, run, own),
     )
+
+
+def _seen(
+    artefact: Path,
+    model: RiskModel,
+    spaces: Spaces,
+    run: RunFolder | None,
+    own: OfflineTasks | None,
+) -> Seen | None:
+    """What a risk model was trained on: in Phase 1, in Phase 2, and in Phase 3."""
+    places = [artefact] if run is None else [run.risk_model, run.prior]
+    signals = spaces.obs_size + spaces.action_size
+    found = [seen for place in places if (seen := load_seen(place, signals)) is not None][:1]
+    if not found and model.rehearsal is not None:
+        rows, places = np.asarray(model.rehearsal), rehearsal_layout(spaces).places
+        mean, std = np.asarray(model.normaliser.mean), np.asarray(model.normaliser.std)
+        action = physical_actions(rows[:, places["action"]], spaces)
+        found = [seen_in(rows[:, places["obs"]] * std + mean, action)]
+    scratch = run is not None and not (run.prior / "manifest.json").is_file()
+    if own is not None and (found or scratch):
+        found.append(seen_in_logs((own.only_log(),)))
+    if run is not None and found and artefact == run.deployed_model:
+        columns = read_replay(run.replay)
+        if len(columns["obs"]):
+            action = physical_actions(columns["action"], spaces)
+            found.append(seen_in(columns["obs"], action))
+    return together(found) if found else None
 
 
 def reasons_to_monitor(source: Source, options: ShieldOptions) -> list[str]:
@@ -264,11 +300,12 @@ def export_shield(
         OutputFolderError: `out` exists or cannot be written.
     """
     options = options or ShieldOptions()
-    section = _shield_section(source, options)
-    tensors = shield_tensors(source.model)
+    trained_on = training_data(source)
+    section = _shield_section(source, options, trained_on)
+    tensors = shield_tensors(source.model) | (trained_on.tensors() if trained_on else {})
     with atomic_folder(out) as folder:
         save_tensors(folder / runtime.WEIGHTS, tensors)
-        write_atomic(folder / RUNTIME_FILE, Path(runtime.__file__).read_bytes())
+        write_atomic(folder / runtime.RUNTIME, Path(runtime.__file__).read_bytes())
         if onnx:
             from safemesa.shield.onnx_export import write_onnx
 
@@ -286,9 +323,10 @@ def export_shield(
             "provenance": source.provenance,
             "known_answers": _known_answers(source),
         }
-        write_atomic(folder / CARD_FILE, model_card(manifest).encode())
+        write_atomic(folder / runtime.CARD, model_card(manifest).encode())
         written = sorted(path.name for path in folder.iterdir())
         manifest["files"] = {name: sha256(folder / name) for name in written}
+        manifest["seal"] = runtime.seal_of(manifest)
         write_json(folder / runtime.MANIFEST, manifest)
         try:
             runtime.check_folder(folder)
@@ -297,7 +335,23 @@ def export_shield(
     return manifest
 
 
-def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
+def training_data(source: Source) -> TrainingData | None:
+    """What the shield is told of its training data; None where that is unknown or too little."""
+    if source.seen is None:
+        return None
+    spaces = source.spaces
+    low, high = np.asarray(spaces.action_low), np.asarray(spaces.action_high)
+    return describe_training_data(
+        source.seen,
+        np.concatenate([np.asarray(source.model.normaliser.mean), 0.5 * (low + high)]),
+        np.concatenate([np.asarray(source.model.normaliser.std), 0.5 * (high - low)]),
+        spaces.obs_size,
+    )
+
+
+def _shield_section(
+    source: Source, options: ShieldOptions, trained_on: TrainingData | None
+) -> dict[str, Any]:
     """All that decides, in physical units."""
     spaces = source.spaces
     limit = exported_limit(source, options)
@@ -309,8 +363,22 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
             f"release_limit is {release} and risk_limit {limit}; expected 0 <= release <= limit "
             "<= 1."
         )
+    if options.outside_training not in runtime.OUTSIDE_POLICIES:
+        raise ConfigurationError(
+            f"outside_training is {options.outside_training!r}; expected "
+            f"{', '.join(runtime.OUTSIDE_POLICIES)}."
+        )
     against = reasons_to_monitor(source, options)
     units = units_of(_provenance(source))
+    signals = spaces.obs_size + spaces.action_size
+    ranges = [
+        {"trained_low": low, "trained_high": high}
+        for low, high in (
+            zip(trained_on.low.tolist(), trained_on.high.tolist(), strict=True)
+            if trained_on
+            else [(None, None)] * signals
+        )
+    ]
     return {
         "observations": [
             {
@@ -320,6 +388,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
                 "std": float(source.model.normaliser.std[i]),
                 "low": None,
                 "high": None,
+                **ranges[i],
             }
             for i, name in enumerate(spaces.obs_names)
         ],
@@ -331,6 +400,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
                 "high": spaces.action_high[i],
                 "rate": None,
                 "safe": safe,
+                **ranges[spaces.obs_size + i],
             }
             for i, (name, safe) in enumerate(
                 zip(spaces.action_names, _safe_action(spaces, options), strict=True)
@@ -353,6 +423,7 @@ def _shield_section(source: Source, options: ShieldOptions) -> dict[str, Any]:
             "allowed": options.force or not against,
             "because": against[0] if against else "",
         },
+        "training": trained_on and trained_on.manifest(options.outside_training),
         "networks": {
             "critic": _sizes(source.model.critic.ensemble.members.weights),
             "recovery": _recovery_sizes(source.model),

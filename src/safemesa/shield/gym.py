@@ -4,6 +4,7 @@ The agent sees its own proposals, so it needs no change: it learns as if the shi
 environment, as the task policy of Recovery RL does.
 """
 
+import math
 from typing import Any, final
 
 import gymnasium
@@ -11,10 +12,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.wrapped import moving_scale
 from safemesa.shield.online import OnlineRisk
-from safemesa.shield.runtime import Decision, Reason, Shield
-
-_RECOVERIES = (Reason.RISK, Reason.HOLDING)
+from safemesa.shield.runtime import Decision, Shield
 
 
 @final
@@ -38,16 +38,18 @@ class _Lane:
         """Decides; the action that was executed is in the result."""
         if self.obs is None:
             raise gymnasium.error.ResetNeeded("Call reset() before step().")
-        decision = self.shield.decide(self.obs, proposed)
-        if self.noise > 0.0 and decision.overridden and decision.reason in _RECOVERIES:
-            limits = self.shield.settings.actions
-            half = 0.5 * (limits.high - limits.low)
-            noisy = decision.action + self.noise * half * self.rng.normal(size=half.shape)
-            decision = decision._replace(action=np.clip(noisy, limits.low, limits.high))
+        perturb = self._explore if self.noise > 0.0 else None
+        decision = self.shield.decide(self.obs, proposed, perturb=perturb)
         sound = np.all(np.isfinite(proposed)) and np.shape(proposed) == decision.action.shape
         self.flush(np.asarray(proposed) if sound else None)
         self.executed = decision.action
         return decision
+
+    def _explore(self, recovery: np.ndarray) -> np.ndarray:
+        limits = self.shield.settings.actions
+        half = 0.5 * (limits.high - limits.low)
+        noisy = recovery + self.noise * half * self.rng.normal(size=half.shape)
+        return np.clip(noisy, limits.low, limits.high)
 
     def observe(self, next_obs: np.ndarray, cost: float, terminated: bool, ended: bool) -> None:
         """What the executed action led to."""
@@ -66,14 +68,20 @@ class _Lane:
             self.waiting = None
 
 
-def _check_spaces(
-    shield: Shield, obs_space: gymnasium.Space, action_space: gymnasium.Space
+def _check_environment(
+    shield: Shield, env: Any, obs_space: gymnasium.Space, action_space: gymnasium.Space
 ) -> None:
     """Refuses an environment that this shield was not made for.
 
     Raises:
-        ConfigurationError: sizes or action limits differ.
+        ConfigurationError: sizes or action limits differ, or observations are normalised.
     """
+    normaliser = moving_scale(env)
+    if normaliser is not None:
+        raise ConfigurationError(
+            f"{normaliser} is below the shield, which reads physical units and not a scale that "
+            "moves. Put it around the shield's wrapper: the agent still sees normalised numbers."
+        )
     observations, actions = shield.settings.observations, shield.settings.actions
     for kind, space, names in (
         ("observations", obs_space, observations.names),
@@ -127,7 +135,26 @@ def _cost(value: Any) -> float:
             'the environment reports no info["cost"], which the online update learns from: 1 where '
             "the new state violates, else 0. Add it with a wrapper; it is never guessed."
         )
-    return float(value)
+    try:
+        cost = float(value) if not np.ma.is_masked(value) else math.nan
+    except (TypeError, ValueError):
+        cost = math.nan
+    if not math.isfinite(cost):
+        raise ConfigurationError(
+            f'the environment reports the cost {value!r} in info["cost"], which is unknown; '
+            "expected 1 where the new state violates, else 0."
+        )
+    return cost
+
+
+def _five(result: Any) -> Any:
+    """What `step` of Gymnasium gives; that of Safety-Gymnasium has six values."""
+    if len(result) == 5:
+        return result
+    raise ConfigurationError(
+        f"the environment's step gives {len(result)} values, expected 5. For Safety-Gymnasium's "
+        "six, wrap it in safety_gymnasium.wrappers.SafetyGymnasium2Gymnasium first."
+    )
 
 
 @final
@@ -135,7 +162,8 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
     """Shields one environment.
 
     Beside the environment's own, `info` of each step carries `shield_risk` of the proposal,
-    `shield_overridden`, `shield_reason`, and `shield_action`, which was executed.
+    `shield_overridden`, `shield_reason`, and `shield_action`, which was executed. Of several
+    wrappers around one shield the first uses it, and each other one a fork: `self.shield`.
     """
 
     def __init__(
@@ -151,7 +179,8 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
 
         Args:
             env: with Box observations and actions, in the units and order of the shield.
-            shield: exported for this robot, in the mode that is wanted.
+            shield: exported for this robot, in the mode that is wanted; `set_mode` changes it for
+                all wrappers around it.
             online: goes on learning risk while the agent trains; needs `info["cost"]`.
             recovery_noise: exploration noise on recovery actions, in half-widths of the action
                 space; default: that of the risk model where `online` learns, otherwise none.
@@ -161,11 +190,11 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
             ConfigurationError: the shield was made for other signals.
         """
         super().__init__(env)
-        _check_spaces(shield, env.observation_space, env.action_space)
+        _check_environment(shield, env, env.observation_space, env.action_space)
         _check_online(shield, online)
-        self.shield, self.online = shield, online
+        self.shield, self.online = shield.claim(), online
         noise = _noise(online, recovery_noise)
-        self._lane = _Lane(shield, online, noise, np.random.default_rng(seed))
+        self._lane = _Lane(self.shield, online, noise, np.random.default_rng(seed))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -179,7 +208,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
         """Executes what the shield decides."""
         decision = self._lane.act(action)
         executed = decision.action.astype(self.env.action_space.dtype)
-        obs, reward, terminated, truncated, info = self.env.step(executed)
+        obs, reward, terminated, truncated, info = _five(self.env.step(executed))
         if self.online is not None:
             cost = _cost(info.get("cost"))
             self._lane.observe(obs, cost, bool(terminated), bool(terminated or truncated))
@@ -199,7 +228,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 @final
 class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
-    """Shields all sub-environments: one model, a memory of its own for each of them.
+    """Shields all sub-environments: one model and mode, a memory of its own for each of them.
 
     `info` carries the arrays of `ShieldWrapper` with Gymnasium's masks (`_shield_risk` and so on),
     false where a step only reset its sub-environment. All three autoreset modes are understood, and
@@ -217,7 +246,8 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
     ) -> None:
         """Wraps; see `ShieldWrapper`."""
         super().__init__(env)
-        _check_spaces(shield, env.single_observation_space, env.single_action_space)
+        spaces = env.single_observation_space, env.single_action_space
+        _check_environment(shield, env, *spaces)
         _check_online(shield, online)
         self.shield, self.online = shield, online
         noise, rng = _noise(online, recovery_noise), np.random.default_rng(seed)
@@ -247,7 +277,7 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
         for index in map(int, np.flatnonzero(live)):
             decisions[index] = self._lanes[index].act(actions[index])
             executed[index] = decisions[index].action
-        obs, reward, terminated, truncated, info = self.env.step(executed)
+        obs, reward, terminated, truncated, info = _five(self.env.step(executed))
         ended = terminated | truncated
         same_step = self._autoreset == AutoresetMode.SAME_STEP
         for index, lane in enumerate(self._lanes):
@@ -268,6 +298,10 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
         if self._autoreset == AutoresetMode.NEXT_STEP:
             self._resets = np.array(ended, bool)
         return obs, reward, terminated, truncated, {**info, **self._told(decisions, executed)}
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Of each sub-environment: what its shield did."""
+        return [lane.shield.statistics() for lane in self._lanes]
 
     def _learn(self) -> None:
         weights = None if self.online is None else self.online.learn()

@@ -23,23 +23,24 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     parts += [f"> **WARNING** {text}\n" for text in manifest["warnings"]]
     parts += [
         f"Made by {manifest['software']}. Enforcing is "
-        f"{'allowed' if enforce['allowed'] else 'NOT allowed without force'}.",
+        f"{'allowed' if enforce['allowed'] else 'NOT allowed without force'}. The runtime needs "
+        "Python 3.10, NumPy 1.21 and safetensors 0.4, or later.",
         "",
         "## Signals",
         "",
-        "| observation | unit | mean | std | hard limits |",
-        "|---|---|---|---|---|",
+        "| observation | unit | mean | std | trained on | hard limits |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {_cell(one['name'])} | {_cell(one['unit'])} | {one['mean']:.4g} | "
-            f"{one['std']:.4g} | {_limits(one)} |"
+            f"{one['std']:.4g} | {_limits(one, 'trained_')} | {_limits(one)} |"
             for one in shield["observations"]
         ),
         "",
-        "| action | unit | limits | largest rate | safe action |",
-        "|---|---|---|---|---|",
+        "| action | unit | limits | trained on | largest rate | safe action |",
+        "|---|---|---|---|---|---|",
         *(
             f"| {_cell(one['name'])} | {_cell(one['unit'])} | {_limits(one)} | "
-            f"{_cell(one['rate'])} | {one['safe']:g} |"
+            f"{_limits(one, 'trained_')} | {_cell(one['rate'])} | {one['safe']:g} |"
             for one in shield["actions"]
         ),
         "",
@@ -50,6 +51,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         f"- The policy gets control back at risk {risk['release_limit']:g}, after at least "
         f"{risk['minimum_dwell']:g} s.",
         f"- Every fault ends in the safe action ({shield['fallback']}).",
+        f"- {_outside(shield['training'])}",
         f"- Risk is the discounted probability of a future violation; discount "
         f"{manifest['provenance'].get('gamma_risk', 'unknown')} per tick.",
         "",
@@ -75,10 +77,24 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _limits(signal: Mapping[str, Any]) -> str:
-    if signal["low"] is None and signal["high"] is None:
-        return "-"
-    return f"{_cell(signal['low'])} to {_cell(signal['high'])}"
+def _limits(signal: Mapping[str, Any], kind: str = "") -> str:
+    low, high = signal[f"{kind}low"], signal[f"{kind}high"]
+    return "-" if low is None and high is None else f"{_cell(low)} to {_cell(high)}"
+
+
+def _outside(training: Mapping[str, Any] | None) -> str:
+    if training is None:
+        return "Nothing notices when the robot leaves the training data: they are not known."
+    done = {
+        "record": "is recorded, and nothing acts on it",
+        "slow": "moves the proposal half of the way to the safe action",
+        "recover": "lets the recovery policy act",
+        "stop": "ends in the safe action",
+    }[training["policy"]]
+    return (
+        f"An observation unlike the training data ({training['rows']} rows of them) {done}. The "
+        "risk means little there."
+    )
 
 
 def _data(log: Mapping[str, Any] | None) -> list[str]:

@@ -1,5 +1,7 @@
 """The shield on the robot: risk, decision, faults, black box. Needs NumPy and safetensors only.
 
+It runs on Python 3.10 (ROS 2 Humble) and later, with NumPy 1.21 and safetensors 0.4 or later.
+
 This file is complete in itself: `safemesa shield export` copies it beside the weights as
 `safemesa_shield.py`. It is one file for that reason.
 
@@ -7,10 +9,16 @@ This file is complete in itself: `safemesa shield export` copies it beside the w
     shield = Shield.load("my_shield", mode="monitor")
     action, risk, overridden, reason = shield.decide(obs, proposed_action)
 
-`python safemesa_shield.py check DIR` and `... bench DIR` verify and time it where it will run.
+`python safemesa_shield.py check DIR` and `... bench DIR` verify and time it where it will run;
+`... seal DIR` vouches for settings that you have edited.
 
 A learned shield is no guarantee. Put an assured layer after it (docs/shield.md).
 """
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - of the robot, not of safemesa
+    raise ImportError("safemesa_shield needs Python 3.10 or later, not " + sys.version.split()[0])
 
 import abc
 import argparse
@@ -24,8 +32,8 @@ import json
 import math
 import os
 import stat
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -34,13 +42,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-FORMAT = 2
-READABLE_FORMATS = (1, 2)
-"""Of format 1 every recovery is a network."""
+FORMAT = 3
+READABLE_FORMATS = (1, 2, 3)
+"""Of format 1 every recovery is a network; before 3 nothing says what the shield was trained on,
+and no hash covers the settings."""
 RECOVERIES = ("network", "fixed", "external")
 """Who recovers: the exported network, one action, or what the caller of `Shield.load` gives."""
 MODES = ("off", "monitor", "enforce")
-MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+OUTSIDE_POLICIES = ("record", "slow", "recover", "stop")
+"""What is done where the observation is unlike the training data: nothing but a record; half of
+the way to the safe action; the recovery; the safe action."""
+MANIFEST, WEIGHTS, RUNTIME = "manifest.json", "weights.safetensors", "safemesa_shield.py"
+CARD = "MODEL_CARD.md"
 
 # Bounds on what a model file may ask for, so that a hostile one costs neither time nor memory.
 _MAXIMUM_MANIFEST_BYTES = 2**20
@@ -48,6 +61,8 @@ _MAXIMUM_HEADER_BYTES = 2**17
 _MAXIMUM_PARAMETERS = 2**24
 _MAXIMUM_SIGNALS, _MAXIMUM_WIDTH, _MAXIMUM_LAYERS, _MAXIMUM_MEMBERS = 4096, 8192, 9, 16
 _MAXIMUM_KNOWN_ANSWERS = 256
+_MAXIMUM_TICKS = 10**8
+MAXIMUM_DIRECTIONS = 128
 _KNOWN_ANSWER_TOLERANCE = 1e-4
 _LARGEST_INPUT = 1e30
 """Larger magnitudes overflow float32 in the networks and are no measurement."""
@@ -65,8 +80,13 @@ class SettingsError(ShieldError):
     """An argument is impossible, or enforcing is not allowed for this model."""
 
 
-class Reason(enum.StrEnum):
-    """Why the action is what it is. All but the first five are faults."""
+class Reason(str, enum.Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
+    """Why the action is what it is. All but the first six are faults."""
+
+    def __str__(self) -> str:
+        return self.value
+
+    __format__ = str.__format__
 
     OK = "ok"
     RISK = "risk"
@@ -77,6 +97,8 @@ class Reason(enum.StrEnum):
     """The action was clipped to its limits or to its largest change per tick."""
     STATE_LIMIT = "state_limit"
     """A signal is outside its hard limits."""
+    OUTSIDE_TRAINING = "outside_training"
+    """The observation is unlike all that the shield was trained on: its risk means little."""
     BAD_OBSERVATION = "bad_observation"
     """Missing, misshapen or not numeric."""
     NAN_OBSERVATION = "nan_observation"
@@ -92,21 +114,28 @@ class Reason(enum.StrEnum):
     """The policy took longer than its budget: its action is of a past state."""
     LATE_TICK = "late_tick"
     CLOCK = "clock"
-    """Time went backwards, is not finite, or the observation is from the future."""
+    """Time stands still, went backwards or is no time, or the observation is from the future."""
     MODEL_FAULT = "model_fault"
     """The risk is not finite."""
     RECOVERY_FAULT = "recovery_fault"
     """The recovery policy raised or returned nonsense."""
     CORRUPT_MODEL = "corrupt_model"
     """The model could not be loaded; every tick gives the emergency action."""
+    REENTRY = "reentry"
+    """The shield was asked while it was deciding: by another thread, or by its own policy."""
     INTERNAL_ERROR = "internal_error"
 
 
-_NO_FAULT = frozenset(list(Reason)[:5])
+_NO_FAULT = frozenset(list(Reason)[:6])
+Fault = tuple[Reason, str]
+"""What is wrong, and the detail for the record."""
 
 
 class Decision(NamedTuple):
-    """What to send to the robot, in its own units. `risk` is the proposal's; NaN if not asked."""
+    """What to send to the robot, in its own units. `risk` is the proposal's; NaN if not asked.
+
+    `overridden`: what is sent differs from what was proposed, whatever the reason.
+    """
 
     action: np.ndarray
     risk: float
@@ -121,6 +150,18 @@ class Signals(NamedTuple):
     units: tuple[str | None, ...]
     low: np.ndarray
     high: np.ndarray
+
+
+class Training(NamedTuple):
+    """What the shield was trained on, in the units of its networks."""
+
+    policy: str
+    low: np.ndarray
+    """Of the observations, then of the actions; infinite where unknown."""
+    high: np.ndarray
+    distance: float
+    """Largest distance from the centre, along `directions` main axes of the observations."""
+    directions: int
 
 
 class Settings(NamedTuple):
@@ -151,6 +192,7 @@ class Settings(NamedTuple):
     recovery_kind: str
     recovery_action: np.ndarray
     """Of a fixed recovery, in physical units; otherwise the safe action."""
+    training: Training | None = None
 
 
 # ---------------------------------------------------------------------------------------------
@@ -164,9 +206,8 @@ def manifest_sha256(folder: str | Path) -> str:
     Raises:
         ModelError: no such folder, or too large a file.
     """
-    return hashlib.sha256(
-        _read_bounded(Path(folder) / MANIFEST, _MAXIMUM_MANIFEST_BYTES)
-    ).hexdigest()
+    data = _read_bounded(_path(folder) / MANIFEST, _MAXIMUM_MANIFEST_BYTES)
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_manifest(folder: str | Path, *, sha256: str | None = None) -> dict[str, Any]:
@@ -175,7 +216,7 @@ def read_manifest(folder: str | Path, *, sha256: str | None = None) -> dict[str,
     Raises:
         ModelError: no such folder, too large, damaged, not the pinned one, or another format.
     """
-    path = Path(folder) / MANIFEST
+    path = _path(folder) / MANIFEST
     data = _read_bounded(path, _MAXIMUM_MANIFEST_BYTES)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError(f"{path} is not the pinned manifest: its SHA-256 differs from {sha256}.")
@@ -197,11 +238,18 @@ def read_manifest(folder: str | Path, *, sha256: str | None = None) -> dict[str,
     return manifest
 
 
+def _path(given: Any) -> Path:
+    try:
+        return Path(given)
+    except TypeError:
+        raise ModelError(f"{_short(given)} is no path. Give the folder of an export.") from None
+
+
 def _read_bounded(path: Path, largest: int) -> bytes:
     """The bytes of a regular file; a pipe or device is refused and never waited for."""
-    if not path.parent.is_dir():
-        raise ModelError(f"{path.parent} is no folder. Give the folder that the export wrote.")
     try:
+        if not path.parent.is_dir():
+            raise ModelError(f"{path.parent} is no folder. Give the folder that the export wrote.")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             status = os.fstat(descriptor)
@@ -218,6 +266,11 @@ def _read_bounded(path: Path, largest: int) -> bytes:
             os.close(descriptor)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}. Check the path.") from None
+    except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
+        # A name with a NUL or half a character.
+        raise ModelError(f"{_short(str(path))} is no path: {error}.") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -254,8 +307,9 @@ class _Section:
     ) -> float:
         """A finite number within [low, high]; within (low, high] if `above`."""
         value = self.value[name]
-        sound = isinstance(value, int | float) and not isinstance(value, bool)
-        if not sound or abs(value) > _LARGEST_INPUT or not low <= value <= high:
+        low, high = max(low, -_LARGEST_INPUT), min(high, _LARGEST_INPUT)
+        sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not sound or not low <= value <= high:
             raise self.fail(name, f"a number from {low:g} to {high:g}")
         if above and value == low:
             raise self.fail(name, f"a number above {low:g}")
@@ -292,12 +346,16 @@ class _Section:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 _OBSERVATION_FIELDS = ("name", "unit", "mean", "std", "low", "high")
 _ACTION_FIELDS = ("name", "unit", "low", "high", "rate", "safe")
+_TRAINED_FIELDS = ("trained_low", "trained_high")
+_LONGEST = 1e9
+"""Seconds; with the shortest dt no quotient of times overflows."""
+_SHORTEST = 1e-9
 
 
 def settings_of(manifest: Mapping[str, Any]) -> Settings:
@@ -306,24 +364,31 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
     Raises:
         ModelError: a field is missing, unknown, ill-typed or impossible; it is named.
     """
-    names = ("observations", "actions", "fallback", "dt", "risk", "timing", "enforce", "networks")
-    told = manifest.get("format") != 1
-    decide = _Section(manifest.get("shield"), "shield", (*names, "recovery") if told else names)
-    sections = [
-        _Section(item, f"observations[{i}]", _OBSERVATION_FIELDS)
+    version = manifest.get("format")
+    names = ["observations", "actions", "fallback", "dt", "risk", "timing", "enforce", "networks"]
+    names += ["recovery"] * (version != 1) + ["training"] * (version not in (1, 2))
+    trained = _TRAINED_FIELDS if "training" in names else ()
+    decide = _Section(manifest.get("shield"), "shield", names)
+    observed = [
+        _Section(item, f"observations[{i}]", _OBSERVATION_FIELDS + trained)
         for i, item in enumerate(decide.items("observations", _MAXIMUM_SIGNALS))
     ]
-    observations = _signals(sections)
-    mean = np.array([one.number("mean") for one in sections])
-    std = np.array([one.number("std", 1e-12) for one in sections])
+    observations = _signals(observed)
+    mean = np.array([one.number("mean") for one in observed])
+    std = np.array([one.number("std", 1e-12) for one in observed])
+    for one, middle, scale in zip(observed, mean, std, strict=True):
+        if abs(middle) > _LARGEST_INPUT * scale:
+            raise one.fail("mean", "a number that its std can resolve")
     sections = [
-        _Section(item, f"actions[{i}]", _ACTION_FIELDS)
+        _Section(item, f"actions[{i}]", _ACTION_FIELDS + trained)
         for i, item in enumerate(decide.items("actions", _MAXIMUM_SIGNALS))
     ]
     actions = _signals(sections)
     for i, one in enumerate(sections):
         if not math.isfinite(actions.low[i]) or not math.isfinite(actions.high[i]):
             raise one.fail("low", "both limits of an action as numbers")
+        if not np.float32(actions.high[i] - actions.low[i]) > 0.0:
+            raise one.fail("high", "more above low than float32 can hold")
     rates = [one.optional("rate", 0.0, above=True) for one in sections]
     safe = [
         one.number("safe", float(actions.low[i]), float(actions.high[i]))
@@ -342,7 +407,8 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
     critic, recovery, members = _network_sizes(
         decide.value["networks"], observations, actions, kind == "network"
     )
-    return Settings(
+    width = actions.high - actions.low
+    settings = Settings(
         observations=observations,
         mean=mean.astype(np.float32),
         std=std.astype(np.float32),
@@ -350,10 +416,10 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
         rate=np.array([math.inf if rate is None else rate for rate in rates]),
         safe_action=np.array(safe),
         fallback=decide.choice("fallback", ("constant", "hold")),
-        dt=decide.number("dt", 0.0, above=True),
+        dt=decide.number("dt", _SHORTEST, _LONGEST),
         risk_limit=limit,
         release_limit=risk.number("release_limit", 0.0, limit),
-        minimum_dwell=risk.number("minimum_dwell", 0.0),
+        minimum_dwell=risk.number("minimum_dwell", 0.0, _LONGEST),
         maximum_age=timing.optional("maximum_age", 0.0),
         maximum_period=timing.optional("maximum_period", 0.0, above=True),
         policy_budget=timing.optional("policy_budget", 0.0, above=True),
@@ -364,6 +430,50 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
         members=members,
         recovery_kind=kind,
         recovery_action=np.array(safe) if fixed is None else fixed,
+        training=_training_of(
+            decide.value.get("training"),
+            observed + sections,
+            np.concatenate([mean, actions.low + 0.5 * width]),
+            np.concatenate([std, 0.5 * width]),
+        ),
+    )
+    return settings
+
+
+def _frozen(settings: Settings) -> Settings:
+    """Nobody may write into limits that all forks share."""
+    training = settings.training or ()
+    for value in (*settings, *settings.observations, *settings.actions, *training):
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+    return settings
+
+
+def _training_of(
+    value: Any, sections: list[_Section], middle: np.ndarray, scale: np.ndarray
+) -> Training | None:
+    """The range of all signals in units of the networks, and the distance; None if unknown."""
+    if value is None:
+        return None
+    section = _Section(value, "training", ("policy", "distance", "directions", "rows"))
+    section.whole("rows", 1, 2**53)
+    low = [one.optional("trained_low") for one in sections]
+    high = [one.optional("trained_high") for one in sections]
+    for one, bottom, top in zip(sections, low, high, strict=True):
+        if bottom is None or top is None or not bottom <= top:
+            raise one.fail("trained_low", "a number that is at most trained_high")
+    with np.errstate(all="ignore"):
+        # What is too large for float32 limits nothing.
+        low, high = (
+            ((np.array(bound, np.float64) - middle) / scale).astype(np.float32)
+            for bound in (low, high)
+        )
+    return Training(
+        policy=section.choice("policy", OUTSIDE_POLICIES),
+        low=low,
+        high=high,
+        distance=section.number("distance", 0.0),
+        directions=section.whole("directions", 1, MAXIMUM_DIRECTIONS),
     )
 
 
@@ -379,7 +489,7 @@ def _recovery_of(value: Any, actions: Signals) -> tuple[str, np.ndarray | None]:
         return str(kind), None
     given = section.items("action", _MAXIMUM_SIGNALS)
     sound = len(given) == len(actions.names) and all(
-        isinstance(x, int | float) and not isinstance(x, bool) and low <= x <= high
+        isinstance(x, (int, float)) and not isinstance(x, bool) and low <= x <= high
         for x, low, high in zip(given, actions.low, actions.high, strict=False)
     )
     if not sound:
@@ -435,7 +545,7 @@ def _network_sizes(
     return sizes[0], sizes[1], members
 
 
-def expected_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
+def network_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all weights; those of the critic have a leading axis of members."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, sizes, lead in (  # of no sizes there are no layers
@@ -448,6 +558,16 @@ def expected_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def expected_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all that an export holds: weights, and where its training data lie."""
+    shapes = network_tensors(settings)
+    if settings.training is not None:
+        obs_size = len(settings.observations.names)
+        shapes["training.centre"] = (obs_size,)
+        shapes["training.axes"] = (obs_size, settings.training.directions)
+    return shapes
+
+
 def read_weights(
     folder: str | Path, manifest: Mapping[str, Any], settings: Settings
 ) -> dict[str, np.ndarray]:
@@ -456,7 +576,7 @@ def read_weights(
     Raises:
         ModelError: anything differs.
     """
-    path = Path(folder) / WEIGHTS
+    path = _path(folder) / WEIGHTS
     files = manifest.get("files")
     pinned = files.get(WEIGHTS) if isinstance(files, dict) else None
     shapes = expected_tensors(settings)
@@ -503,6 +623,110 @@ def check_tensors(
             raise ModelError(f"{where}: {name} holds values that are not finite.")
 
 
+# What the user of a shield sets by hand; all else that decides is under a hash.
+_BY_HAND = {
+    "observations": ("low", "high"),
+    "actions": ("rate", "safe"),
+    "risk": ("limit", "release_limit", "minimum_dwell"),
+    "timing": ("maximum_age", "maximum_period", "policy_budget"),
+    "enforce": ("allowed", "because"),
+    "training": ("policy",),
+}
+_DECIDES = ("format", "kind", "shield", "files", "known_answers")
+
+
+def _set_by_hand(shield: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where each setting of the user's lies in a sound section `shield`, by its path."""
+    found: dict[str, tuple[dict[str, Any], str]] = {"fallback": (shield, "fallback")}
+    for name, fields in _BY_HAND.items():
+        part = shield.get(name)
+        parts = enumerate(part) if isinstance(part, list) else ((None, part),)
+        for index, one in parts:
+            place = name if index is None else f"{name}[{index}]"
+            if one is not None:
+                found |= {f"{place}.{field}": (one, field) for field in fields}
+    return found
+
+
+def seal_of(manifest: Mapping[str, Any], exported: Any = None) -> dict[str, Any]:
+    """What vouches for a manifest: hashes of it, and the settings that are made by hand.
+
+    `exported` are those of the export where they have been edited since; None: it is the export.
+    """
+    # A copy in which 1 and 1.0 are the same number.
+    told = json.loads(json.dumps({**manifest, "seal": None}), parse_int=float)
+    decides = {name: told.pop(name, None) for name in _DECIDES}
+    by_hand = {}
+    for path, (section, field) in _set_by_hand(decides["shield"]).items():
+        by_hand[path], section[field] = section[field], None
+    hashes = [
+        hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+        for part in (decides, told)
+    ]
+    return {
+        "sha256": hashes[0],
+        "description_sha256": hashes[1],
+        "exported": by_hand if exported is None else exported,
+        "sealed": by_hand,
+    }
+
+
+def check_seal(manifest: Mapping[str, Any]) -> list[str]:
+    """What was edited since the export or the last `seal`, in words.
+
+    Raises:
+        ModelError: what decides and nobody may edit was changed.
+    """
+    if manifest.get("format") in (1, 2):
+        return []
+    now = seal_of(manifest)
+    seal = _Section(manifest.get("seal"), "seal", now).value
+    if seal["sha256"] != now["sha256"]:
+        raise ModelError(
+            "the manifest does not match its own SHA-256: something in it was changed that decides "
+            "and is not set by hand (a normaliser, a name, dt, known answers, the list of files), "
+            "or it is damaged. Export the shield again."
+        )
+    edits = _differences(seal["sealed"], now["sealed"])
+    if seal["description_sha256"] != now["description_sha256"]:
+        edits.append("what it says of its data, its evaluation and its warnings")
+    return edits
+
+
+def _differences(old: Any, new: Mapping[str, Any]) -> list[str]:
+    old = old if isinstance(old, dict) else {}
+    return [
+        f"{path} is {_short(value)}, was {_short(old.get(path, 'nothing'))}"
+        for path, value in new.items()
+        if path not in old or old[path] != value
+    ]
+
+
+def seal_folder(folder: str | Path) -> list[str]:
+    """Vouches for settings that were edited by hand; what differs from the export, in words.
+
+    Raises:
+        ModelError: the folder is not sound, of an older format, or cannot be written.
+    """
+    manifest = read_manifest(folder)
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"{folder} is of an older format, which has no seal. Export it again.")
+    Shield.load(folder)
+    exported = manifest["seal"]["exported"]
+    manifest["seal"] = seal_of(manifest, exported)
+    path = _path(folder) / MANIFEST
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    fresh = path.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
+    try:
+        fresh.write_bytes(text.encode())
+        os.replace(fresh, path)
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise ModelError(f"cannot write {path}: {error}.") from None
+    return _differences(exported, manifest["seal"]["sealed"])
+
+
 def check_known_answers(manifest: Mapping[str, Any], shield: "Shield") -> float:
     """Largest difference from the answers that the trainer stored; 0 where it stored none.
 
@@ -519,10 +743,11 @@ def check_known_answers(manifest: Mapping[str, Any], shield: "Shield") -> float:
         settings = shield.settings
         # Nobody here can repeat what a recovery of the caller's does.
         external = settings.recovery_kind == "external"
-        obs, action, risk, recovery = (
-            np.asarray(cases["actions" if external and name == names[3] else name], np.float32)
-            for name in names
-        )
+        with np.errstate(all="ignore"):
+            obs, action, risk, recovery = (
+                np.asarray(cases["actions" if external and name == names[3] else name], np.float32)
+                for name in names
+            )
         count = len(risk)
         sizes = obs.shape[1:], action.shape[1:], recovery.shape[1:]
         lengths = {len(obs), len(action), len(recovery), count}
@@ -551,34 +776,37 @@ def check_known_answers(manifest: Mapping[str, Any], shield: "Shield") -> float:
 
 
 class _Network:
-    """A ReLU network with buffers for one example; weights cannot be written."""
+    """A ReLU network; its weights cannot be written, also those of a copy."""
 
     def __init__(self, weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
         self.layers = []
-        for weight, bias in zip(weights, biases, strict=True):
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True), 1):
             # Copies: nobody outside holds memory of the shield.
-            layer = np.array(weight, np.float32, order="C"), np.array(bias, np.float32)
-            for array in layer:
+            weight, bias = np.array(weight, np.float32, order="C"), np.array(bias, np.float32)
+            for array in (weight, bias):
                 array.setflags(write=False)
-            self.layers.append((*layer, np.zeros(bias.shape, np.float32)))
+            self.layers.append((weight, bias, i < len(weights)))
 
-    def one(self, x: np.ndarray) -> np.ndarray:
-        """One example, without allocating; the result is overwritten by the next call."""
-        last = len(self.layers) - 1
-        for i, (weight, bias, out) in enumerate(self.layers):
+    def __reduce__(self) -> Any:
+        # Arrays lose their flags where they are copied or pickled.
+        weights, biases, _ = zip(*self.layers, strict=True)
+        return _Network, (list(weights), list(biases))
+
+    def one(self, x: np.ndarray, buffers: list[np.ndarray]) -> np.ndarray:
+        """One example, without allocating: in the caller's buffers, one per layer."""
+        for (weight, bias, rectified), out in zip(self.layers, buffers, strict=True):
             np.dot(x, weight, out=out)
             np.add(out, bias, out=out)
-            if i < last:
+            if rectified:
                 np.maximum(out, 0.0, out=out)
             x = out
         return x
 
     def many(self, x: np.ndarray) -> np.ndarray:
         """A batch `[n, in]`."""
-        last = len(self.layers) - 1
-        for i, (weight, bias, _) in enumerate(self.layers):
+        for weight, bias, rectified in self.layers:
             x = x @ weight + bias
-            if i < last:
+            if rectified:
                 x = np.maximum(x, 0.0)
         return x
 
@@ -589,7 +817,7 @@ class _Model:
     def __init__(self, tensors: Mapping[str, np.ndarray], settings: Settings) -> None:
         self.risk_limit, self.release_limit = settings.risk_limit, settings.release_limit
         layers = range(len(settings.critic_sizes) - 1)
-        self.critics = [
+        critics = [
             _Network(
                 [tensors[f"critic.weights.{i}"][member] for i in layers],
                 [tensors[f"critic.biases.{i}"][member] for i in layers],
@@ -597,12 +825,18 @@ class _Model:
             for member in range(settings.members)
         ]
         layers = range(len(settings.recovery_sizes) - 1)
-        self.recovery: _Network | None = None
+        recovery: _Network | None = None
         if settings.recovery_sizes:
-            self.recovery = _Network(
+            recovery = _Network(
                 [tensors[f"recovery.weights.{i}"] for i in layers],
                 [tensors[f"recovery.biases.{i}"] for i in layers],
             )
+        self.critics, self.recovery = critics, recovery
+        self.space: _Network | None = None
+        if settings.training is not None:
+            # `(x - centre) @ axes`, whose length is the distance from the training data.
+            axes = tensors["training.axes"]
+            self.space = _Network([axes], [-tensors["training.centre"] @ axes])
 
 
 def _sigmoid(logit: Any) -> Any:
@@ -621,8 +855,12 @@ class BlackBox:
     The file is bounded: at `maximum_bytes` it is renamed to `<name>.1` (replacing that) and begun
     anew. Flush policy: with `flush="record"` each record is handed to the operating system before
     `decide` returns, so it survives a crash of the program; with `"disk"` it is also synced, so it
-    survives a power cut, at the cost of milliseconds per record. A disk error never disturbs the
-    control loop: the record stays in memory and is counted in `lost`.
+    survives a power cut, at the cost of milliseconds per record.
+
+    A disk error never disturbs the control loop, and each record tries anew: it is whole on disk,
+    or counted in `lost` (could not be written, or somebody removed the file), or in `overwritten`
+    (two files are the bound). `total` is the sum of all. Several threads and processes may share
+    a file.
     """
 
     def __init__(
@@ -633,58 +871,156 @@ class BlackBox:
         keep: int = 1000,
         flush: str = "record",
     ) -> None:
+        """Opens the file.
+
+        Raises:
+            SettingsError: an argument is impossible, the file cannot be written, or what is there
+                is no black box.
+        """
         self._file: io.FileIO | None = None
+        self._lock = threading.Lock()
         if flush not in ("record", "disk"):
-            raise SettingsError(f"flush is {flush!r}; expected 'record' or 'disk'.")
+            raise SettingsError(f"flush is {_short(flush)}; expected 'record' or 'disk'.")
+        for name, value, least in (("keep", keep, 0), ("maximum_bytes", maximum_bytes, 1)):
+            if type(value) is not int or value < least:
+                raise SettingsError(f"{name} is {_short(value)}; expected {least} or more.")
         self.records: collections.deque[dict[str, Any]] = collections.deque(maxlen=keep)
-        self.total, self.lost = 0, 0
-        self._path = None if path is None else Path(path)
+        self.total, self.lost, self.overwritten = 0, 0, 0
+        self._here, self._older = 0, 0  # whole records of ours in the file and in the one before
         self._maximum, self._sync = maximum_bytes, flush == "disk"
-        self._size, self._torn = 0, False
-        if self._path is not None:
-            try:
-                self._open(self._path)
-            except OSError as error:
-                raise SettingsError(f"cannot write {self._path}: {error.strerror}.") from None
+        self._torn, self._closed = False, False
+        self._path: Path | None = None
+        if path is None:
+            return
+        try:
+            # Where a link leads: renaming must not replace the link.
+            self._path = Path(os.path.realpath(path))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            for one in (_older(self._path), self._path):
+                _check_black_box(one)
+            self._open(self._path)
+        except OSError as error:
+            raise SettingsError(f"cannot write {_short(str(path))}: {error.strerror}.") from None
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError(f"{_short(path)} is no path for a black box: {error}.") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy opens the file for itself when it has something to write.
+        return {**self.__dict__, "_file": None, "_lock": None, "_here": 0, "_older": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def _open(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = io.FileIO(path, "ab")
-        self._size = self._file.tell()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._file = io.FileIO(descriptor, "ab")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            self._drop_file()
+            raise OSError(0, "no regular file")
         # A crash may have cut the last record off; the next one gets a line of its own.
-        self._torn = self._size > 0
+        self._torn = self._file.seek(0, os.SEEK_END) > 0
+
+    def _drop_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
 
     def add(self, record: dict[str, Any]) -> None:
         """Stores one record; never raises."""
-        self.total += 1
-        self.records.append(record)
-        if self._path is None or self._file is None:
-            return
-        try:
-            line = json.dumps(record, default=_to_json, separators=(",", ":"), allow_nan=False)
-            data = b"\n" * self._torn + line.encode() + b"\n"
-            if self._size + len(data) > self._maximum and self._size > 0:
-                self._file.close()
-                os.replace(self._path, self._path.with_name(self._path.name + ".1"))
-                self._open(self._path)
-                data = data.lstrip(b"\n")
-            written = self._file.write(data)
-            self._size, self._torn = self._size + written, written < len(data)
-            self.lost += self._torn
-            if self._sync:
-                os.fsync(self._file.fileno())
-        except (OSError, ValueError, TypeError):
-            self.lost += 1
+        with self._lock:
+            self.total += 1
+            self.records.append(record)
+            if self._path is None:
+                return
+            try:
+                self._write(record, self._path)
+                self._here += 1
+            except Exception:
+                # The next one opens the file anew.
+                self.lost += 1
+                self._drop_file()
+
+    def _write(self, record: dict[str, Any], path: Path) -> None:
+        """Raises where the record is not whole on disk."""
+        line = json.dumps(record, default=_to_json, separators=(",", ":"), allow_nan=False)
+        size = self._size(path)
+        data = b"\n" * self._torn + line.encode() + b"\n"
+        if size > 0 and size + len(data) > self._maximum:
+            self._drop_file()
+            os.replace(path, _older(path))
+            self._renamed()
+            self._open(path)
+            data = data.lstrip(b"\n")
+        assert self._file is not None
+        self._torn = False
+        if self._file.write(data) < len(data):
+            raise OSError("the disk is full")
+        if self._sync:
+            os.fsync(self._file.fileno())
+
+    def _renamed(self) -> None:
+        self.overwritten += self._older
+        self._older, self._here = self._here, 0
+
+    def _size(self, path: Path) -> int:
+        """Bytes of the file, which is opened anew where it is another one than ours."""
+        if self._closed:
+            raise ValueError("the black box is closed")
+        if self._file is not None:
+            ours = os.fstat(self._file.fileno())
+            try:
+                there = os.stat(path)
+            except FileNotFoundError:
+                there = None
+            except OSError:
+                there = ours  # nobody knows: go on
+            if there is not None and os.path.samestat(ours, there):
+                return there.st_size
+            if ours.st_nlink == 0:
+                self.lost += self._here
+                self._here = 0
+            else:
+                # Another box renamed it, as this one does, or somebody moved it away.
+                self._renamed()
+            self._drop_file()
+        self._open(path)
+        assert self._file is not None
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        """Closes the file."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
+        """Closes the file; later records are lost to it."""
+        self._closed = True
+        self._drop_file()
 
     def __del__(self) -> None:
         # Nothing is buffered, so forgetting to close loses nothing.
-        self.close()
+        self._drop_file()
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
+
+
+def _check_black_box(path: Path) -> None:
+    """Refuses to write to, or to replace, what is no black box: a file of the user's, a pipe."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    begin = _read_start(path) if stat.S_ISREG(status.st_mode) else b"?"
+    # What a power cut leaves may be zeros.
+    if begin.strip(b"\0\n")[:1] not in (b"", b"{"):
+        raise SettingsError(f"{path} is no black box. Choose another file, or move it away.")
+
+
+def _read_start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(2**16)
 
 
 def _to_json(value: Any) -> Any:
@@ -697,19 +1033,50 @@ def _to_json(value: Any) -> Any:
 def read_black_box(path: str | Path) -> list[dict[str, Any]]:
     """All whole records of a file, the older one first; texts become NaN or infinity again.
 
-    Records that a crash cut off are left out.
+    Records that a crash or a full disk cut off are left out.
+
+    Raises:
+        ShieldError: there is no such file, or a line is no record; it is named.
     """
-    path = Path(path)
-    records = []
-    for one in (path.with_name(path.name + ".1"), path):
-        for line in one.read_bytes().split(b"\n") if one.is_file() else ():
-            with contextlib.suppress(ValueError):
-                records.append(json.loads(line))
-    for record in records:
+    try:
+        path = Path(os.path.realpath(path))
+        files = [one for one in (_older(path), path) if one.is_file()]
+        contents = [(one, one.read_bytes().split(b"\n")) for one in files]
+    except (OSError, TypeError, ValueError) as error:
+        raise ShieldError(f"cannot read {_short(str(path))}: {error}.") from None
+    if path not in files:
+        raise ShieldError(f"{path} is no file. Give the black box that a shield wrote.")
+    return [
+        record
+        for one, lines in contents
+        for number, line in enumerate(lines, 1)
+        for record in _record_of(line, f"{one}, line {number}")
+    ]
+
+
+def _record_of(line: bytes, place: str) -> list[dict[str, Any]]:
+    """The record of a line; none where it was cut off."""
+    line = line.strip(b"\0\r ")
+    refusal = ShieldError(f"{place} is no record of a black box. Give the file of a shield.")
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        if line[:1] not in (b"", b"{"):
+            raise refusal from None
+        return []
+    try:
         for name in ("obs", "proposed", "action"):
             if record[name] is not None:
-                record[name] = np.array([float(x) for x in record[name]])
-    return records
+                record[name] = np.array([_number(x) for x in record[name]])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise refusal from None
+    return [record]
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
+        raise ValueError(value)
+    return float(value)
 
 
 class LatencyHistogram:
@@ -754,6 +1121,8 @@ class LatencyHistogram:
 # ---------------------------------------------------------------------------------------------
 
 Policy = Callable[[Any], Any]
+Seconds = Any
+"""A float. Nothing else is an exception: it is a fault of the clock, at its tick."""
 
 
 class RememberingRecovery(abc.ABC):
@@ -780,7 +1149,10 @@ class Shield:
     Modes: `enforce` acts; `monitor` computes and records what it would do but passes the proposal;
     `off` asks no network. Hard limits hold in all three: actions are clipped, a signal outside its
     limits gives the safe action, and so does a proposal that is no action at all.
-    Not thread-safe: one shield per control loop (`fork` gives another one of the same model).
+
+    One shield per control loop: a tick within a tick, of another thread or of the policy itself,
+    gets the safe action. `fork`, which `copy.copy` calls, gives another one of the same model, for
+    another loop or thread.
     """
 
     def __init__(
@@ -788,35 +1160,56 @@ class Shield:
         settings: Settings,
         model: _Model | None,
         *,
-        mode: str,
+        mode: str | None,
         black_box: BlackBox | None = None,
         recovery: Recovery | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], Seconds] = time.monotonic,
         digest: str = "",
         corrupt: str = "",
+        edited: tuple[str, ...] = (),
+        owner: "Shield | None" = None,
     ) -> None:
         """Use `load`. `model` is None where it could not be loaded; `corrupt` says why."""
-        self.settings, self.model, self._mode, self.digest = settings, model, mode, digest
+        self.settings, self.model, self.digest = _frozen(settings), model, digest
+        self.edited = edited
+        """Settings that differ from what the export, or `seal`, vouched for."""
         self.black_box = black_box or BlackBox()
         self.latency = LatencyHistogram()
+        self._mode, self._owner, self._claimed = mode, owner, False
+        self._running = threading.Lock()
         self._recovery, self._clock, self._corrupt = recovery, clock, corrupt
         obs_size, act_size = len(settings.observations.names), len(settings.actions.names)
+        size = obs_size + act_size
         self._obs, self._proposed = np.zeros(obs_size), np.zeros(act_size)
-        self._magnitude = np.zeros(max(obs_size, act_size))
+        self._recovering, self._difference = np.zeros(act_size), np.zeros(act_size)
+        self._magnitude, self._flags = np.zeros(size), np.zeros((2, size), bool)
+        self._action_flags = np.zeros((2, act_size), bool)
         self._action, self._last = np.zeros(act_size), settings.safe_action.copy()
-        self._input = np.zeros(obs_size + act_size, np.float32)
-        self._low, self._width = settings.actions.low, settings.actions.high - settings.actions.low
-        self._low32, self._width32 = (
-            np.asarray(x, np.float32)
-            for x in (settings.actions.low, settings.actions.high - settings.actions.low)
-        )
+        self._input = np.zeros(size, np.float32)
+        self._obs_input, self._act_input = self._input[:obs_size], self._input[obs_size:]
+        self._given: list[np.ndarray | None] = [None, None]
+        self._detail, self._read_proposal = "", False
+        self._perturb: Callable[[np.ndarray], Any] | None = None
+        self._buffers = _buffers(settings.critic_sizes), _buffers(settings.recovery_sizes)
+        self._low, self._high = settings.actions.low, settings.actions.high
+        self._width = self._high - self._low
+        self._wild = self._low - self._width, self._high + self._width
+        self._tolerance = 1e-6 * self._width  # of float32 actions
+        self._low32, self._width32 = (np.asarray(x, np.float32) for x in (self._low, self._width))
+        # Of actions to [-1, 1]; where there is no model there are no limits.
+        self._slope = 2.0 / self._width
+        self._offset = np.zeros(act_size) if model is None else -self._low * self._slope - 1.0
         self._change = settings.rate * settings.dt
         self._limits_rate = bool(np.isfinite(self._change).any())
         sides = np.concatenate([settings.observations.low, settings.observations.high])
         self._limits_state = bool(np.isfinite(sides).any())
+        training = settings.training
+        self._space = _buffers((obs_size, training.directions)) if training else []
+        self._farthest = training.distance**2 if training else math.inf
         # The small subtraction forgives a dwell that is a multiple of dt but for rounding.
         self._dwell = math.ceil(settings.minimum_dwell / settings.dt - 1e-9)
-        self.tick = 0
+        self.tick, self.outside_training, self.overridden = 0, 0, 0
+        self.reasons = dict.fromkeys(Reason, 0)
         self.reset()
 
     @staticmethod
@@ -829,7 +1222,7 @@ class Shield:
         recovery: Recovery | None = None,
         emergency_action: Iterable[float] | None = None,
         sha256: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], Seconds] = time.monotonic,
     ) -> "Shield":
         """Reads an export folder.
 
@@ -852,10 +1245,15 @@ class Shield:
         """
         box = black_box if isinstance(black_box, BlackBox) else BlackBox(black_box)
         emergency = None if emergency_action is None else _emergency(emergency_action)
+        if not (
+            recovery is None or callable(recovery) or isinstance(recovery, RememberingRecovery)
+        ):
+            raise SettingsError(f"recovery is {_short(recovery)}; expected `obs -> action`.")
         try:
             digest = manifest_sha256(folder)
             manifest = read_manifest(folder, sha256=sha256 or digest)
             settings = settings_of(manifest)
+            edited = check_seal(manifest)
             model = _Model(read_weights(folder, manifest, settings), settings)
             shield = Shield(
                 settings,
@@ -865,6 +1263,7 @@ class Shield:
                 recovery=recovery,
                 clock=clock,
                 digest=digest[:16],
+                edited=tuple(edited),
             )
             check_known_answers(manifest, shield)
         except ModelError as error:
@@ -879,19 +1278,48 @@ class Shield:
         shield.set_mode(mode, force=force)
         return shield
 
+    _PAST = ("engaged", "_held", "_part", "_memory", "_last_now", "_last", "_has_last", "tick")
+    _COUNTS = ("latency", "outside_training", "overridden", "reasons")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Buffers are views of each other, which no copy would be.
+        return {
+            "made": (self.settings, self.model),
+            "with": {
+                "mode": self._mode,
+                "black_box": self.black_box,
+                "recovery": self._recovery,
+                "clock": self._clock,
+                "digest": self.digest,
+                "corrupt": self._corrupt,
+                "edited": self.edited,
+                "owner": self._owner,
+            },
+            "state": {name: getattr(self, name) for name in self._PAST + self._COUNTS},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Shield.__init__(self, *state["made"], **state["with"])
+        self.__dict__.update(state["state"])
+
+    def __copy__(self) -> "Shield":
+        return self.fork()
+
     @property
     def mode(self) -> str:
         """What it does: off, monitor or enforce."""
-        return self._mode
+        if self._mode is None and self._owner is not None:
+            return self._owner.mode
+        return self._mode or "off"
 
     def set_mode(self, mode: str, *, force: bool = False) -> None:
-        """Changes the mode between ticks.
+        """Changes the mode between ticks, also of the forks that were given none of their own.
 
         Raises:
             SettingsError: no such mode, or enforcing is not allowed.
         """
         if mode not in MODES:
-            raise SettingsError(f"mode is {mode!r}; expected off, monitor or enforce.")
+            raise SettingsError(f"mode is {_short(mode)}; expected off, monitor or enforce.")
         if mode == "enforce" and self.settings.recovery_kind == "external" and not self._recovery:
             raise SettingsError(
                 "this shield was exported without its recovery, which is the caller's own: give "
@@ -906,17 +1334,19 @@ class Shield:
         self._mode = mode
 
     def fork(self) -> "Shield":
-        """Another shield of the same model and black box, with its own memory of the past."""
-        return Shield(
-            self.settings,
-            self.model,
-            mode=self.mode,
-            black_box=self.black_box,
-            recovery=self._recovery,
-            clock=self._clock,
-            digest=self.digest,
-            corrupt=self._corrupt,
-        )
+        """Another shield of the same model and black box, with its own memory of the past.
+
+        Its mode is that of this shield, now and later, until `set_mode` gives it its own.
+        """
+        state = self.__getstate__()
+        return Shield(*state["made"], **{**state["with"], "mode": None, "owner": self})
+
+    def claim(self) -> "Shield":
+        """This shield for the first control loop that asks, a fork for every other one."""
+        if self._claimed:
+            return self.fork().claim()
+        self._claimed = True
+        return self
 
     def reset(self) -> None:
         """Forgets the past: call at the start of an episode, or after a deliberate pause."""
@@ -925,6 +1355,18 @@ class Shield:
         self._last_now: float | None = None
         self._last[:] = self.settings.safe_action
         self._has_last = False
+
+    def statistics(self) -> dict[str, Any]:
+        """What it did since it was made: ticks by reason, and how long they took."""
+        reasons = {str(reason): count for reason, count in self.reasons.items() if count}
+        return {
+            "overridden": self.overridden,
+            "outside_training": self.outside_training,
+            "reasons": reasons,
+            "records": self.black_box.total,
+            "records_lost": self.black_box.lost,
+            **self.latency.summary(),
+        }
 
     def replace_weights(
         self, tensors: Mapping[str, np.ndarray], *, risk_limit: float | None = None
@@ -940,10 +1382,10 @@ class Shield:
         """
         if self.model is None:
             raise ModelError("a shield without a model has no weights to replace.")
-        check_tensors(tensors, expected_tensors(self.settings), "the new weights")
+        check_tensors(tensors, network_tensors(self.settings), "the new weights")
         if risk_limit is not None and not 0.0 <= risk_limit <= 1.0:
             raise SettingsError(f"risk_limit is {risk_limit}; expected a number from 0 to 1.")
-        fresh = _Model(tensors, self.settings)
+        fresh = _Model(tensors, self.settings._replace(training=None))
         self.model.critics, self.model.recovery = fresh.critics, fresh.recovery
         if risk_limit is not None:
             given = self.settings
@@ -986,8 +1428,7 @@ class Shield:
         return (np.asarray(obs, np.float32) - self.settings.mean) / self.settings.std
 
     def _scale(self, action: np.ndarray) -> np.ndarray:
-        unit = 2.0 * (np.asarray(action, np.float64) - self._low) / self._width - 1.0
-        return unit.astype(np.float32)
+        return (np.asarray(action, np.float64) * self._slope + self._offset).astype(np.float32)
 
     # -- one tick -----------------------------------------------------------------------------
 
@@ -996,8 +1437,9 @@ class Shield:
         obs: Any,
         proposed_action: Any,
         *,
-        stamp: float | None = None,
-        now: float | None = None,
+        stamp: Seconds = None,
+        now: Seconds = None,
+        perturb: Callable[[np.ndarray], Any] | None = None,
     ) -> Decision:
         """Chooses the action of one tick, in physical units. Raises nothing.
 
@@ -1006,141 +1448,214 @@ class Shield:
             proposed_action: what the policy wants, likewise.
             stamp: when `obs` was measured; checked against `now` (default: the clock).
             now: the time of this tick; without `stamp` and `now` no timing is checked.
+            perturb: exploration noise on recovery actions, for training: `action -> action`,
+                before the hard limits.
         """
-        return self._timed_tick(obs, proposed_action, stamp, now, None, "")
+        return self._tick(None, obs, proposed_action, stamp, now, perturb)
 
     def guarded_step(
-        self, policy: Policy, obs: Any, *, now: float | None = None, stamp: float | None = None
+        self, policy: Policy, obs: Any, *, now: Seconds = None, stamp: Seconds = None
     ) -> Decision:
         """As `decide`, for `policy(obs)`, which may raise, return nonsense or take too long.
 
-        `now` is the time of the tick (default: the clock). A tick that comes later than
-        `maximum_period` after the last gives the safe action, as does a policy over its budget.
+        The observation is read before the policy sees it: one that changes it in place changes
+        nothing here. `now` is the time of the tick (default: the clock). A tick that comes later
+        than `maximum_period` after the last gives the safe action, as does a policy over its
+        budget.
         """
-        start = self._clock()
-        now = start if now is None else now
-        try:
-            proposed, fault, detail = policy(obs), None, ""
-        except Exception as error:
-            proposed, fault, detail = None, Reason.POLICY_RAISED, _describe(error)
-        took = self._clock() - start
-        budget = self.settings.policy_budget
-        if fault is None and budget is not None and not took <= budget:
-            fault, detail = Reason.SLOW_POLICY, f"{took:.6g} s"
-        return self._timed_tick(obs, proposed, stamp, now, fault, detail)
+        return self._tick(policy, obs, None, stamp, now, None)
 
-    def _timed_tick(
+    def _tick(
         self,
+        policy: Policy | None,
         obs: Any,
         proposed: Any,
-        stamp: float | None,
-        now: float | None,
-        fault: Reason | None,
-        detail: str,
+        stamp: Any,
+        now: Any,
+        perturb: Callable[[np.ndarray], Any] | None,
     ) -> Decision:
-        start = time.perf_counter_ns()
-        self.tick += 1
-        self._detail = detail
+        if not self._running.acquire(blocking=False):
+            return self._reentered()
         try:
+            start = time.perf_counter_ns()
+            self.tick += 1
+            self._detail, self._read_proposal, self._perturb = "", False, perturb
+            self._given = [None, None]
+            fault: Fault | None = None
+            callers: Any = {} if policy is None else np.geterr()
             # Whatever overflows becomes infinite or NaN, and is found by the checks.
             with np.errstate(all="ignore"):
-                decision = self._decide(obs, proposed, stamp, now, fault)
-        except Exception as error:
-            self._detail = _describe(error)
-            decision = self._safe(Reason.INTERNAL_ERROR, math.nan)
-        if decision.reason is not Reason.OK:
-            self._record(decision, obs, proposed, now)
-        self.latency.add(time.perf_counter_ns() - start)
+                obs_fault = self._read_obs(obs)
+                if policy is not None:
+                    before = time.perf_counter_ns()
+                    with np.errstate(**callers):
+                        proposed, now, fault = self._ask(policy, obs, now)
+                    start += time.perf_counter_ns() - before
+                decision, error = _attempt(self._decide, obs_fault, proposed, stamp, now, fault)
+                if error is not None:
+                    self._detail = _describe(error)
+                    decision = self._safe(Reason.INTERNAL_ERROR, math.nan)
+            self.reasons[decision.reason] += 1
+            self.overridden += decision.overridden
+            if decision.reason is not Reason.OK:
+                self._record(decision, now)
+            self.latency.add(time.perf_counter_ns() - start)
+            return decision
+        finally:
+            self._running.release()
+
+    def _reentered(self) -> Decision:
+        """A tick within a tick: everything here belongs to the other one."""
+        action = self.settings.safe_action.copy()
+        decision = Decision(action, math.nan, True, Reason.REENTRY)
+        self.reasons[Reason.REENTRY] += 1
+        record = self._record_of(decision, None, (None, None), "asked while deciding")
+        _attempt(self.black_box.add, record)
         return decision
 
+    def _ask(self, policy: Policy, obs: Any, now: Any) -> tuple[Any, Any, Fault | None]:
+        """The policy's proposal, the time of the tick, and what is wrong with the policy."""
+        start, fault = self._read_clock(), None
+        proposed, error = _attempt(policy, obs)
+        took, budget = self._read_clock() - start, self.settings.policy_budget
+        if error is not None:
+            fault = Reason.POLICY_RAISED, _describe(error)
+        elif budget is not None and not took <= budget:
+            fault = Reason.SLOW_POLICY, f"{took:.6g} s"
+        # A clock that cannot be read shows as NaN, which is a fault of its own.
+        return proposed, start if now is None or math.isnan(start) else now, fault
+
+    def _read_clock(self) -> float:
+        """Seconds; NaN where the clock raises or gives no time."""
+        now, error = _attempt(self._clock)
+        return _seconds(now) if error is None else math.nan
+
     def _decide(
-        self, obs: Any, proposed: Any, stamp: float | None, now: float | None, fault: Reason | None
+        self, obs_fault: Fault | None, proposed: Any, stamp: Any, now: Any, fault: Fault | None
     ) -> Decision:
         if self.model is None:
             self._detail = self._corrupt
+            self._given[1] = _as_vector(proposed, self.settings.actions)
             return self._safe(Reason.CORRUPT_MODEL, math.nan)
         time_fault = self._check_time(stamp, now)
-        obs_fault = self._read(
-            obs,
-            self.settings.observations,
-            self._obs,
-            Reason.BAD_OBSERVATION,
-            Reason.NAN_OBSERVATION,
-        )
+        raised = fault is not None and fault[0] is Reason.POLICY_RAISED
+        action_fault = None if raised else self._read_proposed(proposed)
         if obs_fault is None and self._limits_state and self._outside():
             return self._safe(Reason.STATE_LIMIT, math.nan)
-        action_fault = self._read_action(proposed) if fault is None else None
         # A tick that cannot be vouched for is decided before any network is asked.
         first = time_fault or obs_fault or fault or action_fault
+        mode = self.mode
         if first is not None:
-            no_action = action_fault is not None or fault is Reason.POLICY_RAISED
+            reason, self._detail = first
+            no_action = raised or action_fault is not None
             blind = obs_fault is not None and self._limits_state
-            if self.mode == "enforce" or no_action or blind:
-                return self._safe(first, math.nan)
-            if fault is not None:
-                # A slow policy in monitor mode: its action is passed on, if it is one.
-                action_fault = self._read_action(proposed)
-                if action_fault is not None:
-                    return self._safe(action_fault, math.nan)
-            return self._execute(math.nan, self._bound(self._proposed), first)
-        clipped = self._bound(self._proposed)
-        if self.mode == "off":
-            return self._execute(math.nan, clipped, Reason.HARD_LIMIT if clipped else Reason.OK)
-        return self._judge(clipped)
+            if mode == "enforce" or no_action or blind:
+                return self._safe(reason, math.nan)
+            self._bound(self._proposed)
+            return self._execute(math.nan, reason)
+        self._bound(self._proposed)
+        if mode == "off":
+            return self._execute(math.nan, Reason.OK)
+        return self._judge(mode == "enforce")
 
-    def _judge(self, clipped: bool) -> Decision:
+    def _judge(self, enforce: bool) -> Decision:
         """Asks the critic about the bounded proposal, and the recovery policy where it must."""
+        self._fill_input()
         risk = self._risk()
         if not math.isfinite(risk):
-            if self.mode == "enforce":
+            if enforce:
                 return self._safe(Reason.MODEL_FAULT, risk)
-            return self._execute(risk, clipped, Reason.MODEL_FAULT)
-        self._hysteresis(risk)
+            return self._execute(risk, Reason.MODEL_FAULT)
+        policy = self._outside_policy()
+        self._hysteresis(risk, policy == "recover")
+        if enforce and policy == "stop":
+            return self._safe(Reason.OUTSIDE_TRAINING, risk)
         if not self.engaged:
             self._memory = None
-            return self._execute(risk, clipped, Reason.HARD_LIMIT if clipped else Reason.OK)
-        reason = Reason.RISK if risk > self.risk_limit else Reason.HOLDING
-        if self.mode == "monitor":
-            return self._execute(risk, clipped, reason)
-        if not self._recover():
+            if enforce and policy == "slow":
+                self._bound(0.5 * (self._action + self.settings.safe_action))
+            return self._execute(risk, Reason.OUTSIDE_TRAINING if policy else Reason.OK)
+        reason = Reason.HOLDING
+        if risk > self.risk_limit:
+            reason = Reason.RISK
+        elif policy == "recover":
+            reason = Reason.OUTSIDE_TRAINING
+        if enforce and not self._recover():
             return self._safe(Reason.RECOVERY_FAULT, risk)
-        return self._execute(risk, True, reason)
+        return self._execute(risk, reason)
 
-    def _hysteresis(self, risk: float) -> None:
+    def _hysteresis(self, risk: float, unknown: bool) -> None:
         """Engages above the limit; releases at the release limit, but not before the dwell."""
         if not self.engaged:
-            self.engaged, self._held = risk > self.risk_limit, 0.0
+            self.engaged, self._held = unknown or risk > self.risk_limit, 0.0
             return
         self._held += self._part
+        low = risk <= self._networks().release_limit and not unknown
         # The small addition forgives sums of parts of ticks their rounding.
-        if risk <= self._networks().release_limit and self._held + 1e-9 >= self._dwell:
+        if low and self._held + 1e-9 >= self._dwell:
             self.engaged = False
 
-    def _risk(self) -> float:
-        obs_size = len(self._obs)
-        x = self._input[:obs_size]
+    def _fill_input(self) -> None:
+        """Observation and bounded proposal in the units of the networks."""
+        x = self._obs_input
         np.copyto(x, self._obs, casting="same_kind")
         np.subtract(x, self.settings.mean, out=x)
         np.divide(x, self.settings.std, out=x)
-        self._input[obs_size:] = self._scale(self._action)
-        logits = [float(critic.one(self._input)[0]) for critic in self._networks().critics]
+        np.multiply(self._action, self._slope, out=self._difference)
+        np.add(self._difference, self._offset, out=self._difference)
+        np.copyto(self._act_input, self._difference, casting="same_kind")
+
+    def _risk(self) -> float:
+        logits = [
+            float(critic.one(self._input, self._buffers[0])[0])
+            for critic in self._networks().critics
+        ]
         # `max` alone would drop a NaN that is not the first.
         sound = all(math.isfinite(logit) for logit in logits)
         return float(_sigmoid(max(logits))) if sound else math.nan
 
+    def _outside_policy(self) -> str:
+        """What to do about an input that is unlike the training data; empty where it is alike."""
+        training, space = self.settings.training, self._networks().space
+        if training is None or space is None:
+            return ""
+        low, high = self._flags
+        np.less(self._input, training.low, out=low)
+        np.greater(self._input, training.high, out=high)
+        np.logical_or(low, high, out=low)
+        place = space.one(self._obs_input, self._space)
+        distance = float(np.dot(place, place))
+        beyond = np.count_nonzero(low)
+        # NaN is not less than anything.
+        if not beyond and distance <= self._farthest:
+            return ""
+        self.outside_training += 1
+        names = self.settings.observations.names + self.settings.actions.names
+        self._detail = (
+            f"outside_training: {names[int(np.argmax(low))]}"
+            if beyond
+            else f"outside_training: {math.sqrt(distance):.3g} > {training.distance:.3g}"
+        )
+        return training.policy
+
     def _recover(self) -> bool:
         """The recovery action into `_action`, within its limits; False where it is none."""
-        try:
-            given: Any = self._recovery_action()
-            fault = self._read_action(given)
-        except Exception as error:
+        given, error = _attempt(self._recovery_action)
+        if error is not None:
             self._detail = _describe(error)
             return False
-        if fault is None:
-            self._bound(self._proposed)
-        return fault is None
+        fault = self._read_action(given, self._recovering)
+        if fault is not None:
+            self._detail = fault[1]
+            return False
+        self._bound(self._recovering)
+        return True
 
     def _recovery_action(self) -> Any:
+        action = self._quiet_recovery_action()
+        return action if self._perturb is None else self._perturb(np.array(action, np.float64))
+
+    def _quiet_recovery_action(self) -> Any:
         if isinstance(self._recovery, RememberingRecovery):
             if self._memory is None:
                 self._memory = (self._recovery.begin(),)
@@ -1152,103 +1667,117 @@ class Shield:
         network = self._networks().recovery
         if network is None:
             return self.settings.recovery_action
-        unit = network.one(self._input[: len(self._obs)])
+        unit = network.one(self._obs_input, self._buffers[1])
         np.tanh(unit, out=unit)
         return self._low32 + np.float32(0.5) * (unit + np.float32(1.0)) * self._width32
 
     # -- hard limits --------------------------------------------------------------------------
 
-    def _bound(self, action: np.ndarray) -> bool:
-        """Clips `action` into `_action`; whether that changed it by more than float32 rounding.
-
-        Inside the limits the result is bit for bit what was given.
-        """
+    def _bound(self, action: np.ndarray) -> None:
+        """Clips `action` into `_action`; inside the limits it stays as it is, bit for bit."""
         out = self._action
         np.maximum(action, self._low, out=out)
-        np.minimum(out, self.settings.actions.high, out=out)
+        np.minimum(out, self._high, out=out)
         if self._limits_rate and self._has_last:
             change = self._change * self._part
             np.maximum(out, self._last - change, out=out)
             np.minimum(out, self._last + change, out=out)
-        return bool((np.abs(out - action) > 1e-6 * self._width).any())
+
+    def _differs(self) -> bool:
+        """Whether `_action` is another one than the proposal, by more than float32's rounding."""
+        if not self._read_proposal:
+            return True
+        difference, more = self._difference, self._action_flags[0]
+        np.subtract(self._action, self._proposed, out=difference)
+        np.abs(difference, out=difference)
+        np.greater(difference, self._tolerance, out=more)
+        return bool(np.count_nonzero(more))
 
     def _outside(self) -> bool:
         limits = self.settings.observations
-        outside = (self._obs < limits.low) | (self._obs > limits.high)
-        if outside.any():
-            self._detail = limits.names[int(np.argmax(outside))]
-        return bool(outside.any())
+        low, high = self._flags[:, : len(self._obs)]
+        np.less(self._obs, limits.low, out=low)
+        np.greater(self._obs, limits.high, out=high)
+        np.logical_or(low, high, out=low)
+        outside = bool(np.count_nonzero(low))
+        if outside:
+            self._detail = limits.names[int(np.argmax(low))]
+        return outside
 
     # -- reading inputs -----------------------------------------------------------------------
 
     def _read(
         self, given: Any, signals: Signals, into: np.ndarray, bad: Reason, nan: Reason
-    ) -> Reason | None:
+    ) -> Fault | None:
         """Copies a vector, or a mapping from names, into a buffer; `bad` or `nan` if it is none."""
-        try:
-            if isinstance(given, Mapping):
-                given = [given[name] for name in signals.names]
-            elif isinstance(given, np.ma.MaskedArray):
-                given = np.ma.filled(given.astype(np.float64), math.nan)
-            values = np.asarray(given)
-            if values.shape != into.shape or values.dtype.kind not in "fiub":
-                self._detail = f"{values.dtype}{list(values.shape)}"
-                return bad
-            into[:] = values
-        except KeyError as error:
-            self._detail = f"{error} is missing"
-            return bad
-        except Exception as error:
-            self._detail = _describe(error)
-            return bad
-        magnitude = self._magnitude[: len(into)]
+        values, error = _attempt(_array, given, signals)
+        if error is not None:
+            return bad, _describe(error)
+        if values.shape != into.shape or values.dtype.kind not in "fiub":
+            return bad, f"{values.dtype}{list(values.shape)}"
+        into[:] = values
+        magnitude, sound = self._magnitude[: len(into)], self._flags[0, : len(into)]
         np.abs(into, out=magnitude)
         # NaN is not less than anything.
-        if magnitude.max() < _LARGEST_INPUT:
+        np.less(magnitude, _LARGEST_INPUT, out=sound)
+        if np.count_nonzero(sound) == len(into):
             return None
-        self._detail = signals.names[int(np.argmax(~(magnitude < _LARGEST_INPUT)))]
-        return nan
+        return nan, signals.names[int(np.argmin(sound))]
 
-    def _read_action(self, given: Any) -> Reason | None:
+    def _read_obs(self, given: Any) -> Fault | None:
+        signals = self.settings.observations
+        bad, nan = Reason.BAD_OBSERVATION, Reason.NAN_OBSERVATION
+        fault = self._read(given, signals, self._obs, bad, nan)
+        # For the record, as it is now: the policy may change it.
+        unread = fault is not None and fault[0] is bad
+        self._given[0] = _as_vector(given, signals) if unread else self._obs
+        return fault
+
+    def _read_proposed(self, given: Any) -> Fault | None:
+        fault = self._read_action(given, self._proposed)
+        self._read_proposal = fault is None or fault[0] is Reason.WILD_ACTION
+        bad = fault is not None and fault[0] is Reason.BAD_ACTION
+        self._given[1] = _as_vector(given, self.settings.actions) if bad else self._proposed
+        return fault
+
+    def _read_action(self, given: Any, into: np.ndarray) -> Fault | None:
         signals = self.settings.actions
-        fault = self._read(given, signals, self._proposed, Reason.BAD_ACTION, Reason.NAN_ACTION)
+        fault = self._read(given, signals, into, Reason.BAD_ACTION, Reason.NAN_ACTION)
         if fault is not None:
             return fault
-        below = self._low - self._proposed > self._width
-        above = self._proposed - signals.high > self._width
-        if not (below | above).any():
+        below, above = self._action_flags
+        np.less(into, self._wild[0], out=below)
+        np.greater(into, self._wild[1], out=above)
+        np.logical_or(below, above, out=below)
+        if not np.count_nonzero(below):
             return None
-        self._detail = signals.names[int(np.argmax(below | above))]
-        return Reason.WILD_ACTION
+        return Reason.WILD_ACTION, signals.names[int(np.argmax(below))]
 
-    def _check_time(self, stamp: float | None, now: float | None) -> Reason | None:
+    def _check_time(self, stamp: Any, given: Any) -> Fault | None:
         self._part = 1.0
-        if now is None and stamp is None:
+        if given is None and stamp is None:
             return None
-        now = self._clock() if now is None else now
-        last, self._last_now = self._last_now, now
-        if not math.isfinite(now) or (last is not None and now < last):
-            # A clock that is set back must not stop the robot for more than this tick.
-            self._last_now = now if math.isfinite(now) else last
-            self._detail = f"now {now!r}, before it {last!r}"
-            return Reason.CLOCK
+        now = self._read_clock() if given is None else _seconds(given)
+        last = self._last_now
+        if not math.isfinite(now):
+            return Reason.CLOCK, f"now is {now if given is None else type(given).__name__}"
         limits = self.settings
+        # A clock that is set back must not stop the robot for more than this tick.
+        self._last_now = now
+        if last is not None and not now - last > _STANDS_STILL * limits.dt:
+            return Reason.CLOCK, f"now {now!r}, before it {last!r}"
         if last is not None:
             # Of a tick: rates and the dwell are per second, also of a loop that is faster than dt.
-            # Never 0, which has no product with a rate that is not limited.
-            self._part = min(max((now - last) / limits.dt, 1e-9), 1.0)
+            self._part = min((now - last) / limits.dt, 1.0)
         if stamp is not None:
-            age = now - stamp
+            age = now - _seconds(stamp)
             if not math.isfinite(age) or age < -limits.dt:
-                self._detail = f"measured at {stamp!r}, now {now!r}"
-                return Reason.CLOCK
+                return Reason.CLOCK, f"measured at {_seconds(stamp)!r}, now {now!r}"
             if limits.maximum_age is not None and age > limits.maximum_age:
-                self._detail = f"{age:.6g} s old"
-                return Reason.STALE_OBSERVATION
+                return Reason.STALE_OBSERVATION, f"{age:.6g} s old"
         longest = limits.maximum_period
         if last is not None and longest is not None and now - last > longest:
-            self._detail = f"{now - last:.6g} s after the last tick"
-            return Reason.LATE_TICK
+            return Reason.LATE_TICK, f"{now - last:.6g} s after the last tick"
         return None
 
     # -- outcomes -----------------------------------------------------------------------------
@@ -1265,44 +1794,109 @@ class Shield:
             self._action[:] = self._last
         else:
             self._action[:] = self.settings.safe_action
-        return self._execute(risk, True, reason)
+        return self._execute(risk, reason)
 
-    def _execute(self, risk: float, overridden: bool, reason: Reason) -> Decision:
+    def _execute(self, risk: float, reason: Reason) -> Decision:
         self._last[:] = self._action
         self._has_last = True
+        overridden = self._differs()
+        if overridden and reason is Reason.OK:
+            reason = Reason.HARD_LIMIT
         return Decision(self._action.copy(), risk, overridden, reason)
 
-    def _record(self, decision: Decision, obs: Any, proposed: Any, now: float | None) -> None:
-        record = {
+    def _record(self, decision: Decision, now: Any) -> None:
+        obs, proposed = (None if one is None else one.copy() for one in self._given)
+        record = self._record_of(decision, now, (obs, proposed), self._detail)
+        # Of a box of the caller's own nothing is known.
+        _attempt(self.black_box.add, record)
+
+    def _record_of(
+        self,
+        decision: Decision,
+        now: Any,
+        given: tuple[np.ndarray | None, np.ndarray | None],
+        detail: str,
+    ) -> dict[str, Any]:
+        seconds = math.nan if now is None else _seconds(now)
+        return {
             "tick": self.tick,
             "wall_time": time.time(),
-            "now": now if now is not None and math.isfinite(now) else None,
+            "now": seconds if math.isfinite(seconds) else None,
             "model": self.digest,
             "mode": self.mode,
             "reason": str(decision.reason),
             "fault": decision.reason not in _NO_FAULT,
             "overridden": decision.overridden,
             "risk": decision.risk if math.isfinite(decision.risk) else None,
-            "obs": self._as_record(obs, self.settings.observations),
-            "proposed": self._as_record(proposed, self.settings.actions),
+            "obs": given[0],
+            "proposed": given[1],
             "action": decision.action.copy(),
-            "detail": self._detail,
+            "detail": detail,
         }
-        self.black_box.add(record)
 
-    def _as_record(self, given: Any, signals: Signals) -> np.ndarray | None:
-        """What was given, bit for bit, if it was a vector of this many numbers at all."""
-        try:
-            if isinstance(given, Mapping):
-                given = [given.get(name, math.nan) for name in signals.names]
-            values = np.array(given, np.float64)
-        except Exception:
-            return None
-        return values if values.shape == signals.low.shape else None
+
+_STANDS_STILL = 1e-6
+"""Of a tick: a clock that moves by less stands still."""
+
+
+def _buffers(sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Where the layers of a network put their results."""
+    return [np.zeros(size, np.float32) for size in sizes[1:]]
+
+
+def _attempt(function: Callable[..., Any], *given: Any) -> tuple[Any, BaseException | None]:
+    """The result of a call, or what it raised, but for what is meant for the whole program.
+
+    Code in other languages raises what is no `Exception`, such as a panic in Rust.
+    """
+    try:
+        return function(*given), None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        return None, error
+
+
+def _array(given: Any, signals: Signals) -> np.ndarray:
+    """A vector, or a mapping from names, as an array; masked numbers are NaN."""
+    if type(given) is np.ndarray:
+        return given
+    if isinstance(given, Mapping):
+        given = [given[name] for name in signals.names]
+    elif isinstance(given, np.ma.MaskedArray):
+        given = np.ma.filled(given.astype(np.float64), math.nan)
+    return np.asarray(given)
+
+
+def _seconds(value: Any) -> float:
+    """A time as a float; NaN where it is none."""
+    if type(value) is float:
+        return value
+    number, error = _attempt(_as_float, value)
+    return math.nan if error is not None else number
+
+
+def _as_float(value: Any) -> float:
+    sound = not (isinstance(value, (bool, str, bytes)) or getattr(value, "ndim", 0))
+    return float(value) if sound else math.nan
+
+
+def _as_vector(given: Any, signals: Signals) -> np.ndarray | None:
+    """What was given, bit for bit, if it was a vector of this many numbers at all."""
+
+    def convert() -> np.ndarray:
+        named = isinstance(given, Mapping)
+        values = [given.get(name, math.nan) for name in signals.names] if named else given
+        return np.array(values, np.float64)
+
+    values, error = _attempt(convert)
+    return values if error is None and values.shape == signals.low.shape else None
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_short(str(error))}"
+    """What was raised, in a short text; some errors have none."""
+    text, broken = _attempt(lambda: _short(str(error)))
+    return f"{type(error).__name__}: {text if broken is None else '(it has no text)'}"
 
 
 def _check_emergency(action: np.ndarray, actions: Signals) -> None:
@@ -1321,7 +1915,7 @@ def _emergency(action: Iterable[float]) -> Settings:
     """Settings of a shield without a model: it knows one action and nothing else."""
     try:
         values = np.array(list(action), np.float64)
-    except (TypeError, ValueError):
+    except Exception:
         values = np.zeros(0)
     if values.ndim != 1 or not 0 < len(values) <= _MAXIMUM_SIGNALS or not np.isfinite(values).all():
         raise SettingsError("emergency_action must be finite numbers, one per action.")
@@ -1357,34 +1951,130 @@ def _emergency(action: Iterable[float]) -> Settings:
 # ---------------------------------------------------------------------------------------------
 
 
+VERIFIED, NOT_VERIFIED = "verified", "NOT VERIFIED"
+
+
 def check_folder(folder: str | Path) -> dict[str, Any]:
-    """Verifies every file of an export folder; what the folder is, in a few words.
+    """Verifies an export folder; what it is, in a few words.
+
+    `checks` says of each check what it verified, or that it did not and why.
 
     Raises:
         ModelError: a file is missing or changed, or the shield does not answer as its trainer did.
     """
     manifest = read_manifest(folder)
     shield = Shield.load(folder)
-    files = manifest.get("files")
-    for name, digest in files.items() if isinstance(files, dict) else ():
-        if name != os.path.basename(name) or name in ("", ".", ".."):
-            raise ModelError(f"the manifest lists a file outside its folder: {_short(name)}.")
-        data = _read_bounded(Path(folder) / name, 8 * _MAXIMUM_PARAMETERS)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ModelError(f"{Path(folder) / name} was changed after the export.")
     settings = shield.settings
+    difference = check_known_answers(manifest, shield)
     return {
-        "name": manifest.get("name"),
+        "name": _short(manifest.get("name")),
         "observations": list(settings.observations.names),
         "actions": list(settings.actions.names),
         "dt_s": settings.dt,
         "risk_limit": settings.risk_limit,
         "enforce_allowed": settings.enforce_allowed,
+        "hard_limits": _hard_limits(settings),
+        "outside_training": _training_in_words(manifest, settings),
         "time_to_act": _time_to_act(manifest),
-        "known_answers_differ_by": check_known_answers(manifest, shield),
+        "known_answers_differ_by": difference,
         "manifest_sha256": manifest_sha256(folder),
         "warnings": manifest.get("warnings", []),
+        "checks": {
+            "weights": f"{VERIFIED}: SHA-256, names, shapes and values",
+            "settings": _seal_in_words(manifest, shield.edited),
+            "known answers": _answers_in_words(manifest, settings),
+            "files": _files_in_words(_path(folder), manifest),
+            "runtime": _runtime_in_words(_path(folder)),
+        },
     }
+
+
+def not_verified(found: Mapping[str, Any]) -> str:
+    """The names of the checks that verified nothing; empty where all did."""
+    checks = found["checks"].items()
+    return ", ".join(name for name, text in checks if not text.startswith(VERIFIED))
+
+
+def _seal_in_words(manifest: Mapping[str, Any], edited: tuple[str, ...]) -> str:
+    if manifest.get("format") in (1, 2):
+        return f"{NOT_VERIFIED}: a manifest of this format has no hash of them. Export it again"
+    if edited:
+        return f"{NOT_VERIFIED}: edited ({'; '.join(edited)}). If this is meant, `seal` the folder"
+    seal = manifest["seal"]
+    since = _differences(seal["exported"], seal["sealed"])
+    return f"{VERIFIED}: " + (f"sealed with edits ({'; '.join(since)})" if since else "as exported")
+
+
+def _answers_in_words(manifest: Mapping[str, Any], settings: Settings) -> str:
+    cases = manifest.get("known_answers")
+    if cases is None:
+        return f"{NOT_VERIFIED}: the manifest has none"
+    if settings.recovery_kind == "external":
+        return f"{VERIFIED}: {len(cases['risks'])} risks; the recovery is the caller's own"
+    return f"{VERIFIED}: {len(cases['risks'])} risks and recovery actions"
+
+
+def _files_in_words(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Raises ModelError where a listed file is missing or changed."""
+    listed = manifest.get("files")
+    listed = listed if isinstance(listed, dict) else {}
+    for name, digest in listed.items():
+        if name != os.path.basename(name) or name in ("", ".", ".."):
+            raise ModelError(f"the manifest lists a file outside its folder: {_short(name)}.")
+        data = _read_bounded(folder / name, 8 * _MAXIMUM_PARAMETERS)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ModelError(f"{folder / name} was changed after the export.")
+    missing = sorted({WEIGHTS, RUNTIME, CARD} - set(listed))
+    # Python leaves its cache where the runtime is imported from.
+    known = {*listed, MANIFEST, "__pycache__"}
+    more = sorted(set(os.listdir(folder)) - known)
+    cached = folder / "__pycache__"
+    if cached.is_dir():
+        own = f"{Path(RUNTIME).stem}."
+        more += sorted(name for name in os.listdir(cached) if not name.startswith(own))
+    if missing or more:
+        words = [f"not in the manifest's list: {_short(missing)}"] * bool(missing)
+        words += [f"not of the export: {_short(more)}"] * bool(more)
+        return f"{NOT_VERIFIED}: {'; '.join(words)}"
+    return f"{VERIFIED}: SHA-256 of {', '.join(listed)}"
+
+
+def _runtime_in_words(folder: Path) -> str:
+    """Whether the runtime of the folder is the code that runs here."""
+    there, here = folder / RUNTIME, Path(__file__)
+    if not there.is_file():
+        return f"{NOT_VERIFIED}: there is none in the folder"
+    if there.samefile(here):
+        return f"{VERIFIED}: it is the code that runs this check, for which only you can vouch"
+    if there.read_bytes() != here.read_bytes():
+        return f"{NOT_VERIFIED}: it is another code than the one that runs this check"
+    return f"{VERIFIED}: it is the code that runs this check"
+
+
+def _hard_limits(settings: Settings) -> str:
+    """Which signals have none."""
+    limits = settings.observations
+    names = [
+        name
+        for name, low, high in zip(limits.names, limits.low, limits.high, strict=True)
+        if not (math.isfinite(low) and math.isfinite(high))
+    ]
+    return f"not set on both sides for {', '.join(names)}" if names else "set for all signals"
+
+
+def _training_in_words(manifest: Mapping[str, Any], settings: Settings) -> str:
+    """What happens where a signal leaves the training data, above all without hard limits."""
+    if settings.training is None:
+        return "unknown: the export does not say what it was trained on, so nothing notices"
+    policy, shield = settings.training.policy, manifest["shield"]
+    ranges = ", ".join(
+        f"{one['name']} {one['trained_low']:.4g} to {one['trained_high']:.4g}"
+        for one in shield["observations"]
+    )
+    text = f"policy {policy}; trained on {ranges}"
+    if policy == "record" and _hard_limits(settings) != "set for all signals":
+        text += "; outside of that the risk means little, and nothing acts: set hard limits"
+    return text
 
 
 def _time_to_act(manifest: Mapping[str, Any]) -> str:
@@ -1403,6 +2093,8 @@ def bench(
     Beside the wall time stand the processor time of the same calls, and the wall time of a loop
     without a shield: what only the wall shows, or the empty loop too, is the machine's doing.
     """
+    if not 1 <= ticks <= _MAXIMUM_TICKS:
+        raise SettingsError(f"ticks is {ticks}; expected 1 to {_MAXIMUM_TICKS}.")
     with tempfile.TemporaryDirectory() as temporary:
         box = BlackBox(Path(temporary) / "black_box.jsonl")
         shield = Shield.load(folder, mode=mode, force=True, black_box=box)
@@ -1470,28 +2162,48 @@ def main(arguments: list[str]) -> int:
     for verb, text in (
         ("check", "verify hashes and settings, and repeat the answers of the trainer"),
         ("bench", "time `decide` (set OPENBLAS_NUM_THREADS=1)"),
+        ("seal", "vouch for settings that you have edited in the manifest"),
     ):
         one = verbs.add_parser(verb, help=text, description=text)
         one.add_argument("folder", nargs="?", default=str(Path(__file__).parent))
         if verb == "bench":
             one.add_argument("--ticks", type=int, default=1_000_000)
     flags = parser.parse_args(arguments)
-    if flags.verb == "bench" and flags.ticks < 1:
-        parser.error(f"--ticks is {flags.ticks}; expected at least 1")
     try:
-        result = (
-            check_folder(flags.folder)
-            if flags.verb == "check"
-            else bench(flags.folder, ticks=flags.ticks)
-        )
+        if flags.verb == "check":
+            return _print_check(check_folder(flags.folder))
+        if flags.verb == "seal":
+            print(*seal_folder(flags.folder) or ["Nothing differs from the export."], sep="\n")
+        else:
+            for name, value in bench(flags.folder, ticks=flags.ticks).items():
+                print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     except ShieldError as error:
         print(f"safemesa_shield: {error}", file=sys.stderr)
         return 2
-    for name, value in result.items():
-        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
-    if flags.verb == "check":
-        print("The shield is sound.")
     return 0
+
+
+def _print_check(found: Mapping[str, Any]) -> int:
+    for line in check_lines(found):
+        print(line)
+    lacking = not_verified(found)
+    if lacking:
+        print(f"safemesa_shield: not everything is verified: {lacking}.", file=sys.stderr)
+        return 2
+    print("The shield is sound.")
+    return 0
+
+
+def check_lines(found: Mapping[str, Any]) -> list[str]:
+    """What `check_folder` found, for a console."""
+    facts = [f"{name}: {_fact(value)}" for name, value in found.items() if name != "checks"]
+    return facts + [f"check of {name}: {text}" for name, text in found["checks"].items()]
+
+
+def _fact(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    # A forged manifest must not steer the terminal.
+    return text if text.isprintable() else repr(text)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ LARGEST_DEVIATION = 0.05
 """Part of dt by which the typical spacing of rows may differ from it."""
 ENOUGH_ROWS = 20
 """Fewer say nothing about what is typical."""
+FEWEST_PAIRS = 3
 COST, TERMINATED, TRUNCATED = 0, 1, 2
 
 Report = Callable[[Finding], None]
@@ -91,6 +92,8 @@ class TaskAssembler:
         self._next_step = 0
         self._offset = 0
         self._numbered_file = -1
+        self._pairs = np.zeros(2, np.int64)
+        """Pairs of rows that are not dt apart, and all pairs."""
         self._labels: set[tuple[int, str]] = set()
 
     def feed(self, rows: RawRows) -> Iterator[Steps]:
@@ -206,8 +209,11 @@ class TaskAssembler:
         off = forward & (np.abs(passed - dt) > LARGEST_JITTER * dt)
         typical = float(np.median(passed[forward])) if forward.any() else dt
         drifts = abs(typical - dt) > LARGEST_DEVIATION * dt and forward.sum() >= ENOUGH_ROWS
-        # With most rows off, the declared dt is wrong and no single row is to blame.
-        if drifts or (forward.any() and off.sum() > 0.5 * forward.sum()):
+        self._pairs += np.asarray([off.sum(), forward.sum()])
+        # With most rows off, the declared dt is wrong and no single row is to blame. Blocks can be
+        # as short as a row, so what came before counts too.
+        mostly = self._pairs[0] > 0.5 * self._pairs[1] and self._pairs[1] >= FEWEST_PAIRS
+        if drifts or (forward.any() and mostly):
             detail = f"typically {typical:.6g} s apart, dt is {dt:.6g}"
             blamed = np.flatnonzero(off if off.any() else forward)[:1]
             self._tell(rows, blamed + first, "wrong-dt", "time", detail)

@@ -176,9 +176,12 @@ def array_columns(group: Any, path: Path) -> dict[str, ArrayColumn]:
     Raises:
         DatasetError: there are more objects than a log has.
     """
+    h5py = import_extra("h5py", "data")
     found: dict[str, ArrayColumn] = {}
     visited = 0
     waiting = [("", group, 0)]
+    # A group can hold itself.
+    seen = {h5py.h5o.get_info(group.id).addr}
     while waiting:
         prefix, one, depth = waiting.pop()
         for name in one:
@@ -192,7 +195,11 @@ def array_columns(group: Any, path: Path) -> dict[str, ArrayColumn]:
             if not is_hard_group(one, name):
                 found[place] = array_column(one, name, path)
             elif depth < MAXIMUM_DEPTH:
-                waiting.append((f"{place}/", one[name], depth + 1))
+                child = one[name]
+                address = h5py.h5o.get_info(child.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    waiting.append((f"{place}/", child, depth + 1))
             else:
                 found[place] = ArrayColumn(problem=f"lies more than {MAXIMUM_DEPTH} levels deep")
     return found

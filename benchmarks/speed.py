@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PAPER_ITERATIONS = 10_000
 
-SECTIONS = ("online", "meta", "guards", "navigation", "robots", "carl")
+SECTIONS = ("online", "meta", "guards", "navigation", "robots", "carl", "imports")
 """Functions of this module, in the order in which they measure."""
 
 
@@ -205,6 +205,19 @@ def carl(size: "Size", runs: int, steps: int) -> list[Measurement]:
     del size
     seconds = take_turns({"plans": ours.carl_plans(steps)}, runs)
     return [summary("carl_plan_ms", [1e3 * s / steps for s in seconds["plans"]], "ms")]
+
+
+def imports(size: "Size", runs: int, steps: int) -> list[Measurement]:
+    """Rows of CSV per second: the whole import, and pyarrow's reader, which only reads them."""
+    from benchmarks.imports import csv_import
+
+    del size
+    rows = 10_000 * steps
+    seconds = take_turns(csv_import(rows), runs)
+    return [
+        summary(f"csv_{name}_rows_per_second", [rows / s for s in taken], "rows/s")
+        for name, taken in seconds.items()
+    ]
 
 
 if __name__ == "__main__":

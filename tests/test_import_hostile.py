@@ -183,7 +183,6 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     ),
     "a member that leaves the archive": lambda p: npz_with(p, "../escape.npy", b""),
     "an absolute member": lambda p: npz_with(p, "/etc/escape.npy", b""),
-    "a member that is no array": lambda p: npz_with(p, "run.py", b"import os"),
     "an absurd shape in npz": lambda p: npz_with(p, "costs.npy", npy_header((2**60,))),
     "an overflowing shape in npz": lambda p: npz_with(p, "costs.npy", npy_header((2**40, 2**40))),
     "a negative shape in npz": lambda p: npz_with(p, "costs.npy", npy_header((-9,))),
@@ -206,7 +205,6 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a soft link": lambda p: hdf5(
         p, replaced("costs", lambda f, n: f.__setitem__(n, h5py.SoftLink("/rewards")))
     ),
-    "a link to itself": lambda p: hdf5(p, lambda f: f.__setitem__("loop", f["/"])),
     "external storage": lambda p: hdf5(p, replaced("costs", external_storage)),
     "a virtual dataset": lambda p: hdf5(p, replaced("costs", virtual)),
     "objects in hdf5": hdf5_objects,
@@ -228,11 +226,18 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     ),
     "an unknown minari storage": lambda p: minari(p, {"data_format": "../../x"}),
     "a cut minari episode": lambda p: minari(
-        p, {}, lambda f: f["episode_0"].__setitem__("infos/x", np.zeros(7))
+        p, {}, lambda f: replaced("infos/cost", lambda g, n: g.__setitem__(n, np.zeros(7)))(f["episode_0"])
     ),
     "half a parquet": truncated(parquet),
     "no parquet at all": text("a.parquet", b"PAR1" + b"\xff" * 200 + b"PAR1"),
-    "an endless line": text("a.csv", "a," * 2**20),
+    "an endless line": text("a.csv", "a," * 2**22),
+    "a number of ten million digits": text("a.csv", "x,u,c\n" + "1" * 10**7 + ",0,0\n"),
+    "an identifier of a million signs": lambda p: npz(
+        p, **{"metadata/episode": np.full(9, "z" * 10**6)}
+    ),
+    "identifiers that are no text": lambda p: npz(
+        p, **{"metadata/episode": np.full(9, b"\xff\xfe")}
+    ),
     "binary csv": text("a.csv", b"a,b\n\xff\xfe\0\0"),
     "an empty csv": text("a.csv", ""),
 }  # fmt: skip
@@ -259,6 +264,40 @@ def test_hostile_files_are_refused(tmp_path, monkeypatch, name):
     assert len(str(refusal.value)) > 20
     # Neither a result, nor remains, nor anything that an attack would have made.
     assert sorted(tmp_path.rglob("*")) == before
+
+
+HARMLESS: dict[str, Callable[[Path], Path]] = {
+    "a member that is no array": lambda p: npz_with(p, "run.py", b"import os"),
+    "objects": lambda p: npz(p, infos=np.asarray([{"a": 1}], object)),
+    "a shape that is not held": lambda p: npz_with(p, "more.npy", npy_header((2**40, 2**40))),
+    "images": lambda p: npz(p, camera=np.zeros((9, 4, 4, 3), np.uint8)),
+    "a link to itself": lambda p: hdf5(p, lambda f: f.__setitem__("loop", f["/"])),
+    "a soft link": lambda p: hdf5(p, lambda f: f.__setitem__("a", h5py.SoftLink("/costs"))),
+    "a broken link": lambda p: hdf5(p, lambda f: f.__setitem__("a", h5py.SoftLink("/none"))),
+    "an external link": lambda p: hdf5(
+        p, lambda f: f.__setitem__("a", h5py.ExternalLink("/etc/passwd", "/"))
+    ),
+    "nothing": lambda p: hdf5(p, lambda f: f.__setitem__("a", h5py.Empty("f"))),
+    "objects in hdf5": lambda p: hdf5(
+        p, lambda f: f.create_dataset("a", (9,), h5py.string_dtype())
+    ),
+    "zeros that pack well": lambda p: hdf5(
+        p,
+        lambda f: f.create_dataset(
+            "a", data=np.zeros(3_000_000), compression="gzip", chunks=(1_000_000,)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_the_map_does_not_use_does_no_harm(tmp_path, name):
+    """It is not read, and is named as not used."""
+    path = HARMLESS[name](tmp_path)
+    result = import_logs([path], BOUNDS, tmp_path / "out")
+    assert result.transitions == 6
+    told = [one.code for one in result.findings]
+    assert told == ([] if name == "a link to itself" else ["unused-columns"])
 
 
 @pytest.mark.parametrize(
@@ -333,7 +372,26 @@ def test_a_lost_signal_is_unknown_and_not_safe():
     np.testing.assert_array_equal(np.isnan(verdict), [False, True, True])
 
 
-@pytest.mark.parametrize("content", ["a = [" * 20_000, "rows = 1", "[", "\xff", "x" * 2**21])
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("sqrt(x) > 1", [0, np.nan, 1]),
+        ("not sqrt(x) > 1", [1, np.nan, 0]),
+        ("y / y > 2 or x > 3", [np.nan, 0, np.nan]),
+        ("(x * 0 / y) ** 0 > 2", [np.nan, 0, np.nan]),
+        ("min(x, sqrt(x)) > 1", [0, np.nan, 1]),
+        ("x / y > 1", [0, 0, 1]),
+    ],
+)
+def test_a_part_without_a_value_is_unknown_and_not_safe(limit, expected):
+    """`0 / 0` and roots of negative numbers; a division by 0 alone is infinite, which compares."""
+    values = {"x": np.array([0.0, -4.0, 4.0]), "y": np.array([0.0, 1.0, 0.0])}
+    if limit == "x / y > 1":
+        values["x"] = np.array([-1.0, 1.0, 4.0])
+    np.testing.assert_array_equal(parse_limit(limit).violated(values), expected)
+
+
+@pytest.mark.parametrize("content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21])
 def test_hostile_maps_are_refused(tmp_path, content):
     (tmp_path / "map.toml").write_text(content, encoding="latin-1")
     began = time.perf_counter()

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from safemesa.datasets.offline_tasks import OfflineTasks
 
 
+EXAMPLES = 3
+"""Places of each kind of defect that are shown."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InfoFlags:
     """Prints a dataset's tasks: transitions, violations, episodes, return."""
@@ -41,6 +45,8 @@ class ImportFlags:
     """Dataset folder to write."""
     test: str | None = None
     """The task that is the new robot."""
+    details: bool = False
+    """Print every finding, and not a table of their kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,8 @@ class DoctorFlags:
     """The task that is the new robot, where the paths are logs."""
     json: Path | None = None
     """Also write everything to this JSON file."""
+    details: bool = False
+    """Print every finding, and not a table of their kinds."""
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
@@ -122,9 +130,11 @@ def import_data(verb: str, arguments: Sequence[str]) -> None:
     paths = find_sources(flags.sources)
     with _progress("import", total_bytes(paths)) as on_rows:
         command = command_line("data", ["import", *arguments])
-        result = import_logs(paths, mapping, flags.out, command=command, on_rows=on_rows)
+        result = import_logs(
+            flags.sources, mapping, flags.out, command=command, on_rows=on_rows, on_robots=print
+        )
     print_info(OfflineTasks.load(result.folder, verify=False))
-    print_findings(result.findings)
+    print_findings(result.findings, flags.details)
     print(f"No errors. `safemesa data doctor {result.folder}` looks for more than an import does.")
     print(f"Dataset: {result.folder} ({result.transitions} transitions, {result.tasks} tasks)")
 
@@ -144,6 +154,7 @@ def doctor(verb: str, arguments: Sequence[str]) -> None:
     """`data doctor`: exits with an error where there is one in the data."""
     flags = parse(DoctorFlags, verb, arguments)
     from safemesa.datasets.doctor.examine import examine
+    from safemesa.datasets.findings import NOTE
     from safemesa.datasets.importers.import_map import ImportMap, read_map
     from safemesa.datasets.importers.stream import total_bytes
     from safemesa.datasets.importers.write import with_test
@@ -152,8 +163,9 @@ def doctor(verb: str, arguments: Sequence[str]) -> None:
     present = [path for path in flags.paths if path.exists()]
     with _progress("doctor", total_bytes(present)) as on_rows:
         result = examine(flags.paths, mapping, on_rows)
-    print_findings(result.findings)
-    if not len(result.findings):
+    print(result.robots)
+    print_findings(result.findings, flags.details)
+    if not any(one.defect.level != NOTE for one in result.findings):
         print("No defects found.")
     errors = result.findings.errors()
     # What could not be read is missing from the counts.
@@ -183,10 +195,28 @@ def _progress(phase: str, total: int) -> Iterator[Callable[[int, int], None]]:
         progress.finish()
 
 
-def print_findings(findings: "Findings") -> None:
-    """A line per finding, errors first."""
-    for one in findings:
-        print(f"{one.defect.level.upper()} {one.sentence()}")
+def print_findings(findings: "Findings", details: bool = False) -> None:
+    """A table by kind, errors first, with three examples of each; or a line per finding."""
+    from safemesa.datasets.findings import by_kind
+
+    if details:
+        for one in findings:
+            print(f"{one.defect.level.upper()} {one.sentence()}")
+        return
+    hidden = 0
+    for kind in by_kind(findings):
+        defect = kind[0].defect
+        count = sum(one.count for one in kind)
+        print(f"{defect.level.upper():<7} {kind[0].code}: {count} x: {defect.what}. {defect.advice}")
+        for one in kind[:EXAMPLES]:
+            more = f" [{one.count} x]" if one.count > 1 else ""
+            detail = f": {one.detail}" if one.detail else ""
+            print(f"          {one.place()}{detail}{more}")
+        hidden += len(kind[EXAMPLES:])
+        if len(kind) > EXAMPLES:
+            print(f"          and in {len(kind) - EXAMPLES} more places")
+    if hidden:
+        print("Every place: --details, or --json with `data doctor`.")
 
 
 def print_info(data: "OfflineTasks") -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from safemesa.core.errors import DatasetError
 from safemesa.core.files import atomic_folder, write_json
 from safemesa.core.registry import Registry
-from safemesa.datasets.importers.arrays import DECLARATION, declaration_text
+from safemesa.datasets.importers.arrays import DECLARATION, EPISODE, STEP, declaration_text
 from safemesa.datasets.importers.extras import import_extra
-from safemesa.datasets.importers.minari_folder import EPISODE, NUMBERS_ATTRIBUTES, STEP
+from safemesa.datasets.importers.minari_folder import NUMBERS_ATTRIBUTES
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 from safemesa.datasets.validation import row_chunks

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from safemesa.core.errors import DatasetError
 
-ERROR, WARNING = "error", "warning"
+ERROR, WARNING, NOTE = "error", "warning", "note"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defect:
-    """One kind of defect. An `error` cannot be learned from; a `warning` should be looked at."""
+    """One kind of defect. An `error` cannot be learned from; a `warning` should be looked at; a `note`
+    says what the map made of the logs."""
 
     level: str
     what: str
@@ -29,6 +30,10 @@ def _warning(what: str, advice: str) -> Defect:
     return Defect(level=WARNING, what=what, advice=advice)
 
 
+def _note(what: str, advice: str) -> Defect:
+    return Defect(level=NOTE, what=what, advice=advice)
+
+
 DEFECTS: dict[str, Defect] = {
     # Files and columns.
     "unreadable-file": _error("the file cannot be read", "Restore it, or leave it out."),
@@ -40,6 +45,28 @@ DEFECTS: dict[str, Defect] = {
     "same-name": _error(
         "two robots would have the same name and be taken for one",
         'Name a task column, set task_from = "folder" or "file", or rename one.',
+    ),
+    "no-task": _error(
+        "the path of a file does not say of which robot it is",
+        "Correct task_from, or leave the file out.",
+    ),
+    "label-too-long": _error(
+        "an identifier is longer than a name can be", "Correct the map's task or episode."
+    ),
+    "unused-ends": _error(
+        "a column that says where episodes end is not used",
+        "Map it as terminated or truncated, or declare it under ignore.",
+    ),
+    "unread-file": _warning(
+        "files in the folder are of a kind that is not read",
+        "Convert them if they are logs; else nothing.",
+    ),
+    "nul-tail": _warning(
+        "the file ends in NUL bytes, as after a power cut",
+        "Nothing, if the log may end there; the last moments are lost.",
+    ),
+    "unused-columns": _note(
+        "columns are not used", "Nothing, if that is meant; `ignore` in the map keeps it silent."
     ),
     "no-such-test": _error(
         "the task that the map or --test names as the new robot has no log",
@@ -61,9 +88,22 @@ DEFECTS: dict[str, Defect] = {
     ),
     "missing-value": _error("a value is missing or NaN", "Repair the row, or cut the episode."),
     "infinite-value": _error("a value is infinite", "Repair the row, or cut the episode."),
-    "precision-lost": _warning(
-        "steps of a signal are smaller than the 32 bits of its size can tell apart",
-        "Subtract what is common to all rows (offset in the map), such as a map's origin.",
+    "precision-lost": _error(
+        "values that differ become equal in 32 bits, because a large offset takes their digits",
+        "Subtract what is common to all rows: offset in the map.",
+    ),
+    "fine-steps": _warning(
+        "most steps of a signal are smaller than 32 bits can tell apart",
+        "Nothing, if such small changes do not matter.",
+    ),
+    "held-value": _warning(
+        "missing cells hold the value before them, as the map says",
+        "Look at it if there are many.",
+    ),
+    "dropped-row": _note("rows with missing cells are left out, as the map says", "Nothing."),
+    "dropped-violation": _warning(
+        "a row that is left out for a missing cell is a violation, which is lost",
+        'Log the signal there, or declare missing = "hold" for it.',
     ),
     "number-too-large": _error(
         "a value does not fit 32 bits", "Scale the signal; such numbers are sensor faults."
@@ -91,7 +131,12 @@ DEFECTS: dict[str, Defect] = {
     ),
     # Actions.
     "action-outside-bounds": _error(
-        "an action is outside of the declared bounds", "Correct the unit or the bounds."
+        "an action is outside of the declared bounds",
+        'Correct the unit or the bounds; or declare outside = "clip" where the robot clipped it.',
+    ),
+    "clipped-action": _note(
+        "actions beyond their bounds are clipped, as the map says",
+        "Nothing, if the robot did the same.",
     ),
     "constant-action": _warning(
         "an action never changes in this task", "Check the column; collect with varied actions."
@@ -137,6 +182,10 @@ DEFECTS: dict[str, Defect] = {
     "lost-violation": _error(
         "a state that violates is alone in its episode, so that no step leads to it",
         "Give it the episode of the rows before it, or leave it out.",
+    ),
+    "violation-after-gap": _warning(
+        "rows are missing just before a state that violates, so that no step leads to it",
+        "Nothing; this violation cannot be learned from.",
     ),
     "lone-row": _warning(
         "an episode of a single moment has no step, and is left out",
@@ -264,12 +313,18 @@ class Findings:
         )
 
     def __iter__(self) -> Iterator[Finding]:
-        """Errors first, then in the order of the table."""
+        """Errors first, then warnings, then notes; within these in the order of the table."""
         order = {code: index for index, code in enumerate(DEFECTS)}
+        levels = (ERROR, WARNING, NOTE)
         return iter(
             sorted(
                 self._found.values(),
-                key=lambda one: (one.defect.level != ERROR, order[one.code], one.file, one.task),
+                key=lambda one: (
+                    levels.index(one.defect.level),
+                    order[one.code],
+                    one.file,
+                    one.task,
+                ),
             )
         )
 
@@ -280,3 +335,11 @@ class Findings:
     def errors(self) -> list[Finding]:
         """Those that cannot be learned from."""
         return [one for one in self if one.defect.level == ERROR]
+
+
+def by_kind(findings: Findings) -> list[list[Finding]]:
+    """Findings of one kind side by side, in their order."""
+    kinds: dict[str, list[Finding]] = {}
+    for one in findings:
+        kinds.setdefault(one.code, []).append(one)
+    return list(kinds.values())

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float
 
+from safemesa.core.costs import binary_cost
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import PyTree
 from safemesa.domains.base import Spaces
@@ -56,7 +57,7 @@ Distribution = Callable[[np.random.Generator, str], Perturbations]
 """Draws a task of a split, `"train"` or `"test"`."""
 
 Cost = Callable[[Model, Data, Float[np.ndarray, " obs"]], Any]
-"""Whether the state after a step violates. Contacts, positions and forces in the data are those of
+"""Whether the state after a step violates: true or false, 1 or 0. Contacts, positions and forces in the data are those of
 that state; the observation is without noise."""
 
 
@@ -162,11 +163,12 @@ class PerturbedTasks(AbstractMujocoDomain):
 
         del task
         refresh = refreshed(model, data)
+        where = f"the cost rule {getattr(self.cost, '__name__', self.cost)!r} of {self.name}"
 
         def judge(step: StockStep) -> Verdict:
             return Verdict(
                 reward=step.reward,
-                cost=bool(self.cost(model, refresh(), step.obs)),
+                cost=binary_cost(self.cost(model, refresh(), step.obs), where) == 1.0,
                 terminated=bool(step.terminated),
             )
 

@@ -46,13 +46,22 @@ def build_stock(
     """
     try:
         spec = gymnasium.spec(stock_id)
-        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else None
+        named = isinstance(spec.entry_point, str)
+        creator = load_env_creator(spec.entry_point) if named else spec.entry_point
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigurationError(f"Gymnasium cannot make {stock_id!r}: {error}") from error
     if not (isinstance(creator, type) and issubclass(creator, MujocoEnv)):
         raise ConfigurationError(
             f"{stock_id!r} cannot be perturbed: its class must derive from "
-            "gymnasium.envs.mujoco.MujocoEnv, as 'Walker2d-v5' does."
+            "gymnasium.envs.mujoco.MujocoEnv, as that of 'Walker2d-v5' does. Its entry point is "
+            f"{spec.entry_point!r}."
+        )
+    if spec.additional_wrappers:
+        names = ", ".join(one.name for one in spec.additional_wrappers)
+        raise ConfigurationError(
+            f"{stock_id!r} is registered with wrappers ({names}), and only the bare robot can be "
+            "perturbed: they would be left out. Register it without them, or wrap what "
+            "`make_env` returns."
         )
 
     class PerturbedRobot(creator):

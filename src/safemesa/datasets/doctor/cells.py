@@ -1,6 +1,6 @@
 """Checks of single transitions: values, bounds, costs, ends. The importer makes them too."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -49,20 +49,22 @@ class Places:
 def check_cells(steps: Steps, spaces: Spaces, files: list[str], report: Report) -> None:
     """Reports every transition that cannot be stored as it is."""
     places = Places(steps, files, report)
-    for name, values in named_columns(steps, spaces):
+    for names, values in _matrices(steps, spaces):
         # A sum is finite only if every part is; the slow way is for what is broken.
         with np.errstate(all="ignore"):
-            suspicious = not np.isfinite(values.sum()) or np.abs(values).max(initial=0.0) > LARGEST
-        if suspicious:
-            places.tell("missing-value", np.isnan(values), name)
-            places.tell("infinite-value", np.isinf(values), name)
-            too_large = np.isfinite(values) & (np.abs(values) > LARGEST)
+            largest = np.abs(values).max(axis=0, initial=0.0)
+            suspicious = ~np.isfinite(values.sum(axis=0)) | ~(largest <= LARGEST)
+        for index in np.flatnonzero(suspicious):
+            name, column = names[index], values[:, index]
+            places.tell("missing-value", np.isnan(column), name)
+            places.tell("infinite-value", np.isinf(column), name)
+            too_large = np.isfinite(column) & (np.abs(column) > LARGEST)
             places.tell("number-too-large", too_large, name)
     _check_precision(steps, spaces, places)
     low, high = tolerated_bounds(spaces)
-    for index, name in enumerate(spaces.action_names):
-        action = steps.action[:, index]
-        outside = (action < low[index]) | (action > high[index])
+    beyond = (steps.action < low) | (steps.action > high)
+    for index in np.flatnonzero(beyond.any(axis=0)):
+        name, action, outside = spaces.action_names[index], steps.action[:, index], beyond[:, index]
         bounds = f"[{spaces.action_low[index]:.6g}, {spaces.action_high[index]:.6g}]"
         given = f"{action[np.argmax(outside)]:.6g} is not in {bounds}"
         places.tell("action-outside-bounds", outside, name, given)
@@ -77,32 +79,44 @@ def check_cells(steps: Steps, spaces: Spaces, files: list[str], report: Report) 
 
 
 def _check_precision(steps: Steps, spaces: Spaces, places: Places) -> None:
-    """Signals whose steps vanish when they are stored with 32 bits, as everything is.
+    """Signals whose values become equal when they are stored with 32 bits, as everything is.
 
     A large offset does it: of 500 000 m a float32 knows 0.03 m and no less. A signal that rests,
-    but for the last digits of a simulator, loses nothing: its whole range vanishes.
+    but for the last digits of a simulator, loses nothing: its whole range vanishes. Where the
+    range, and not an offset, is what is large, small steps are lost but no `offset` helps.
     """
-    for index, name in enumerate(spaces.obs_names):
+    with np.errstate(all="ignore"):
+        change = np.abs(steps.next_obs - steps.obs)
+        sound = np.isfinite(change).all(axis=0)
+        low, high = steps.obs.min(axis=0, initial=LARGEST), steps.obs.max(axis=0, initial=-LARGEST)
+        largest = np.minimum(np.maximum(np.abs(low), np.abs(high)), LARGEST)
+        known = np.spacing(largest.astype(np.float32)).astype(np.float64)
+        fine = ((change > 0) & (change < known)).sum(axis=0) >= ENOUGH_STEPS
+    for index in np.flatnonzero(fine | ~sound):
+        moved = change[:, index]
+        moved = moved[np.isfinite(moved) & (moved > 0)]
         values = steps.obs[:, index]
-        change = np.abs(steps.next_obs[:, index] - values)
-        moved = change[np.isfinite(change) & (change > 0)]
-        finite = values[np.isfinite(values)]
-        largest = np.abs(finite).max(initial=0.0)
-        if len(moved) < ENOUGH_STEPS or largest > LARGEST:
+        values = values[np.isfinite(values)]
+        if len(moved) < ENOUGH_STEPS or not len(values) or np.abs(values).max() > LARGEST:
             continue
-        known, step = float(np.spacing(np.float32(largest))), float(np.quantile(moved, 0.9))
-        if step < known < np.ptp(finite):
-            detail = f"nine in ten steps are below {step:.3g}, it is known to {known:.3g}"
-            places.tell("precision-lost", change > 0, name, detail)
+        digits, step = _spacing(np.abs(values).max()), float(np.quantile(moved, 0.9))
+        reach = float(np.ptp(values))
+        if step < digits < reach:
+            helps = _spacing(reach / 2) <= 0.1 * digits
+            code = "precision-lost" if helps else "fine-steps"
+            detail = f"nine in ten steps are below {step:.3g}, 32 bits tell {digits:.3g} apart"
+            if helps:
+                detail += f"; declare offset = {-float(np.median(values)):.6g}, after scale"
+            places.tell(code, change[:, index] > 0, spaces.obs_names[index], detail)
 
 
-def named_columns(steps: Steps, spaces: Spaces) -> Iterator[tuple[str, np.ndarray]]:
-    """Every number of the steps by its signal's name."""
-    for index, name in enumerate(spaces.obs_names):
-        yield name, steps.obs[:, index]
-    for index, name in enumerate(spaces.obs_names):
-        yield f"next {name}", steps.next_obs[:, index]
-    for index, name in enumerate(spaces.action_names):
-        yield name, steps.action[:, index]
-    yield "reward", steps.reward
-    yield "cost", steps.cost
+def _spacing(value: float) -> float:
+    return float(np.spacing(np.float32(value)))
+
+
+def _matrices(steps: Steps, spaces: Spaces) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+    """Every number of the steps, with the names of its columns."""
+    yield spaces.obs_names, steps.obs
+    yield [f"next {name}" for name in spaces.obs_names], steps.next_obs
+    yield spaces.action_names, steps.action
+    yield ("reward", "cost"), np.stack([steps.reward, steps.cost], axis=1)

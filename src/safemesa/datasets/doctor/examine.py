@@ -19,9 +19,11 @@ from safemesa.datasets.findings import Finding, Findings, LogError
 from safemesa.datasets.format import MANIFEST_FILE
 from safemesa.datasets.importers.assemble import Steps
 from safemesa.datasets.importers.find import find_sources
+from safemesa.datasets.importers.identity import robots_in_words
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.rows import take_rows
 from safemesa.datasets.importers.stream import LogStream, OnRows
+from safemesa.datasets.importers.write import full_name, report_skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Examination:
     sufficiency: Sufficiency
     transitions: int
     seconds: float
+    robots: str
+    """Which robots there are, in one line."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
@@ -45,6 +49,7 @@ class Examination:
             "tasks": list(self.sufficiency.tasks),
             "transitions": self.transitions,
             "seconds": self.seconds,
+            "robots": self.robots,
         }
 
 
@@ -72,8 +77,9 @@ def examine(
         )
     if folders:
         scans, horizon = _examine_folder(folders[0], findings, on_rows)
+        robots = robots_in_words({scan.task: 1 for scan in scans}, len(scans))
     else:
-        scans, horizon = _examine_logs(paths, mapping, findings, on_rows)
+        scans, horizon, robots = _examine_logs(paths, mapping, findings, on_rows)
     for scan in scans:
         scan.finish(findings.add)
     check_fleet(scans, horizon, findings.add)
@@ -82,6 +88,7 @@ def examine(
         sufficiency=judge(scans),
         transitions=sum(scan.transitions for scan in scans),
         seconds=time.perf_counter() - began,
+        robots=robots,
     )
 
 
@@ -105,29 +112,33 @@ def _examine_folder(
 
 def _examine_logs(
     paths: Sequence[Path], mapping: ImportMap, findings: Findings, on_rows: OnRows
-) -> tuple[list[TaskScan], int | None]:
+) -> tuple[list[TaskScan], int | None, str]:
     def tell(path: Path, error: DatasetError) -> None:
         code = error.code if isinstance(error, LogError) else "unreadable-file"
         findings.add(Finding(code=code, file=str(path), detail=str(error)))
 
-    sources = find_sources(paths)
+    skipped: list[Path] = []
+    sources = find_sources(paths, skipped)
+    report_skipped(skipped, findings)
     stream = LogStream(sources, mapping, findings.add, on_rows, on_error=tell)
     scans: dict[str, TaskScan] = {}
     filled: set[int] = set()
     for steps in stream:
         filled.update(np.unique(steps.file).tolist())
         declared = stream.declared[steps.task].role
-        test = mapping.test == steps.task or (mapping.test is None and declared == "test")
+        test = mapping.test in (steps.task, steps.task.rsplit("/", 1)[-1])
+        test = test or (mapping.test is None and declared == "test")
         role = "test" if test else "train"
         _take(steps, stream.spaces(1), stream.files, scans, findings, role)
-    if mapping.test is not None and mapping.test not in scans:
+    if mapping.test is not None and full_name(mapping.test, list(scans)) not in scans:
         known = ", ".join(map(repr, list(scans)[:20]))
         findings.add(Finding(code="no-such-test", task=mapping.test, detail=f"there are {known}"))
     told = {one.file for one in findings.errors()}
     for number, path in enumerate(map(str, sources)):
         if number not in filled and path not in told:
             findings.add(Finding(code="empty-log", file=path))
-    return list(scans.values()), mapping.horizon or (stream.plan and stream.plan.map.horizon)
+    horizon = mapping.horizon or (stream.plan and stream.plan.map.horizon)
+    return list(scans.values()), horizon, stream.robots()
 
 
 def _take(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ ENOUGH_TASKS = 3
 OTHER_UNIT = 20.0
 ALIKE, UNLIKE = 1.0, 3.0
 """Distance of two distributions, in interquartile ranges, below and above which they count so."""
+MOST_SWAPPED = 64
 UNUSED_RANGE = 0.02
 CONVERSIONS = {57.29578: "degrees and radians", 1000.0: "milli", 100.0: "centi", 1e6: "micro"}
 
@@ -86,9 +88,16 @@ def _check_equal(scans: Sequence[TaskScan], report: Report) -> None:
     scans = [scan for scan in scans if scan.transitions]
     if not scans:
         return
-    equal = np.logical_and.reduce([scan.signals.equal for scan in scans])
+    # Equal in every task: the same group in each of them.
+    _, group = np.unique(
+        np.stack([scan.signals.alike for scan in scans]), axis=1, return_inverse=True
+    )
     names = scans[0].spaces.obs_names
-    for first, second in np.argwhere(equal):
+    seen: dict[int, int] = {}
+    for second, number in enumerate(group.reshape(-1).tolist()):
+        first = seen.setdefault(number, second)
+        if first == second:
+            continue
         low = {scan.signals.low[first].value for scan in scans}
         high = {scan.signals.high[first].value for scan in scans}
         if low != high or len(low) > 1:
@@ -144,17 +153,27 @@ def _check_swaps(scans: Sequence[TaskScan], quartiles: np.ndarray, report: Repor
         usual = np.median(np.delete(quartiles, number, axis=0), axis=0)
         spread = np.maximum(usual[2] - usual[0], 1e-9)
         own = quartiles[number]
-        # distance[i, k]: own signal i as if it were the others' signal k.
-        middle = np.abs(own[1][:, None] - usual[1][None]) / spread[None]
-        width = np.log(np.maximum(own[2] - own[0], 1e-9)[:, None] / spread[None])
-        distance = (middle + np.abs(width))[: len(names), : len(names)]
-        for first in range(len(names)):
-            for second in range(first + 1, len(names)):
-                crossed = max(distance[first, second], distance[second, first])
-                straight = min(distance[first, first], distance[second, second])
-                if crossed < ALIKE and straight > UNLIKE:
-                    detail = f"{names[first]!r} and {names[second]!r}"
-                    report(_of(scan, "swapped-columns", names[first], detail))
+        with np.errstate(over="ignore"):
+            straight = _distance(own, usual, spread, slice(len(names)), slice(len(names)))
+        # Only signals that are unlike themselves can be swapped; with many, the robot is another.
+        odd = np.flatnonzero(straight > UNLIKE)
+        if not 2 <= len(odd) <= MOST_SWAPPED:
+            continue
+        crossed = _distance(own, usual, spread, odd[:, None], odd[None])
+        for one in range(len(odd)):
+            for other in range(one + 1, len(odd)):
+                if max(crossed[one, other], crossed[other, one]) < ALIKE:
+                    first, second = names[odd[one]], names[odd[other]]
+                    report(_of(scan, "swapped-columns", first, f"{first!r} and {second!r}"))
+
+
+def _distance(
+    own: np.ndarray, usual: np.ndarray, spread: np.ndarray, mine: Any, theirs: Any
+) -> np.ndarray:
+    """How unlike each other own signals and the others' are, of `[3, signals]` quartiles."""
+    middle = np.abs(own[1][mine] - usual[1][theirs]) / spread[theirs]
+    width = np.log(np.maximum(own[2] - own[0], 1e-9)[mine] / spread[theirs])
+    return middle + np.abs(width)
 
 
 def _check_signs(scans: Sequence[TaskScan], quartiles: np.ndarray, report: Report) -> None:

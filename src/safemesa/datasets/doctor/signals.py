@@ -48,8 +48,8 @@ class SignalScan:
         self.high = [Extreme(value=-np.inf) for _ in range(width)]
         self.action_low = np.full(spaces.action_size, np.inf)
         self.action_high = np.full(spaces.action_size, -np.inf)
-        self.equal = np.triu(np.ones((width, width), np.bool_), 1)
-        """Pairs of signals that were equal in every row so far."""
+        self.alike = np.zeros(width, np.int64)
+        """A number per signal; those that were equal in every row so far share it."""
         self._run = np.zeros(width, np.int64)
         self._longest_run = np.zeros(width, np.int64)
         self._run_places: list[Finding | None] = [None] * width
@@ -69,12 +69,11 @@ class SignalScan:
         """Ranges, equal signals, jumps and a sample."""
         self.action_low = np.minimum(self.action_low, steps.action.min(axis=0))
         self.action_high = np.maximum(self.action_high, steps.action.max(axis=0))
+        lowest, highest = steps.obs.min(axis=0), steps.obs.max(axis=0)
         for index in range(self.spaces.obs_size):
-            self._extend(self.low[index], steps, index, -1, places)
-            self._extend(self.high[index], steps, index, 1, places)
-        for first, second in np.argwhere(self.equal):
-            if (steps.obs[:, first] != steps.obs[:, second]).any():
-                self.equal[first, second] = False
+            self._extend(self.low[index], steps, index, float(lowest[index]), -1, places)
+            self._extend(self.high[index], steps, index, float(highest[index]), 1, places)
+        self.alike = _refined(self.alike, steps.obs)
         jump = np.abs(steps.next_obs - steps.obs)
         if self._sampled < LARGEST_SAMPLE:
             count = min(SAMPLE_PER_BLOCK, len(steps))
@@ -120,6 +119,7 @@ class SignalScan:
                 report(place)
         if self._sampled < SMALLEST_SAMPLE:
             return
+        rows = self.rows
         typical = _typical(np.concatenate(self._jumps))
         for jump, place in self._candidates:
             size = float(np.median(jump / typical))
@@ -127,12 +127,15 @@ class SignalScan:
                 report(replace(place, detail=f"{size:.0f} times a large step"))
         for index in range(self.spaces.obs_size):
             for extreme in (self.low[index], self.high[index]):
-                self._judge_sentinel(extreme, self.rows[:, index], report)
+                self._judge_sentinel(extreme, rows[:, index], report)
 
-    def _extend(self, known: Extreme, steps: Steps, index: int, sign: int, places: Places) -> None:
+    def _extend(
+        self, known: Extreme, steps: Steps, index: int, value: float, sign: int, places: Places
+    ) -> None:
         """Moves an extreme outwards, or counts it again."""
+        if sign * (value - known.value) < 0:
+            return
         values = steps.obs[:, index]
-        value = float(sign * (sign * values).max())
         if sign * (value - known.value) > 0:
             at = int(np.argmax(values == value))
             known.place = places.finding("sentinel-value", at, self.spaces.obs_names[index])
@@ -141,14 +144,27 @@ class SignalScan:
             known.count += int((values == value).sum())
 
     def _judge_sentinel(self, extreme: Extreme, sample: np.ndarray, report: Report) -> None:
+        if extreme.count < SENTINEL_TIMES:
+            return
         others = sample[sample != extreme.value]
-        if extreme.count < SENTINEL_TIMES or len(others) < SMALLEST_SAMPLE:
+        if len(others) < SMALLEST_SAMPLE:
             return
         low, middle, high = np.quantile(others, [0.01, 0.5, 0.99])
         far = abs(extreme.value - middle) > SENTINEL_DISTANCE * (high - low) > 0
         if far and extreme.place is not None:
             detail = f"{extreme.value:.6g}; others lie in [{low:.4g}, {high:.4g}]"
             report(replace(extreme.place, count=extreme.count, detail=detail))
+
+
+def _refined(alike: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Splits groups of signals by their columns; no two signals are compared."""
+    groups: dict[tuple[int, bytes], int] = {}
+    found = [
+        # Adding 0 makes -0 and 0 the same bytes.
+        groups.setdefault((int(group), (column + 0.0).tobytes()), len(groups))
+        for group, column in zip(alike, np.ascontiguousarray(values.T), strict=True)
+    ]
+    return np.asarray(found, np.int64)
 
 
 def _typical(jumps: np.ndarray) -> np.ndarray:

@@ -11,17 +11,21 @@ import numpy as np
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.findings import LogError
+from safemesa.datasets.importers.identity import labels
 from safemesa.datasets.importers.import_map import STEPS, ColumnNames, ImportMap, SignalMap
 from safemesa.datasets.importers.source import (
     BLOCK_ROWS,
     MAXIMUM_WIDTH,
     Block,
     Declaration,
-    as_text,
+    check_numeric,
 )
 
 DECLARATION = "safemesa"
 """Where our own exports keep what the foreign format has no place for, as JSON."""
+
+EPISODE, STEP = "metadata/episode", "metadata/step"
+"""Columns that some readers add, and our recordings have."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "obs": ("observations", "obs"),
@@ -42,58 +46,83 @@ OmniSafe's `done` is not among them: whether it stops the bootstrap must be decl
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayColumn:
-    """One array of a file: its shape, and how to read rows `start` to `stop` in order."""
+    """One array of a file; what is wrong with it matters only if the map uses it."""
 
-    shape: tuple[int, ...]
-    read: Callable[[int, int], np.ndarray]
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype | None = None
+    """None for text of varying length."""
+    read: Callable[[int, int], np.ndarray] = lambda start, stop: np.zeros(0)
+    """Rows `start` to `stop`, in order."""
+    problem: str = ""
+    """Why it is not read; empty if it can be."""
 
 
 def array_widths(columns: Mapping[str, ArrayColumn]) -> dict[str, int | None]:
-    """Numbers per row: None for `[n]`."""
+    """Numbers per row: None for `[n]`, and for what cannot be read."""
     return {
-        name: None if len(one.shape) == 1 else int(np.prod(one.shape[1:], dtype=np.int64))
+        name: None
+        if len(one.shape) < 2 or one.problem
+        else int(np.prod(one.shape[1:], dtype=np.int64))
         for name, one in columns.items()
     }
 
 
-def check_shapes(columns: Mapping[str, ArrayColumn], where: Path) -> None:
-    """Checks ranks and widths; lengths are checked among the columns that are used.
-
-    Raises:
-        DatasetError: a column is no array of rows, or its rows are absurdly wide.
-    """
-    for name, one in columns.items():
-        if not 1 <= len(one.shape) <= 2 or (len(one.shape) == 2 and one.shape[1] > MAXIMUM_WIDTH):
-            raise DatasetError(
-                f"{where}: {name!r} has the shape {list(one.shape)}, expected [rows] or "
-                f"[rows, at most {MAXIMUM_WIDTH}]."
-            )
+def unread_arrays(columns: Mapping[str, ArrayColumn]) -> tuple[str, ...]:
+    """Names of what is in the file and is no column of a log."""
+    return tuple(name for name, one in columns.items() if one.problem or _shape_problem(one))
 
 
-def array_blocks(
+def _shape_problem(one: ArrayColumn) -> str:
+    if 1 <= len(one.shape) <= 2 and (len(one.shape) == 1 or one.shape[1] <= MAXIMUM_WIDTH):
+        return ""
+    return (
+        f"has the shape {list(one.shape)}, expected [rows] or [rows, at most {MAXIMUM_WIDTH}]"
+    )
+
+
+def require_sound(
     columns: Mapping[str, ArrayColumn], numbers: Sequence[str], texts: Sequence[str], where: Path
-) -> Iterator[Block]:
-    """Reads the wanted columns side by side.
+) -> None:
+    """Checks the columns that are used, and no others.
 
     Raises:
-        DatasetError: their numbers of rows differ.
+        DatasetError: one cannot be read, is no array of rows, or holds no numbers; or their
+            numbers of rows differ.
     """
-    wanted = list(dict.fromkeys([*numbers, *texts]))
-    lengths = {name: columns[name].shape[0] for name in wanted}
+    for name in dict.fromkeys([*numbers, *texts]):
+        one = columns[name]
+        problem = one.problem or _shape_problem(one)
+        if problem:
+            raise DatasetError(f"{where}: {name!r} {problem}.")
+        if name in texts and len(one.shape) > 1:
+            raise DatasetError(
+                f"{where}: {name!r} has {list(one.shape)} values, expected one identifier per row."
+            )
+        if name in numbers or (one.dtype is not None and one.dtype.kind not in "US"):
+            check_numeric(np.dtype(object) if one.dtype is None else one.dtype, name, where)
+    lengths = {name: columns[name].shape[0] for name in dict.fromkeys([*numbers, *texts])}
     if len(set(lengths.values())) > 1:
         raise LogError(
             "lengths-differ",
             f"{where}: columns differ in their number of rows: "
-            f"{', '.join(f'{name} {count}' for name, count in lengths.items())}. The recording "
-            "was cut off, or arrays of T + 1 observations are stored flat; record it again.",
+            f"{', '.join(f'{name} {count}' for name, count in list(lengths.items())[:40])}. The "
+            "recording was cut off, or arrays of T + 1 observations are stored flat; record it "
+            "again.",
         )
-    total = next(iter(lengths.values()), 0)
+
+
+def array_blocks(
+    columns: Mapping[str, ArrayColumn], numbers: Sequence[str], texts: Sequence[str], first: int = 0
+) -> Iterator[Block]:
+    """Reads the wanted columns side by side; `require_sound` must have passed."""
+    wanted = list(dict.fromkeys([*numbers, *texts]))
+    total = columns[wanted[0]].shape[0] if wanted else 0
     for start in range(0, total, BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, total)
         read = {name: columns[name].read(start, stop) for name in wanted}
         values = {name: read[name] for name in numbers}
-        values |= {name: as_text(read[name]) for name in texts}
-        yield Block(columns=values, rows=np.arange(start, stop, dtype=np.int64))
+        values |= {name: labels(read[name]) for name in texts}
+        yield Block(columns=values, rows=np.arange(first + start, first + stop, dtype=np.int64))
 
 
 def array_layout(widths: Mapping[str, int | None]) -> ImportMap:
@@ -120,14 +149,16 @@ def array_layout(widths: Mapping[str, int | None]) -> ImportMap:
     )
 
 
-def declared_by_us(text: str | None, layout: ImportMap, where: Path) -> Declaration:
+def declared_by_us(
+    text: str | None, layout: ImportMap, where: Path, unread: tuple[str, ...] = ()
+) -> Declaration:
     """Reads what one of our exports wrote beside the columns.
 
     Raises:
         DatasetError: it is damaged.
     """
     if text is None:
-        return Declaration(layout=layout)
+        return Declaration(layout=layout, unread=unread)
     try:
         record = json.loads(text)
         spaces = record["spaces"]
@@ -147,6 +178,7 @@ def declared_by_us(text: str | None, layout: ImportMap, where: Path) -> Declarat
             provenance=dict(record["provenance"]),
             spaces=declared,
             layout=replace(layout, dt=declared.dt, horizon=declared.horizon),
+            unread=unread,
             numbered=layout.columns.episode is not None and layout.columns.step is not None,
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:

@@ -6,12 +6,13 @@ the next has the action of the first and the reward, cost and ends of the second
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from safemesa.datasets.findings import Finding
+from safemesa.datasets.importers.cell_rules import CellRules
 from safemesa.datasets.importers.import_map import CUT
 from safemesa.datasets.importers.plan import Plan, is_steps
 from safemesa.datasets.importers.rows import RawRows, join_rows, take_rows
@@ -22,6 +23,7 @@ LARGEST_DEVIATION = 0.05
 """Part of dt by which the typical spacing of rows may differ from it."""
 ENOUGH_ROWS = 20
 """Fewer say nothing about what is typical."""
+FEWEST_PAIRS = 3
 COST, TERMINATED, TRUNCATED = 0, 1, 2
 
 Report = Callable[[Finding], None]
@@ -53,78 +55,150 @@ class Steps:
         return len(self.row)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Marks:
+    """What is decided about each row."""
+
+    base: Bool[np.ndarray, " n"]
+    """A new episode by what the file says: its label, an end before, another file."""
+    starts: Bool[np.ndarray, " n"]
+    """A new episode, also where rows are missing and the map says to split."""
+    gone: Bool[np.ndarray, " n"]
+    """At or after the first state of its episode that violates, where the map cuts there."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.base)
+
+
 class TaskAssembler:
-    """Makes the transitions of one task; two rows wait until what follows them is known."""
+    """Makes the transitions of one task; two rows wait until what follows them is known.
+
+    In this order: episodes as the file says; missing cells; what follows a violation is cut; gaps
+    split. So a gap within a stop that stays on begins no episode that starts in a violation.
+    """
 
     def __init__(self, task: str, plan: Plan, files: list[str], report: Report) -> None:
         self.task = task
         self.plan = plan
         self.files = files
         self.report = report
+        self._cells = CellRules(plan)
+        self._before: RawRows | None = None
         self._waiting: RawRows | None = None
-        self._waiting_starts = np.ones(0, np.bool_)
+        nothing = np.zeros(0, np.bool_)
+        self._marks = _Marks(base=nothing, starts=nothing, gone=nothing)
         self._episode = -1
         self._next_step = 0
-        self._cut_episode = -1
+        self._offset = 0
+        self._numbered_file = -1
+        self._pairs = np.zeros(2, np.int64)
+        """Pairs of rows that are not dt apart, and all pairs."""
         self._labels: set[tuple[int, str]] = set()
 
     def feed(self, rows: RawRows) -> Iterator[Steps]:
         """Adds rows; yields the transitions that are certain now."""
-        yield from self._advance(rows, final=False)
+        if not len(rows):
+            return
+        base = self._begins(rows)
+        self._before = take_rows(rows, np.asarray([len(rows) - 1]))
+        rows, base = self._cells.apply(rows, base, self._tell)
+        if len(rows):
+            yield from self._advance(rows, base, final=False)
 
     def finish(self) -> Iterator[Steps]:
         """Yields the rest."""
-        if self._waiting is not None:
-            yield from self._advance(None, final=True)
+        if self._waiting is not None and len(self._waiting):
+            yield from self._advance(None, np.zeros(0, np.bool_), final=True)
 
-    def _advance(self, new: RawRows | None, final: bool) -> Iterator[Steps]:
-        parts = [one for one in (self._waiting, new) if one is not None]
-        rows = join_rows(parts)
-        known = len(self._waiting_starts)
-        starts = self._starts(rows, known)
+    def _advance(
+        self, new: RawRows | None, base: Bool[np.ndarray, " new"], final: bool
+    ) -> Iterator[Steps]:
+        rows = join_rows([one for one in (self._waiting, new) if one is not None])
+        marks = self._mark(rows, base)
         count = len(rows) if final else max(len(rows) - 2, 0)
         if count:
-            for steps in self._transitions(rows, starts, count):
-                kept = self._cut(steps) if self.plan.map.after_violation == CUT else steps
-                if len(kept):
-                    yield kept
+            yield from self._transitions(rows, marks, count)
         keep = slice(count, None)
-        self._waiting, self._waiting_starts = take_rows(rows, keep), starts[keep]
+        self._waiting, self._marks = take_rows(rows, keep), take_rows(marks, keep)
 
-    def _starts(self, rows: RawRows, known: int) -> Bool[np.ndarray, " n"]:
-        """Whether each row begins an episode; the first `known` are decided already."""
-        starts = np.zeros(len(rows), np.bool_)
-        starts[:known] = self._waiting_starts
-        if known == 0 and len(rows):
-            starts[0] = True
-        new = slice(max(known, 1), None)
-        before = slice(max(known, 1) - 1, len(rows) - 1)
-        begins = rows.file[new] != rows.file[before]
-        ended = (rows.flags[before, TERMINATED:] == 1).any(axis=1)
+    def _begins(self, new: RawRows) -> Bool[np.ndarray, " n"]:
+        """Whether each row begins an episode, by what the file says."""
+        rows = new if self._before is None else join_rows([self._before, new])
+        begins = rows.file[1:] != rows.file[:-1]
+        ended = (rows.flags[:-1, TERMINATED:] == 1).any(axis=1)
+        if begins.any() and not self.plan.numbered:
+            begins &= ~self._goes_on(rows)
         if rows.episode is not None:
-            begins |= rows.episode[new] != rows.episode[before]
+            begins |= rows.episode[1:] != rows.episode[:-1]
+            if not self.plan.numbered:
+                # With `cut` what follows an end is left out, if the end is a violation.
+                over = ended & ~begins
+                if self.plan.map.after_violation == CUT:
+                    over &= rows.flags[:-1, COST] != 1
+                self._tell(rows, np.flatnonzero(over) + 1, "continues-after-end")
         else:
             begins |= ended
+        return begins if self._before is not None else np.concatenate([[True], begins])
+
+    def _goes_on(self, rows: RawRows) -> Bool[np.ndarray, " pairs"]:
+        """Whether time or step go on over the end of a file: recorders cut long logs in chunks."""
+        dt = self.plan.map.dt
+        if rows.step is not None:
+            return rows.step[1:] - rows.step[:-1] == 1
+        if rows.time is None or dt is None:
+            return np.zeros(len(rows) - 1, np.bool_)
+        passed = rows.time[1:] - rows.time[:-1]
+        return (passed > 0) & (passed <= (1 + LARGEST_JITTER) * dt)
+
+    def _mark(self, rows: RawRows, base: Bool[np.ndarray, " new"]) -> _Marks:
+        """Decides about the rows that are new; the first ones are decided already."""
+        known = len(self._marks)
+        base = np.concatenate([self._marks.base, base])
+        gone = self._gone(rows, base, known)
+        first = max(known, 1)
+        new, before = slice(first, None), slice(first - 1, len(rows) - 1)
+        starts = base.copy()
+        starts[:known] = self._marks.starts
+        # What comes after a cut is not looked at.
+        inside = ~base[new] & ~gone[before]
         if rows.time is not None:
-            begins |= self._time_breaks(rows, new, before, begins)
-        starts[new] = begins
+            starts[new] |= self._time_breaks(rows, new, before, inside)
         if rows.episode is not None:
             self._check_pieces(rows, starts, known)
-            if not self.plan.numbered:
-                over = ended & ~begins
-                self._tell(rows, np.flatnonzero(over) + max(known, 1), "continues-after-end")
         if rows.step is not None:
-            jump = ~begins & (rows.step[new] - rows.step[before] != 1)
-            self._tell(rows, np.flatnonzero(jump) + max(known, 1), "step-jump")
-        return starts
+            jump = inside & (rows.step[new] - rows.step[before] != 1)
+            self._tell(rows, np.flatnonzero(jump) + first, "step-jump")
+        return _Marks(base=base, starts=starts, gone=gone)
+
+    def _gone(
+        self, rows: RawRows, base: Bool[np.ndarray, " n"], known: int
+    ) -> Bool[np.ndarray, " n"]:
+        """Whether a row, or one before it in its episode, is in a state that violates."""
+        if self.plan.map.after_violation != CUT:
+            return np.zeros(len(rows), np.bool_)
+        if is_steps(self.plan):
+            after = np.arange(len(rows))
+            next_obs, reached = self._next_obs(rows, np.append(~base[1:], False))
+            cost = self._cost(rows, next_obs, after, reached)
+            violates = np.append(False, cost[:-1] == 1)
+        else:
+            violates = self._state_cost(rows) == 1
+        # An episode that starts in one goes on until a step reaches one.
+        violates &= ~base
+        violates[:known] = self._marks.gone
+        so_far = np.cumsum(violates)
+        begin = np.maximum.accumulate(np.where(base, np.arange(len(rows)), 0))
+        return so_far > np.where(base[begin], so_far[begin], 0)
 
     def _time_breaks(
-        self, rows: RawRows, new: slice, before: slice, begins: Bool[np.ndarray, " n"]
+        self, rows: RawRows, new: slice, before: slice, inside: Bool[np.ndarray, " n"]
     ) -> Bool[np.ndarray, " n"]:
         """Rows before which others are missing, where the map says to split there."""
         assert rows.time is not None
-        passed = rows.time[new] - rows.time[before]
-        inside, first, dt = ~begins, new.start, self.plan.map.dt
+        with np.errstate(invalid="ignore"):
+            passed = rows.time[new] - rows.time[before]
+        first, dt = new.start, self.plan.map.dt
         self._tell(rows, np.flatnonzero(inside & (passed < 0)) + first, "time-backwards")
         self._tell(rows, np.flatnonzero(inside & (passed == 0)) + first, "time-repeated")
         lost = inside & ~np.isfinite(passed)
@@ -135,8 +209,11 @@ class TaskAssembler:
         off = forward & (np.abs(passed - dt) > LARGEST_JITTER * dt)
         typical = float(np.median(passed[forward])) if forward.any() else dt
         drifts = abs(typical - dt) > LARGEST_DEVIATION * dt and forward.sum() >= ENOUGH_ROWS
-        # With most rows off, the declared dt is wrong and no single row is to blame.
-        if drifts or (forward.any() and off.sum() > 0.5 * forward.sum()):
+        self._pairs += np.asarray([off.sum(), forward.sum()])
+        # With most rows off, the declared dt is wrong and no single row is to blame. Blocks can be
+        # as short as a row, so what came before counts too.
+        mostly = self._pairs[0] > 0.5 * self._pairs[1] and self._pairs[1] >= FEWEST_PAIRS
+        if drifts or (forward.any() and mostly):
             detail = f"typically {typical:.6g} s apart, dt is {dt:.6g}"
             blamed = np.flatnonzero(off if off.any() else forward)[:1]
             self._tell(rows, blamed + first, "wrong-dt", "time", detail)
@@ -164,18 +241,22 @@ class TaskAssembler:
                 self._tell(rows, np.asarray([index]), "episode-in-pieces")
             self._labels.add(key)
 
-    def _transitions(
-        self, rows: RawRows, starts: Bool[np.ndarray, " n"], count: int
-    ) -> Iterator[Steps]:
+    def _next_obs(
+        self, rows: RawRows, follows: Bool[np.ndarray, " n"]
+    ) -> tuple[Float[np.ndarray, "n obs"], Bool[np.ndarray, " n"]]:
+        """The observation that each row's step reached, and whether the log shows it."""
+        if rows.next_obs is not None:
+            return rows.next_obs, np.ones(len(rows), np.bool_)
+        return rows.obs[np.minimum(np.arange(len(rows)) + 1, len(rows) - 1)], follows
+
+    def _transitions(self, rows: RawRows, marks: _Marks, count: int) -> Iterator[Steps]:
         """The transitions of the first `count` rows; later rows only show what followed."""
         total = len(rows)
-        follows = np.zeros(total, np.bool_)
-        follows[:-1] = ~starts[1:]
-        following = np.minimum(np.arange(total) + 1, total - 1)
+        starts, gone = marks.starts, marks.gone
+        follows = np.append(~starts[1:], False)
         steps = is_steps(self.plan)
-        after = np.arange(total) if steps else following
-        next_obs = rows.obs[following] if rows.next_obs is None else rows.next_obs
-        reached = follows if rows.next_obs is None else np.ones(total, np.bool_)
+        after = np.arange(total) if steps else np.minimum(np.arange(total) + 1, total - 1)
+        next_obs, reached = self._next_obs(rows, follows)
         cost = self._cost(rows, next_obs, after, reached if steps else follows)
         terminated, truncated = rows.flags[after, TERMINATED], rows.flags[after, TRUNCATED]
         if steps:
@@ -186,10 +267,12 @@ class TaskAssembler:
             next_obs = np.where((real & ~reached)[:, None], rows.obs, next_obs)
         else:
             real = follows
+        self._tell(rows, np.flatnonzero((real & gone)[:count]), "after-violation")
+        real = real & ~gone
         last = real & ~follows
-        last[:-1] |= real[:-1] & follows[:-1] & ~real[1:] & ~follows[1:]
-        self._tell_of_endings(rows, starts, real, follows, cost, count)
+        last[:-1] |= real[:-1] & follows[:-1] & ~real[1:] & (~follows[1:] | gone[1:])
         terminated, truncated = self._ends(cost, terminated, truncated, last)
+        self._tell_of_endings(rows, marks, real, follows, cost, count)
         episode, step = self._numbers(rows, starts, count)
         chosen = np.flatnonzero(real[:count])
         if not len(chosen):
@@ -245,6 +328,9 @@ class TaskAssembler:
             truncated = (last & (terminated != 1)).astype(np.float64)
         elif not self.plan.numbered:
             truncated = np.where(last & (terminated != 1), 1.0, truncated)
+        if self.plan.map.after_violation == CUT:
+            terminated = np.where(cost == 1, 1.0, terminated)
+            truncated = np.where(cost == 1, 0.0, truncated)
         return terminated, truncated
 
     def _numbers(
@@ -252,7 +338,7 @@ class TaskAssembler:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Episode and step of the first `count` rows."""
         if self.plan.numbered and rows.episode is not None and rows.step is not None:
-            return rows.episode[:count].astype(np.int64), rows.step[:count].astype(np.int64)
+            return self._own_numbers(rows, count), _whole(rows.step[:count])
         first = starts[:count]
         episode = self._episode + np.cumsum(first)
         position = np.arange(count)
@@ -261,57 +347,46 @@ class TaskAssembler:
         self._episode, self._next_step = int(episode[-1]), int(step[-1]) + 1
         return episode, step
 
+    def _own_numbers(self, rows: RawRows, count: int) -> Int[np.ndarray, " count"]:
+        """Episode numbers of a recording, moved on where a second one of this robot repeats them."""
+        assert rows.episode is not None
+        digits = [str(one) if str(one).isdecimal() else "-1" for one in rows.episode[:count]]
+        own = _whole(np.asarray(digits, np.float64))
+        for number in np.unique(rows.file[:count]):
+            here = rows.file[:count] == number
+            if number != self._numbered_file:
+                repeats = self._numbered_file >= 0 and own[here][0] <= self._episode
+                self._offset = self._episode + 1 - int(own[here][0]) if repeats else 0
+                self._numbered_file = int(number)
+            own[here] += self._offset
+            self._episode = int(own[here][-1])
+        return own
+
     def _tell_of_endings(
         self,
         rows: RawRows,
-        starts: Bool[np.ndarray, " n"],
+        marks: _Marks,
         real: Bool[np.ndarray, " n"],
         follows: Bool[np.ndarray, " n"],
         cost: np.ndarray,
         count: int,
     ) -> None:
-        own = np.zeros(len(rows), np.bool_)
-        own[:count] = True
+        own = (np.arange(len(rows)) < count) & ~marks.gone
+        after_gap = marks.starts & ~marks.base
         if is_steps(self.plan):
             unknown = ~real & (np.isnan(cost) | (self.plan.limit is not None))
             self._tell(rows, np.flatnonzero(own & unknown), "lost-endings")
             return
         violates = self._state_cost(rows) == 1
-        begins_badly = own & starts & follows & violates
+        begins_badly = own & marks.starts & follows & violates
         self._tell(rows, np.flatnonzero(begins_badly), "starts-in-violation", "cost")
-        alone = own & starts & ~follows
-        self._tell(rows, np.flatnonzero(alone & violates), "lost-violation", "cost")
+        alone = own & marks.starts & ~follows
+        # Rows that are lost just before a crash are no fault of the labels.
+        lost = alone & violates & after_gap
+        lost |= (np.arange(len(rows)) < count) & marks.gone & after_gap & violates
+        self._tell(rows, np.flatnonzero(lost), "violation-after-gap", "cost")
+        self._tell(rows, np.flatnonzero(alone & violates & ~after_gap), "lost-violation", "cost")
         self._tell(rows, np.flatnonzero(alone & ~violates), "lone-row")
-
-    def _cut(self, steps: Steps) -> Steps:
-        """Ends each episode at its first violation; what follows there is left out."""
-        bad = steps.cost == 1
-        earlier = np.cumsum(bad) - bad
-        begins = np.append(True, np.diff(steps.episode) != 0)
-        start = np.maximum.accumulate(np.where(begins, np.arange(len(steps)), 0))
-        gone = (earlier > earlier[start]) | (steps.episode == self._cut_episode)
-        first = bad & ~gone
-        if (gone | first)[-1]:
-            self._cut_episode = int(steps.episode[-1])
-        if gone.any():
-            index = int(np.argmax(gone))
-            self.report(
-                Finding(
-                    code="after-violation",
-                    file=self.files[int(steps.file[index])],
-                    task=self.task,
-                    episode=str(steps.label[index]),
-                    row=int(steps.row[index]),
-                    count=int(gone.sum()),
-                )
-            )
-        ended = replace(
-            steps,
-            terminated=np.where(first, 1.0, steps.terminated),
-            truncated=np.where(first, 0.0, steps.truncated),
-            last=steps.last | first,
-        )
-        return take_rows(ended, np.flatnonzero(~gone))
 
     def _state_cost(self, rows: RawRows) -> np.ndarray:
         """Whether a row's own state violates, where rows are moments."""
@@ -337,3 +412,9 @@ class TaskAssembler:
                 detail=detail,
             )
         )
+
+
+def _whole(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Numbers of episodes or steps; -1, which no check lets pass, for what cannot be one."""
+    sound = np.abs(values) < 2**31
+    return np.where(sound, values, -1).astype(np.int64)

@@ -1,6 +1,7 @@
 """Which files are logs, and which reader reads them."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,10 +29,21 @@ for _suffix, _reader in {
     readers.register(_suffix)(_reader)
 
 PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
+FOREIGN = {
+    **dict.fromkeys((".bag", ".db3", ".mcap"), "Export its topics to CSV or Parquet"),
+    **dict.fromkeys((".ulg", ".ulog"), "Export its topics to CSV with ulog2csv (pyulog)"),
+    **dict.fromkeys((".bin", ".log", ".tlog"), "Export its messages to CSV with pymavlink"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV"),
+    **dict.fromkeys((".mat", ".json", ".jsonl", ".feather", ".arrow", ".txt", ".dat", ".gz"),
+                    "Convert it to CSV or Parquet"),
+}  # fmt: skip
+"""What logs of other programs become first."""
 
 
-def find_sources(paths: Sequence[Path]) -> list[Path]:
-    """Files, and Minari folders, below the given paths, in alphabetical order.
+def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> list[Path]:
+    """Files, and Minari folders, below the given paths; 2 comes before 10.
+
+    `skipped` gathers files in those folders that no reader knows.
 
     Raises:
         DatasetError: a path does not exist, is of an unknown kind, or holds no logs.
@@ -46,13 +58,14 @@ def find_sources(paths: Sequence[Path]) -> list[Path]:
         if is_minari(path) or path.is_file():
             found.append(path)
         elif path.is_dir():
-            found.extend(_below(path))
+            found.extend(_below(path, [] if skipped is None else skipped))
         else:
             raise DatasetError(f"{path} does not exist. Check the path.")
     if not found:
+        others = f" There are {suffixes_in_words(skipped)}." if skipped else ""
         raise DatasetError(
-            f"no logs in {', '.join(map(str, paths))}; expected files ending in "
-            f"{', '.join(readers)}, or Minari folders."
+            f"no logs in {', '.join(map(str, paths[:20]))}; expected files ending in "
+            f"{', '.join(readers)}, or Minari folders.{others}"
         )
     seen: dict[Path, Path] = {}
     for path in found:
@@ -77,19 +90,32 @@ def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
             "Convert it once with the program that wrote it, to NPZ (plain arrays) or CSV."
         )
     if suffix not in readers:
+        advice = f" {FOREIGN[suffix]}." if suffix in FOREIGN else ""
         raise DatasetError(
             f"{path}: no reader for {suffix or 'files without suffix'}; expected one of "
-            f"{', '.join(readers)}, or a Minari folder."
+            f"{', '.join(readers)}, or a Minari folder.{advice}"
         )
     return readers[suffix](path, mapping)
 
 
+def suffixes_in_words(paths: Sequence[Path]) -> str:
+    """`3 files ending in .bag (run_1.bag, ...), 1 in .txt (notes.txt)`."""
+    kinds: dict[str, list[str]] = {}
+    for path in paths:
+        kinds.setdefault(path.suffix.lower() or "nothing", []).append(path.name)
+    return ", ".join(
+        f"{len(names)} ending in {suffix} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        for suffix, names in sorted(kinds.items())
+    )
+
+
 def is_minari(path: Path) -> bool:
-    """Whether a folder is one Minari dataset."""
-    return (path / "data" / "metadata.json").is_file()
+    """Whether a folder is one Minari dataset; older ones have no `metadata.json`."""
+    data = path / "data"
+    return (data / "metadata.json").is_file() or (data / "main_data.hdf5").is_file()
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, skipped: list[Path]) -> list[Path]:
     found: list[Path] = []
     # Links to folders are not followed, so that a loop cannot trap the search.
     for place, folders, names in os.walk(folder):
@@ -97,5 +123,15 @@ def _below(folder: Path) -> list[Path]:
         inner = [name for name in sorted(folders) if is_minari(here / name)]
         found.extend(here / name for name in inner)
         folders[:] = sorted(name for name in folders if name not in inner and name[0] != ".")
-        found.extend(here / name for name in names if Path(name).suffix.lower() in readers)
-    return sorted(found)
+        for name in names:
+            known = Path(name).suffix.lower() in readers
+            if known or name[0] != ".":
+                (found if known else skipped).append(here / name)
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[str, int]]:
+    """Sorts `run_2` before `run_10`, as recorders number their parts."""
+    pieces = re.split(r"(\d+)", str(path))
+    numbers = [*pieces[1::2], "0"]
+    return [(text, int(digits[-18:])) for text, digits in zip(pieces[::2], numbers, strict=True)]

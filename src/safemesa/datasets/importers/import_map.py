@@ -1,8 +1,10 @@
 """The import map: which columns are observations, actions and cost, in TOML or JSON."""
 
+import codecs
 import difflib
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,13 +12,24 @@ from typing import Any
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import read_json
+from safemesa.datasets.importers.identity import check_task_rule
 from safemesa.datasets.importers.limit import Limit, parse_limit
 
 MAXIMUM_MAP_BYTES = 2**20
+MAXIMUM_SIGNALS = 10_000
+"""Of one kind; more are pixels or beams, and no network here reads so many."""
+MAXIMUM_NAME = 127
+MAXIMUM_DEPTH = 20
+"""Levels of a task's parameters."""
+LARGEST = 3e38
+"""What 32 bits hold."""
 STEPS, STATES = "steps", "states"
 ROW_KINDS = (STEPS, STATES)
 GAPS = ("refuse", "split")
-TASK_FROM = ("file", "folder")
+ERROR, HOLD, DROP, SPLIT = "error", "hold", "drop", "split"
+MISSING = (ERROR, HOLD, DROP, SPLIT)
+CLIP = "clip"
+OUTSIDE = (ERROR, CLIP)
 CUT = "cut"
 AFTER_VIOLATION = ("keep", CUT)
 
@@ -38,6 +51,8 @@ class SignalMap:
     low: float | None = None
     high: float | None = None
     """Actions only: bounds in converted units."""
+    missing: str | None = None
+    """What a missing cell means; None: as the whole map says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +88,31 @@ class ImportMap:
     after_violation: str = "keep"
     """`keep`, or `cut`: an episode ends at its first violation, and its further rows are left out,
     as where a stop stays on in the log."""
-    task_from: str = "file"
-    """Without a task column: every `file` is a task, or every `folder`."""
+    missing: str = ERROR
+    """What a missing cell of a signal means: `error`; `hold` the value before, within the episode;
+    `drop` the row as if it had never been logged; or `split`: drop it and begin a new episode."""
+    outside: str = ERROR
+    """Of actions beyond their bounds: `error`, or `clip` where the robot did so itself."""
+    task_from: str | None = None
+    """Without a task column: every `file` is a task, or every `folder`, or the folder N levels up
+    (`folder:N`), or what a pattern of paths names, such as `{task}/*/run_*.csv`. None: what a
+    recording says of itself, else `file`."""
+    ignore: tuple[str, ...] = ()
+    """Columns that are left out on purpose; nothing is said of them."""
     test: str | None = None
     """The task that is the new robot."""
-    delimiter: str = ","
-    """Of CSV files."""
+    delimiter: str | None = None
+    """Of CSV files, as all that follow up to `encoding`. None: a comma, or a tab in `.tsv`."""
+    decimal: str = "."
+    comment: str | None = None
+    """Lines that begin so are passed over."""
+    skip_rows: int = 0
+    """Lines above the header."""
+    units_row: bool = False
+    """Whether the row below the header names units."""
+    missing_values: tuple[str, ...] = ()
+    """Cells that mean nothing, beside empty ones, `nan`, `null` and their like."""
+    encoding: str = "utf-8"
     columns: ColumnNames = field(default_factory=ColumnNames)
     obs: tuple[SignalMap, ...] = ()
     action: tuple[SignalMap, ...] = ()
@@ -95,7 +129,8 @@ class ImportMap:
             ("rows", ROW_KINDS),
             ("gaps", GAPS),
             ("after_violation", AFTER_VIOLATION),
-            ("task_from", TASK_FROM),
+            ("missing", MISSING),
+            ("outside", OUTSIDE),
         ):
             given = getattr(self, name)
             if given is not None and given not in known:
@@ -114,13 +149,70 @@ class ImportMap:
             given = getattr(self, name)
             if given is not None and not (math.isfinite(given) and given > 0):
                 raise ConfigurationError(f"map: {name} is {given}, expected seconds above 0.")
-        if self.horizon is not None and self.horizon < 1:
-            raise ConfigurationError(f"map: horizon is {self.horizon}, expected at least 1.")
-        if len(self.delimiter) != 1:
-            raise ConfigurationError(f"map: delimiter is {self.delimiter!r}, expected one sign.")
+        if self.horizon is not None and not 1 <= self.horizon < 2**31:
+            raise ConfigurationError(
+                f"map: horizon is {str(self.horizon)[:40]}, expected 1 to {2**31 - 1} steps."
+            )
+        for one in (*self.obs, *self.action, *self.signal):
+            _check_signal(one)
         for one in self.action:
             if (one.low is None) != (one.high is None):
                 raise ConfigurationError(f"map: action {one.name!r} needs both low and high.")
+        if self.task_from is not None:
+            check_task_rule(self.task_from)
+        self._check_text_files()
+
+    def _check_text_files(self) -> None:
+        """How CSV files are written."""
+        mark = self.delimiter
+        if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in '"\'.+-_\r\n\0'):
+            raise ConfigurationError(
+                f"map: delimiter is {mark!r}, expected one sign that no number, name or quotation "
+                'has, such as "," or ";" or "\\t".'
+            )
+        if self.decimal not in (".", ","):
+            raise ConfigurationError(f'map: decimal is {self.decimal!r}, expected "." or ",".')
+        if self.decimal == (mark or "").strip():
+            raise ConfigurationError(
+                f"map: decimal and delimiter are both {mark!r}; no cell could be told from the "
+                "next."
+            )
+        if self.comment is not None and not 1 <= len(self.comment.strip()) <= 8:
+            raise ConfigurationError(
+                f'map: comment is {self.comment[:40]!r}, expected what such lines begin with, "#".'
+            )
+        if not 0 <= self.skip_rows <= 1_000_000:
+            raise ConfigurationError(
+                f"map: skip_rows is {str(self.skip_rows)[:40]}, expected 0 to 1 000 000 lines."
+            )
+        try:
+            # A codec that is none of texts (base64, zip) would run on bytes it was not meant for.
+            is_text = getattr(codecs.lookup(self.encoding), "_is_text_encoding", True)
+        except (LookupError, ValueError):
+            is_text = False
+        if not is_text:
+            raise ConfigurationError(
+                f'map: encoding is {self.encoding[:40]!r}, expected one of Python\'s, such as '
+                '"utf-8", "latin-1", "cp1252" or "utf-16".'
+            )
+
+
+def _check_signal(one: SignalMap) -> None:
+    if one.scale == 0:
+        raise ConfigurationError(
+            f"map: {one.name!r} has the scale 0, by which every value becomes the offset. Expected "
+            "a factor; leave the signal out if it is not to be read."
+        )
+    for key in ("scale", "offset", "low", "high"):
+        value = getattr(one, key)
+        if value is not None and abs(value) > LARGEST:
+            raise ConfigurationError(
+                f"map: {key} of {one.name!r} is {value}, which does not fit 32 bits."
+            )
+    if one.missing is not None and one.missing not in MISSING:
+        raise ConfigurationError(
+            f"map: missing of {one.name!r} is {one.missing!r}, expected one of {MISSING}."
+        )
 
 
 def read_map(path: Path) -> ImportMap:
@@ -158,8 +250,17 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         "time_scale": float,
         "gaps": str,
         "after_violation": str,
+        "missing": str,
+        "outside": str,
         "task_from": str,
+        "ignore": list,
         "delimiter": str,
+        "decimal": str,
+        "comment": str,
+        "skip_rows": int,
+        "units_row": bool,
+        "missing_values": list,
+        "encoding": str,
     }
     named = [*kinds, "columns", "cost", "tasks", *signals]
     values = _typed(record, kinds, where, named)
@@ -176,7 +277,10 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         cost_column=cost_values.get("column"),
         cost_limit=None if limit is None else parse_limit(limit),
         parameters={
-            name: _table(value, f"{where}: tasks.parameters.{name}")
+            name: _plain(
+                _table(value, f"{where}: tasks.parameters.{name}"),
+                f"{where}: tasks.parameters.{name}",
+            )
             for name, value in _table(parameters, f"{where}: tasks.parameters").items()
         },
     )
@@ -192,7 +296,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is larger than a map can be. Check --map.")
     try:
         return tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # Beside TOML's own errors: no UTF-8, and numbers of thousands of digits.
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
 
 
@@ -209,7 +314,13 @@ def _signals(record: Any, where: str) -> tuple[SignalMap, ...]:
         "unit": str,
         "low": float,
         "high": float,
+        "missing": str,
     }
+    if len(record) > MAXIMUM_SIGNALS:
+        raise ConfigurationError(
+            f"{where} has {len(record)} signals, expected at most {MAXIMUM_SIGNALS}. Reduce images "
+            "and scans to features first."
+        )
     found = []
     for index, one in enumerate(record):
         place = f"{where}[{index}]"
@@ -221,10 +332,11 @@ def _signals(record: Any, where: str) -> tuple[SignalMap, ...]:
         if name is None:
             raise ConfigurationError(f"{place} has neither name nor column, expected one of them.")
         found.append(SignalMap(**{"column": name, **values, "name": name}))
-    names = [one.name for one in found]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = [name for name, count in Counter(one.name for one in found).items() if count > 1]
     if repeated:
-        raise ConfigurationError(f"{where} repeats {repeated}: give each signal its own name.")
+        raise ConfigurationError(
+            f"{where} repeats {sorted(repeated)[:20]}: give each signal its own name."
+        )
     return tuple(found)
 
 
@@ -253,11 +365,63 @@ def _typed(
         kind = kinds[key]
         if kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
+        if kind is list:
+            values[key] = _texts(value, f"{where}: {key}")
+            continue
         if type(value) is not kind or (kind is float and not math.isfinite(value)):
+            finite = "a finite " if kind is float else ""
             raise ConfigurationError(
-                f"{where}: {key} is {str(value)[:80]!r}, expected a finite {kind.__name__}."
-                if kind is float
-                else f"{where}: {key} is {str(value)[:80]!r}, expected {kind.__name__}."
+                f"{where}: {key} is {_shown(value)}, expected {finite}{kind.__name__}."
             )
+        if kind is str:
+            _check_text(value, key, f"{where}: {key}")
         values[key] = value
     return values
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(type(one) is str for one in value):
+        raise ConfigurationError(f"{where} is {_shown(value)}, expected a list of texts.")
+    return tuple(value)
+
+
+def _check_text(value: str, key: str, where: str) -> None:
+    """Names and units are shown and stored: short, and of signs that can be."""
+    name = key in ("domain", "name", "unit", "test", "column", "next_column")
+    if "\0" in value or (name and not (len(value) <= MAXIMUM_NAME and value.isprintable())):
+        raise ConfigurationError(
+            f"{where} is {_shown(value)}, expected at most {MAXIMUM_NAME} signs that can be printed."
+        )
+
+
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    """Parameters, which go into the manifest: only what JSON holds, and not too deep.
+
+    Raises:
+        ConfigurationError: a date, NaN, a number without end, or too many levels.
+    """
+    if depth > MAXIMUM_DEPTH:
+        raise ConfigurationError(f"{where} nests deeper than {MAXIMUM_DEPTH} levels.")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one, f"{where}.{key}"[:200], depth + 1) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one, where, depth + 1) for one in value]
+    sound = (
+        isinstance(value, str | bool)
+        or (type(value) is int and abs(value) < 2**63)
+        or (type(value) is float and math.isfinite(value))
+    )
+    if not sound:
+        raise ConfigurationError(
+            f"{where} is {_shown(value)}, expected texts, true or false, finite numbers, lists and "
+            "tables. Write a date as a text."
+        )
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; Python refuses to print integers of thousands of digits."""
+    try:
+        return repr(value)[:80]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too long to show"

@@ -6,7 +6,8 @@ listed here, and the result is a chain of NumPy operations on named signals.
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,22 @@ MAXIMUM_LENGTH = 2_000
 MAXIMUM_DEPTH = 60
 
 Values = Mapping[str, np.ndarray]
-Compute = Callable[[Values], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """Signals of some rows, and where a number on the way was undefined."""
+
+    values: Values
+    undefined: list[np.ndarray] = field(default_factory=list)
+
+    def note(self, result: Any) -> Any:
+        """Remembers where a result is NaN, which a comparison or a power would hide."""
+        self.undefined.append(np.asarray(np.isnan(result)))
+        return result
+
+
+Compute = Callable[[_Inputs], np.ndarray]
 
 _ARITHMETIC: dict[type[ast.operator], Callable] = {
     ast.Add: np.add,
@@ -55,15 +71,19 @@ class Limit:
     _compute: Compute
 
     def violated(self, values: Values) -> np.ndarray:
-        """Cost of every row, float `[n]`: 1 violated, 0 not; NaN where a signal is missing.
+        """Cost of every row, float `[n]`: 1 violated, 0 not; NaN where it is unknown.
 
-        A comparison with NaN is false, so without this a lost sensor would read as safe.
+        Unknown is where a signal is missing, and where a part has no value, such as `0 / 0` or
+        the root of a negative number: a comparison with NaN is false, which would read as safe.
         """
+        inputs = _Inputs(values)
         with np.errstate(all="ignore"):
-            verdict = np.asarray(self._compute(values))
-        known = np.ones(verdict.shape, np.bool_)
+            verdict = np.asarray(self._compute(inputs))
+        known = np.ones(len(values[self.signals[0]]), np.bool_)
         for name in self.signals:
             known &= np.isfinite(values[name])
+        for undefined in inputs.undefined:
+            known &= ~undefined
         return np.where(known, verdict.astype(np.float64), np.nan)
 
 
@@ -127,7 +147,7 @@ class _Walker:
         name = signal_name(node)
         if name is not None:
             self.signals[name] = None
-            return (lambda values: values[name]), "number"
+            return (lambda inputs: inputs.values[name]), "number"
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
                 return self._constant(value), "number"
@@ -136,11 +156,11 @@ class _Walker:
                 return self._fold(combine, node.values, "truth", depth), "truth"
             case ast.UnaryOp(op=ast.Not()):
                 inner = self._typed(node.operand, "truth", depth)
-                return (lambda values: np.logical_not(inner(values))), "truth"
+                return (lambda inputs: np.logical_not(inner(inputs))), "truth"
             case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
                 number = self._typed(node.operand, "number", depth)
                 sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
-                return (lambda values: sign * number(values)), "number"
+                return (lambda inputs: sign * number(inputs)), "number"
             case ast.BinOp() if type(node.op) in _ARITHMETIC:
                 operate = _ARITHMETIC[type(node.op)]
                 return self._fold(operate, [node.left, node.right], "number", depth), "number"
@@ -173,15 +193,17 @@ class _Walker:
         if not np.isfinite(number):
             raise ConfigurationError(f"the limit {self.text[:80]!r} holds a number without end.")
         constant = np.asarray(number)
-        return lambda values: constant
+        return lambda inputs: constant
 
     def _fold(self, combine: Callable, nodes: list[ast.expr], expected: str, depth: int) -> Compute:
         parts = [self._typed(node, expected, depth) for node in nodes]
 
-        def folded(values: Values) -> np.ndarray:
-            result = parts[0](values)
+        def folded(inputs: _Inputs) -> np.ndarray:
+            result = parts[0](inputs)
             for part in parts[1:]:
-                result = combine(result, part(values))
+                result = combine(result, part(inputs))
+                if expected == "number":
+                    inputs.note(result)
             return result
 
         return folded
@@ -196,8 +218,8 @@ class _Walker:
             )
         compare = [_COMPARISON[type(op)] for op in node.ops]
 
-        def chained(values: Values) -> np.ndarray:
-            results = [side(values) for side in sides]
+        def chained(inputs: _Inputs) -> np.ndarray:
+            results = [side(inputs) for side in sides]
             verdict = compare[0](results[0], results[1])
             for index in range(1, len(compare)):
                 verdict = verdict & compare[index](results[index], results[index + 1])
@@ -215,5 +237,5 @@ class _Walker:
             )
         if count == 1:
             inner = self._typed(arguments[0], "number", depth)
-            return lambda values: operate(inner(values))
+            return lambda inputs: inputs.note(operate(inner(inputs)))
         return self._fold(operate, arguments, "number", depth)

@@ -6,8 +6,8 @@ memory. Nothing is unpacked to disk.
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,25 @@ from safemesa.datasets.importers.arrays import (
     array_blocks,
     array_layout,
     array_widths,
-    check_shapes,
     declared_by_us,
+    require_sound,
+    unread_arrays,
 )
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import (
     AbstractSource,
     Block,
     Declaration,
-    check_numeric,
+    reading,
     require_columns,
 )
 
 MAXIMUM_MEMBERS = 1_000
 MAXIMUM_HEADER = 10_000
 MAXIMUM_RATIO = 500
-"""Largest compression that a log may have once it is larger than `LARGE` bytes."""
+"""Largest compression that a member may have once it is larger than `LARGE` bytes."""
 LARGE = 2**28
-_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
-"""What `zipfile` and NumPy raise; the last for encryption and for unknown compression."""
+LONGEST_DECLARATION = 2**24
 
 
 class NPZSource(AbstractSource):
@@ -47,43 +47,29 @@ class NPZSource(AbstractSource):
     def __init__(self, path: Path, mapping: ImportMap) -> None:
         del mapping
         self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._members = self._checked(archive)
-                self._headers = {
-                    name: self._header(archive, member) for name, member in self._members.items()
-                }
-                self._text = self._declared_text(archive)
-        except _DAMAGE as error:
-            if isinstance(error, DatasetError):
-                raise
-            raise DatasetError(f"{path} is no sound NPZ archive: {error}.") from error
+        with reading(path), zipfile.ZipFile(path) as archive:
+            self._members = self._checked(archive)
+            found = {name: self._described(archive, name) for name in self._members}
+            self._text = self._declared_text(archive, found.get(DECLARATION))
         # Numbers without rows, such as a frame rate, are no columns.
-        self._headers = {name: one for name, one in self._headers.items() if one[0]}
-        check_shapes({name: _described(one[0]) for name, one in self._headers.items()}, path)
+        self._columns = {name: one for name, one in found.items() if one.shape or one.problem}
 
     def widths(self) -> Mapping[str, int | None]:
-        return array_widths({name: _described(one[0]) for name, one in self._headers.items()})
+        return array_widths(self._columns)
 
     def rows(self) -> int | None:
-        return max((shape[0] for shape, _, _ in self._headers.values()), default=0)
+        return max((one.shape[0] for one in self._columns.values() if one.shape), default=0)
 
     def declaration(self) -> Declaration:
-        return declared_by_us(self._text, array_layout(self.widths()), self.path)
+        layout = array_layout(self.widths())
+        return declared_by_us(self._text, layout, self.path, unread_arrays(self._columns))
 
     def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
-        require_columns(self.widths(), [*numbers, *texts], self.path)
-        for name in numbers:
-            check_numeric(self._headers[name][2], name, self.path)
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                wanted = dict.fromkeys([*numbers, *texts])
-                columns = {name: self._opened(archive, name) for name in wanted}
-                yield from array_blocks(columns, numbers, texts, self.path)
-        except _DAMAGE as error:
-            if isinstance(error, DatasetError):
-                raise
-            raise DatasetError(f"{self.path} is damaged: {error}.") from error
+        require_columns(self._columns, [*numbers, *texts], self.path)
+        require_sound(self._columns, numbers, texts, self.path)
+        with zipfile.ZipFile(self.path) as archive:
+            columns = {name: self._opened(archive, name) for name in (*numbers, *texts)}
+            yield from array_blocks(columns, numbers, texts)
 
     def _checked(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         """Members by name, without `.npy`."""
@@ -96,59 +82,64 @@ class NPZSource(AbstractSource):
             parts = name.replace("\\", "/").split("/")
             if ".." in parts or name.startswith(("/", "\\")) or ":" in name:
                 raise DatasetError(f"{self.path}: member {name!r} points outside of the archive.")
-            if not name.endswith(".npy"):
-                raise DatasetError(f"{self.path}: member {name!r} is no array (.npy).")
-            if member.file_size > LARGE and member.file_size > MAXIMUM_RATIO * max(
-                member.compress_size, 1
-            ):
-                raise DatasetError(
-                    f"{self.path}: member {name!r} unpacks to {member.file_size} bytes from "
-                    f"{member.compress_size}: refused as a decompression bomb."
-                )
             if name.removesuffix(".npy") in found:
                 raise DatasetError(f"{self.path}: member {name!r} occurs twice.")
             found[name.removesuffix(".npy")] = member
         return found
 
-    def _header(
-        self, archive: zipfile.ZipFile, member: zipfile.ZipInfo
-    ) -> tuple[tuple[int, ...], bool, np.dtype]:
-        """Shape, whether columns come first, dtype; checked against the member's size."""
-        with archive.open(member) as file:
-            shape, fortran, dtype = read_npy_header(file, f"{self.path}: {member.filename!r}")
-            size = math.prod(shape) * dtype.itemsize
-            if size != member.file_size - file.tell():
-                raise DatasetError(
-                    f"{self.path}: member {member.filename!r} declares the shape {list(shape)} of "
-                    f"{dtype}, but holds {member.file_size - file.tell()} bytes. It is damaged."
-                )
-        return shape, fortran, dtype
+    def _described(self, archive: zipfile.ZipFile, name: str) -> ArrayColumn:
+        """Shape and type of a member, or why it is not read."""
+        member = self._members[name]
+        if not member.filename.endswith(".npy"):
+            return ArrayColumn(problem="is no array (.npy)")
+        packed = max(member.compress_size, 1)
+        if member.file_size > LARGE and member.file_size > MAXIMUM_RATIO * packed:
+            return ArrayColumn(
+                problem=f"unpacks to {member.file_size} bytes from {packed}: refused as a "
+                "decompression bomb"
+            )
+        try:
+            with archive.open(member) as file:
+                shape, _, dtype = read_npy_header(file, repr(name))
+                held = member.file_size - file.tell()
+        except Exception as error:
+            # Members that nobody uses may be anything.
+            return ArrayColumn(problem=f"is no array that can be read: {error}")
+        if math.prod(shape) * dtype.itemsize != held:
+            return ArrayColumn(
+                problem=f"declares the shape {list(shape)} of {dtype}, but holds {held} bytes: it "
+                "is damaged"
+            )
+        return ArrayColumn(shape=shape, dtype=dtype)
 
-    def _declared_text(self, archive: zipfile.ZipFile) -> str | None:
+    def _declared_text(self, archive: zipfile.ZipFile, header: ArrayColumn | None) -> str | None:
         """The JSON text that our recorder adds."""
-        header = self._headers.get(DECLARATION)
-        if header is None or header[0] != () or header[2].kind != "U":
+        if header is None or header.shape or header.dtype is None or header.dtype.kind != "U":
             return None
+        if header.dtype.itemsize > LONGEST_DECLARATION:
+            raise DatasetError(f"{self.path}: its {DECLARATION!r} member is too long to be ours.")
         with archive.open(self._members[DECLARATION]) as file:
             read_npy_header(file, DECLARATION)
-            return str(np.frombuffer(file.read(), header[2])[0])
+            return str(np.frombuffer(file.read(), header.dtype)[0])
 
     def _opened(self, archive: zipfile.ZipFile, name: str) -> ArrayColumn:
-        shape, fortran, dtype = self._headers[name]
+        one = self._columns[name]
         file = archive.open(self._members[name])
-        read_npy_header(file, name)
+        shape, fortran, dtype = read_npy_header(file, name)
         width = int(np.prod(shape[1:], dtype=np.int64))
         if fortran and width > 1:
             # Its rows are scattered over the whole member.
             whole = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
-            return ArrayColumn(shape=shape, read=lambda start, stop: whole[start:stop])
+            return replace(one, read=lambda start, stop: whole[start:stop])
 
         def read(start: int, stop: int) -> np.ndarray:
-            count = (stop - start) * width
-            data = file.read(count * dtype.itemsize)
-            return np.frombuffer(data, dtype, count).reshape((stop - start, *shape[1:]))
+            size = (stop - start) * width * dtype.itemsize
+            data = file.read(size)
+            if len(data) != size:
+                raise DatasetError(f"{self.path}: {name!r} ends before its last row.")
+            return np.frombuffer(data, dtype).reshape((stop - start, *shape[1:]))
 
-        return ArrayColumn(shape=shape, read=read)
+        return replace(one, read=read)
 
 
 def read_npy_header(file: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -175,7 +166,3 @@ def read_npy_header(file: Any, where: str) -> tuple[tuple[int, ...], bool, np.dt
         raise ValueError("a negative shape")
     return shape, fortran, dtype
 
-
-def _described(shape: tuple[int, ...]) -> ArrayColumn:
-    """A column whose rows nobody reads yet."""
-    return ArrayColumn(shape=shape, read=lambda start, stop: np.zeros(0))

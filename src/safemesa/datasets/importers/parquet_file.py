@@ -1,5 +1,6 @@
 """Parquet files, through pyarrow (extra `data`)."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.datasets.importers.extras import import_extra
+from safemesa.datasets.importers.identity import labels
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import (
     BLOCK_ROWS,
@@ -15,8 +17,8 @@ from safemesa.datasets.importers.source import (
     AbstractSource,
     Block,
     Declaration,
-    as_text,
     check_numeric,
+    reading,
     require_columns,
 )
 
@@ -29,15 +31,19 @@ class ParquetSource(AbstractSource):
         self.path = path
         self._arrow = import_extra("pyarrow", "data")
         parquet = import_extra("pyarrow.parquet", "data")
-        try:
+        with reading(path):
             self._file = parquet.ParquetFile(path)
-        except (OSError, self._arrow.ArrowException) as error:
-            raise DatasetError(f"{path} is no sound Parquet file: {error}.") from error
+            schema = self._file.schema_arrow
+            self._repeated = {
+                name for name, count in Counter(schema.names).items() if count > 1
+            }
+            is_list = self._arrow.types.is_fixed_size_list
+            self._widths = {
+                one.name: one.type.list_size if is_list(one.type) else None for one in schema
+            }
 
     def widths(self) -> Mapping[str, int | None]:
-        is_list = self._arrow.types.is_fixed_size_list
-        schema = self._file.schema_arrow
-        return {one.name: one.type.list_size if is_list(one.type) else None for one in schema}
+        return self._widths
 
     def rows(self) -> int | None:
         return self._file.metadata.num_rows
@@ -46,27 +52,23 @@ class ParquetSource(AbstractSource):
         return Declaration()
 
     def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
-        require_columns(self.widths(), [*numbers, *texts], self.path)
-        first = 0
         wanted = list(dict.fromkeys([*numbers, *texts]))
-        try:
-            for batch in self._file.iter_batches(batch_size=BLOCK_ROWS, columns=wanted):
-                columns = {name: self._numbers(batch.column(name), name) for name in numbers}
-                columns |= {name: self._texts(batch.column(name)) for name in texts}
-                rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
-                first += batch.num_rows
-                yield Block(columns=columns, rows=rows)
-        except (OSError, self._arrow.ArrowException) as error:
-            raise DatasetError(f"{self.path} is damaged: {error}.") from error
+        require_columns(self._widths, wanted, self.path)
+        twice = [name for name in wanted if name in self._repeated]
+        if twice:
+            raise DatasetError(
+                f"{self.path}: the schema names {twice} twice. Rename one column of each."
+            )
+        first = 0
+        for batch in self._file.iter_batches(batch_size=BLOCK_ROWS, columns=wanted):
+            columns = {name: self._numbers(batch.column(name), name) for name in numbers}
+            columns |= {name: labels(batch.column(name).to_pylist()) for name in texts}
+            rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
+            first += batch.num_rows
+            yield Block(columns=columns, rows=rows)
 
     def _numbers(self, column: Any, name: str) -> np.ndarray:
         return arrow_numbers(self._arrow, column, name, self.path)
-
-    def _texts(self, column: Any) -> np.ndarray:
-        values = column.to_numpy(zero_copy_only=False)
-        if values.dtype.hasobject:
-            return np.asarray(["" if one is None else str(one) for one in values], np.str_)
-        return as_text(values)
 
 
 TICKS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -79,6 +81,8 @@ def arrow_numbers(arrow: Any, column: Any, name: str, path: Path) -> np.ndarray:
     Raises:
         DatasetError: text, dates or lists of varying size.
     """
+    if arrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     kind = column.type
     if arrow.types.is_fixed_size_list(kind):
         if not 1 <= kind.list_size <= MAXIMUM_WIDTH or column.null_count:
@@ -92,6 +96,8 @@ def arrow_numbers(arrow: Any, column: Any, name: str, path: Path) -> np.ndarray:
         # Seconds, as other time columns have them.
         ticks = column.cast(arrow.int64()).to_numpy(zero_copy_only=False)
         return ticks * np.float64(TICKS[kind.unit])
+    if arrow.types.is_null(kind):
+        return np.full(len(column), np.nan)
     if not (arrow.types.is_integer(kind) or arrow.types.is_floating(kind)):
         raise DatasetError(
             f"{path}: column {name!r} holds {kind}, expected numbers. Correct the map, or convert "

@@ -10,11 +10,26 @@ from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.findings import LogError
 from safemesa.datasets.format import check_sound
-from safemesa.datasets.importers.import_map import STEPS, ColumnNames, ImportMap, SignalMap
+from safemesa.datasets.importers.import_map import (
+    MAXIMUM_SIGNALS,
+    STEPS,
+    ColumnNames,
+    ImportMap,
+    SignalMap,
+)
 from safemesa.datasets.importers.limit import Limit
-from safemesa.datasets.importers.source import AbstractSource, Block, Declaration
+from safemesa.datasets.importers.source import AbstractSource, Block, Declaration, no_column
 
 _INDEXED = re.compile(r"(.+)\[(\d{1,6})\]")
+_ENDINGS = frozenset(
+    f"{before}{name}"
+    for before in ("", "is_", "episode_")
+    for name in (
+        "done", "dones", "terminal", "terminals", "terminated", "terminations", "truncated",
+        "truncations", "timeout", "timeouts", "end", "ends", "last", "absorbing",
+    )
+) - {"end", "ends", "last"}  # fmt: skip
+"""Names of columns that say where episodes end; `done` does not say whether they are over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,17 +42,20 @@ class Reference:
     scale: float
     offset: float
     unit: str
+    missing: str
     low: float | None = None
     high: float | None = None
 
     def read(self, block: Block) -> np.ndarray:
         """Converted values, float64 `[n]`."""
         values = np.asarray(block.columns[self.column])
-        values = values if self.index is None else values.reshape(len(values), -1)[:, self.index]
+        values = values if self.index is None else values[:, self.index]
         values = values.astype(np.float64)
         if self.scale == 1.0 and self.offset == 0.0:
             return values
-        return self.scale * values + self.offset
+        # What overflows is found with all other infinite values.
+        with np.errstate(all="ignore"):
+            return self.scale * values + self.offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +71,8 @@ class Plan:
     """What the limit reads beside observations."""
     limit: Limit | None
     numbered: bool
+    unused: tuple[str, ...] = ()
+    """Columns of the file that the map does not use, and is not told to ignore."""
 
     def number_columns(self) -> list[str]:
         """Columns that are read as numbers."""
@@ -86,6 +106,15 @@ def make_plan(mapping: ImportMap, source: AbstractSource) -> Plan:
         ConfigurationError: the map leaves open what the file does not say.
         DatasetError: the file lacks a column.
     """
+    try:
+        return _resolved(mapping, source)
+    except LogError as error:
+        if error.code == "missing-column" and source.advice:
+            raise LogError(error.code, f"{error} {source.advice}") from error
+        raise
+
+
+def _resolved(mapping: ImportMap, source: AbstractSource) -> Plan:
     declared = source.declaration()
     merged = merge_maps(mapping, declared.layout)
     where = str(source.path)
@@ -96,10 +125,15 @@ def make_plan(mapping: ImportMap, source: AbstractSource) -> Plan:
     if declared.spaces is not None:
         obs_names = declared.spaces.obs_names if not mapping.obs else None
         action_names = declared.spaces.action_names if not mapping.action else None
-    obs, next_obs = _observations(merged.obs, widths, obs_names, where)
-    action = _expand(merged.action, widths, action_names, where)
+    obs, next_obs = _observations(merged, widths, obs_names, where)
+    action = _expand(merged, merged.action, widths, action_names, where)
     action = _bounded(action, declared, where)
-    further = _expand(merged.signal, widths, None, where)
+    further = _expand(merged, merged.signal, widths, None, where)
+    if len(obs) + len(action) > MAXIMUM_SIGNALS:
+        raise ConfigurationError(
+            f"{where}: {len(obs)} observations and {len(action)} actions, expected at most "
+            f"{MAXIMUM_SIGNALS} together. Reduce images and scans to features first."
+        )
     limit = merged.cost_limit
     if limit is not None:
         _check_limit(limit, obs, further, action)
@@ -107,8 +141,8 @@ def make_plan(mapping: ImportMap, source: AbstractSource) -> Plan:
     names = [getattr(merged.columns, one.name) for one in fields(ColumnNames)]
     for name in (*names, merged.cost_column):
         if name is not None and name not in widths:
-            raise _no_column(name, widths, where)
-    return Plan(
+            raise no_column([name], widths, where)
+    plan = Plan(
         map=merged,
         obs=obs,
         next_obs=next_obs,
@@ -117,6 +151,28 @@ def make_plan(mapping: ImportMap, source: AbstractSource) -> Plan:
         limit=limit,
         numbered=declared.numbered,
     )
+    used = {*plan.number_columns(), *plan.text_columns(), *merged.ignore}
+    # Of our own recordings everything is used, or kept beside what is.
+    every = () if declared.spaces is not None else dict.fromkeys((*widths, *declared.unread))
+    unused = tuple(name for name in every if name not in used)
+    _require_ends(plan, unused, where)
+    return replace(plan, unused=unused)
+
+
+def _require_ends(plan: Plan, unused: tuple[str, ...], where: str) -> None:
+    """A column that would have ended episodes is used, or left out on purpose."""
+    if plan.map.columns.episode is not None:
+        return
+    ending = [name for name in unused if name.rpartition("/")[2].lower() in _ENDINGS]
+    if ending:
+        raise LogError(
+            "unused-ends",
+            f"{where}: without a column of the episode, those that say where one ends are needed, "
+            f"and the map does not use {', '.join(map(repr, ending[:6]))}. Map it: "
+            f'[columns] terminated = "{ending[0]}" if the task is over there (nothing follows), '
+            f'truncated = "{ending[0]}" if only the recording ends; or declare '
+            f'ignore = ["{ending[0]}"].',
+        )
 
 
 def plan_spaces(plan: Plan, horizon: int) -> Spaces:
@@ -187,12 +243,13 @@ def _require_time_step(merged: ImportMap, where: str) -> None:
 
 
 def _observations(
-    maps: tuple[SignalMap, ...],
+    merged: ImportMap,
     widths: Mapping[str, int | None],
     names: tuple[str, ...] | None,
     where: str,
 ) -> tuple[tuple[Reference, ...], tuple[Reference, ...]]:
-    obs = _expand(maps, widths, names, where)
+    maps = merged.obs
+    obs = _expand(merged, maps, widths, names, where)
     followed = [one.next_column is not None for one in maps]
     if not any(followed):
         return obs, ()
@@ -203,7 +260,7 @@ def _observations(
             "Declare it for all or for none."
         )
     after = tuple(replace(one, column=one.next_column or one.column) for one in maps)
-    next_obs = _expand(after, widths, names, where)
+    next_obs = _expand(merged, after, widths, names, where)
     if len(next_obs) != len(obs):
         raise DatasetError(
             f"{where}: {len(obs)} observations but {len(next_obs)} next observations. Correct "
@@ -213,6 +270,7 @@ def _observations(
 
 
 def _expand(
+    merged: ImportMap,
     maps: tuple[SignalMap, ...],
     widths: Mapping[str, int | None],
     names: tuple[str, ...] | None,
@@ -232,6 +290,7 @@ def _expand(
                     scale=one.scale,
                     offset=one.offset,
                     unit=one.unit,
+                    missing=one.missing or merged.missing,
                     low=one.low,
                     high=one.high,
                 )
@@ -254,15 +313,7 @@ def _resolve(
         if width is None or index >= width:
             raise DatasetError(f"{where}: {match[1]!r} has no component {index}; width {width}.")
         return match[1], [index]
-    raise _no_column(reference, widths, where)
-
-
-def _no_column(name: str, widths: Mapping[str, int | None], where: str) -> DatasetError:
-    return LogError(
-        "missing-column",
-        f"{where}: there is no column {name!r}. It has: "
-        f"{', '.join(map(repr, list(widths)[:60]))}. Correct the map.",
-    )
+    raise no_column([reference], widths, where)
 
 
 def _bounded(
@@ -293,11 +344,12 @@ def _check_limit(
     further: tuple[Reference, ...],
     action: tuple[Reference, ...],
 ) -> None:
-    known = [one.name for one in (*obs, *further)]
+    known = {one.name: None for one in (*obs, *further)}
+    actions = {one.name for one in action}
     for name in limit.signals:
         if name in known:
             continue
-        if name in {one.name for one in action}:
+        if name in actions:
             raise ConfigurationError(
                 f"the limit {limit.text!r} reads the action {name!r}, but a violation is a "
                 "property of the state that is reached. If it is measured, declare it under "
@@ -305,7 +357,7 @@ def _check_limit(
             )
         raise ConfigurationError(
             f"the limit {limit.text!r} reads {name!r}, which is no signal. Known: "
-            f"{', '.join(known)}. Declare further columns under [[signal]] with a plain name."
+            f"{', '.join(list(known)[:60])}. Declare further columns under [[signal]] with a plain name."
         )
 
 

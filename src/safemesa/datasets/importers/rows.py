@@ -69,7 +69,9 @@ def read_rows(plan: Plan, block: Block, file: int) -> RawRows:
     def column(name: str | None, missing: float) -> np.ndarray:
         if name is None:
             return np.full(count, missing)
-        values = np.asarray(block.columns[name]).reshape(count, -1)[:, 0]
+        values = np.asarray(block.columns[name])
+        # No reshaping by -1, which an empty block does not allow.
+        values = values if values.ndim == 1 else values[:, 0]
         return values.astype(np.float64)
 
     flags = [plan.map.cost_column, names.terminated, names.truncated]

@@ -1,6 +1,7 @@
 """What a reader of one file format offers: named columns, in blocks of consecutive rows."""
 
 import abc
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from safemesa.core.errors import DatasetError
+from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.findings import Finding, LogError
 from safemesa.datasets.importers.import_map import ImportMap
@@ -44,6 +45,8 @@ class Declaration:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     layout: ImportMap = field(default_factory=ImportMap)
     """Columns whose meaning the format fixes."""
+    unread: tuple[str, ...] = ()
+    """Parts of the file that are no columns, such as images and texts."""
     numbered: bool = False
     """Episode and step columns are ours: keep them as they are."""
 
@@ -52,6 +55,8 @@ class AbstractSource(abc.ABC):
     """One file (or one folder that is one recording)."""
 
     path: Path
+    advice: str = ""
+    """What to try where a column is not found."""
 
     @abc.abstractmethod
     def widths(self) -> Mapping[str, int | None]:
@@ -74,6 +79,25 @@ class AbstractSource(abc.ABC):
         """
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns whatever a library raises over a file into a `DatasetError` that names the file.
+
+    Damaged files make libraries raise nearly anything, so there is no list of what to expect; what
+    we have to say of a file ourselves passes unchanged.
+    """
+    try:
+        yield
+    except SafemesaError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DatasetError(
+            f"{path} cannot be read: {reason}. It is damaged, or of another kind than its name "
+            "says. Restore it, convert it, or leave it out."
+        ) from error
+
+
 Opener = Callable[[Path, ImportMap], AbstractSource]
 
 
@@ -81,22 +105,18 @@ def require_columns(given: Mapping[str, Any], wanted: Sequence[str], where: Path
     """Raises a `DatasetError` that lists what there is, where a wanted column is not."""
     missing = [name for name in wanted if name not in given]
     if missing:
-        raise LogError(
-            "missing-column",
-            f"{where}: there is no column {', '.join(map(repr, missing))}. It has: "
-            f"{', '.join(map(repr, list(given)[:60]))}. Correct the map.",
-        )
+        raise no_column(missing, given, where)
 
 
-def as_text(values: np.ndarray) -> np.ndarray:
-    """Identifiers as text: whole numbers lose their `.0`."""
-    if values.dtype.kind in "US":
-        return values.astype(np.str_)
-    if values.dtype.kind == "f":
-        whole = np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**53)
-        text = np.where(whole, np.where(whole, values, 0).astype(np.int64).astype(np.str_), "")
-        return np.where(whole, text, values.astype(np.str_))
-    return values.astype(np.str_)
+def no_column(missing: Sequence[str], given: Mapping[str, Any], where: Any) -> LogError:
+    """The error that names a column which is not there, and those that are."""
+    names = list(given)
+    more = f" and {len(names) - 60} more" if len(names) > 60 else ""
+    return LogError(
+        "missing-column",
+        f"{where}: there is no column {', '.join(map(repr, missing[:20]))}. It has: "
+        f"{', '.join(map(repr, names[:60]))}{more}. Correct the map.",
+    )
 
 
 def check_numeric(dtype: np.dtype, name: str, where: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +11,17 @@ import numpy as np
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.doctor.cells import check_cells
-from safemesa.datasets.findings import Findings
+from safemesa.datasets.findings import ERROR, Finding, Findings, by_kind
 from safemesa.datasets.format import COLUMNS, make_provenance
 from safemesa.datasets.importers.assemble import Steps
-from safemesa.datasets.importers.find import find_sources
+from safemesa.datasets.importers.find import find_sources, suffixes_in_words
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.stream import LogStream, OnRows
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 
-SHOWN = 8
-"""Errors that an import names before it gives up."""
+SHOWN = 3
+"""Errors of each kind that an import names before it gives up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,11 @@ def import_logs(
     *,
     command: str = "safemesa.datasets.importers.write.import_logs",
     on_rows: OnRows = lambda done, rows: None,
+    on_robots: Callable[[str], None] = lambda line: None,
 ) -> ImportResult:
     """Reads files and writes one dataset folder; every file (or task column) is a task.
+
+    `on_robots` is told which robots there are, in one line, before anything is written.
 
     Raises:
         DatasetError: a file is damaged or a row is wrong; file, row and column are named.
@@ -52,8 +55,15 @@ def import_logs(
     if out.exists():
         raise OutputFolderError(f"{out} exists already. Choose another --out, or remove it.")
     findings = Findings()
-    stream = LogStream(find_sources(paths), mapping, findings.add, on_rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    skipped: list[Path] = []
+    stream = LogStream(find_sources(paths, skipped), mapping, findings.add, on_rows)
+    report_skipped(skipped, findings)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputFolderError(
+            f"cannot write {out}: {error.strerror}. Choose another --out."
+        ) from error
     # Beside the result, where there is room for it: temporary folders are often in memory.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         columns = ColumnFiles(Path(scratch))
@@ -63,6 +73,7 @@ def import_logs(
             columns.append(steps)
         _raise_errors(findings)
         data = _dataset(stream, columns, command)
+        on_robots(stream.robots())
         data.save(out)
         return ImportResult(
             folder=out,
@@ -112,6 +123,7 @@ def _dataset(stream: LogStream, columns: ColumnFiles, command: str) -> OfflineTa
             "`rows` and `episode`."
         )
     mapping, spaces = stream.plan.map, stream.spaces(columns.longest)
+    mapping = _with_full_names(mapping, list(columns.rows))
     test = _test_task(stream, mapping.test, list(columns.rows))
     logs = [
         TaskLog(
@@ -139,6 +151,31 @@ def _dataset(stream: LogStream, columns: ColumnFiles, command: str) -> OfflineTa
         test=next((log for log in logs if log.role == "test"), None),
         provenance=_provenance(stream, command),
     )
+
+
+def _with_full_names(mapping: ImportMap, tasks: Sequence[str]) -> ImportMap:
+    """The map's tasks by their whole names: `drive-v0` may stand for `fleet/robot1/drive-v0`."""
+    names = {task: full_name(task, tasks) for task in (*mapping.parameters, mapping.test or "")}
+    return replace(
+        mapping,
+        test=mapping.test and names[mapping.test],
+        parameters={names[task]: value for task, value in mapping.parameters.items()},
+    )
+
+
+def full_name(name: str, tasks: Sequence[str]) -> str:
+    """The one task that a name, or the last part of one, stands for; else the name itself."""
+    found = [task for task in tasks if task.rsplit("/", 1)[-1] == name]
+    return found[0] if name not in tasks and len(found) == 1 else name
+
+
+def report_skipped(skipped: Sequence[Path], findings: Findings) -> None:
+    """Says which files below the given folders nobody reads."""
+    if skipped:
+        detail = suffixes_in_words(skipped)
+        place = str(skipped[0].parent)
+        found = Finding(code="unread-file", file=place, count=len(skipped), detail=detail)
+        findings.add(found)
 
 
 def _test_task(stream: LogStream, wanted: str | None, tasks: list[str]) -> str | None:
@@ -183,11 +220,13 @@ def _source_names(files: Sequence[str]) -> list[str]:
 
 
 def _raise_errors(findings: Findings) -> None:
-    errors = findings.errors()
+    errors = by_kind(findings)
+    errors = [kind for kind in errors if kind[0].defect.level == ERROR]
     if not errors:
         return
-    lines = [one.sentence() for one in errors[:SHOWN]]
-    more = f"\n... and {len(errors) - SHOWN} more." if len(errors) > SHOWN else ""
+    lines = [one.sentence() for kind in errors for one in kind[:SHOWN]]
+    hidden = sum(len(kind[SHOWN:]) for kind in errors)
+    more = f"\n... and {hidden} more." if hidden else ""
     raise DatasetError(
         "the logs cannot be imported:\n  "
         + "\n  ".join(lines)

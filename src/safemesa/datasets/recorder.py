@@ -63,7 +63,6 @@ class RecordLog(gymnasium.Wrapper):
         self._rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._obs: np.ndarray | None = None
         self._episode, self._step = -1, 0
-        self._saved = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -122,7 +121,6 @@ class RecordLog(gymnasium.Wrapper):
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             members: dict[str, Any] = {**arrays, DECLARATION: np.array(text)}
             np.savez(file, **members)
-        self._saved = True
 
     def close(self) -> None:
         """Writes the file, then closes the environment."""

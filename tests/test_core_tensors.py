@@ -32,14 +32,13 @@ def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 @settings(max_examples=40)
-@given(st.dictionaries(NAMES, ARRAYS, max_size=5), st.dictionaries(st.text(), st.text()))
+@given(st.dictionaries(NAMES, ARRAYS, max_size=5))
 def test_round_trip_is_bit_exact(
     tmp_path_factory: pytest.TempPathFactory,
     arrays: dict[str, np.ndarray],
-    metadata: dict[str, str],
 ) -> None:
     path = tmp_path_factory.mktemp("round") / "a.safetensors"
-    tensors.save_tensors(path, arrays, metadata)
+    tensors.save_tensors(path, arrays)
     loaded, mapped = tensors.load_tensors(path), tensors.map_tensors(path)
     library = load_file(path)
     assert set(loaded) == set(mapped) == set(library) == set(arrays)
@@ -50,14 +49,12 @@ def test_round_trip_is_bit_exact(
         assert loaded[name].flags.writeable
         assert not mapped[name].flags.writeable
         assert mapped[name].flags.aligned
-    assert tensors.load_metadata(path) == metadata
 
 
 def test_bytes_depend_on_content_only(tmp_path: Path) -> None:
     values = {"a": np.arange(3, dtype=np.float32), "b": np.array(True)}
-    metadata = {str(number): "x" for number in range(20)}
-    tensors.save_tensors(tmp_path / "1", values, metadata)
-    tensors.save_tensors(tmp_path / "2", values, metadata)
+    tensors.save_tensors(tmp_path / "1", values)
+    tensors.save_tensors(tmp_path / "2", values)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
@@ -124,7 +121,7 @@ def test_a_name_given_twice_never_mixes_arrays(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_a_typed_error(tmp_path: Path) -> None:
-    for read in (tensors.load_tensors, tensors.map_tensors, tensors.load_metadata):
+    for read in (tensors.load_tensors, tensors.map_tensors):
         with pytest.raises(CheckpointError, match="does not exist"):
             read(tmp_path / "no")
         with pytest.raises(CheckpointError, match="is no file"):

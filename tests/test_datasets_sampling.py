@@ -65,9 +65,10 @@ def test_row_index() -> None:
     assert index.violation_count.tolist() == [2, 0, 4]
     for task in range(3):
         assert set(np.asarray(index.rows)[task].tolist()) == ALLOWED[task]
-        count = int(np.asarray(index.violation_count)[task])
-        assert set(np.asarray(index.violation_rows)[task, :count].tolist()) == VIOLATIONS[task]
-    assert index.rows.dtype == index.violation_rows.dtype == jnp.int32
+        count, violations = int(index.count[task]), int(index.violation_count[task])
+        last = np.asarray(index.rows)[task, count - violations : count]
+        assert set(last.tolist()) == VIOLATIONS[task]
+    assert index.rows.dtype == index.count.dtype == index.violation_count.dtype == jnp.int32
 
 
 def test_row_index_errors() -> None:

@@ -19,11 +19,14 @@ from safemesa.core.errors import (
     OutputFolderError,
     SafemesaError,
 )
+from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.registry import domain as find_domain
+from safemesa.phases.adapt import adapt
 from safemesa.phases.collection.logs import FewViolationsWarning, collect_train_logs
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.deployment.recorder import Recorder
 from safemesa.phases.deployment.state import Chunk
+from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import load_prior, load_risk_model
@@ -450,6 +453,38 @@ def test_a_run_knows_the_commit_that_made_it() -> None:
     # Between Python and the clone there may be an installed copy, which knows no commit.
     if Path(safemesa.__file__).is_relative_to(root):
         assert str(provenance()["git_commit"]).startswith(head.stdout.strip())
+
+
+def test_the_commit_is_that_of_a_clone_that_holds_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("src/safemesa", ".venv/lib/python3.12/site-packages/safemesa"):
+        (tmp_path / folder).mkdir(parents=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+
+    def commit(package: Path) -> str | None:
+        monkeypatch.setattr(safemesa, "__file__", str(package / "__init__.py"))
+        return provenance()["git_commit"]
+
+    assert commit(tmp_path / "src" / "safemesa") == head.stdout.strip()
+    (tmp_path / "src" / "changed").touch()
+    assert commit(tmp_path / "src" / "safemesa") == head.stdout.strip() + "+changes"
+    assert commit(tmp_path / ".venv/lib/python3.12/site-packages/safemesa") is None
+
+
+def test_no_steps_of_adam_report_no_loss(finished: Path) -> None:
+    prior, config, _ = load_prior(finished / "artefacts" / "prior")
+    test_log = OfflineTasks.load(finished / "artefacts" / "test_log")
+    told: dict[int, dict[str, float]] = {}
+    loop = ChunkLoop("adapt", on_metrics=lambda seed, step, metrics: told.update({step: metrics}))
+    assert config.meta.inner_steps == 1
+    adapt([config], [prior], [test_log], loop, steps=1)
+    adapt([config], [prior], [test_log], loop, steps=2)
+    assert told[1] == {}
+    assert told[2]["critic_loss"] > 0.0
 
 
 def test_each_function_compiles_once(

@@ -137,9 +137,7 @@ def padded(index: RowIndex, width: int) -> RowIndex:
         missing = width - table.shape[1]
         return jnp.asarray(np.pad(np.asarray(table), ((0, 0), (0, missing)), mode="edge"))
 
-    return dataclasses.replace(
-        index, rows=pad(index.rows), violation_rows=pad(index.violation_rows)
-    )
+    return dataclasses.replace(index, rows=pad(index.rows))
 
 
 def priors_of(config: RunConfig) -> list[Prior]:

@@ -12,7 +12,6 @@ from safemesa.domains.registration import register_environments
 
 if TYPE_CHECKING:
     from safemesa.core.errors import SafemesaError
-    from safemesa.core.types import Transition
     from safemesa.datasets.offline_tasks import OfflineTasks
     from safemesa.experiments.arms import configure
     from safemesa.phases.api import adapt, collect_test, collect_train, deploy, meta_train, run_arm
@@ -25,7 +24,6 @@ __all__ = [
     "RiskModel",
     "RunConfig",
     "SafemesaError",
-    "Transition",
     "__version__",
     "adapt",
     "collect_test",
@@ -44,7 +42,6 @@ _HOME_OF = {
     "RiskModel": "safemesa.phases.storage.artefacts",
     "RunConfig": "safemesa.phases.config",
     "SafemesaError": "safemesa.core.errors",
-    "Transition": "safemesa.core.types",
     "adapt": "safemesa.phases.api",
     "collect_test": "safemesa.phases.api",
     "collect_train": "safemesa.phases.api",

@@ -34,22 +34,18 @@ _ALIGNMENT = 8
 """Bytes to which the header is padded."""
 
 
-def save_tensors(
-    path: str | Path,
-    tensors: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Writes named arrays of any shape (also 0-d) and text metadata, atomically.
+def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays of any shape (also 0-d), atomically.
 
-    Equal input gives equal bytes, so that checksums can be compared; the library's own writer
-    shuffles the metadata. Memory-mapped input is streamed and never held in memory as a whole.
+    Equal input gives equal bytes, so that checksums can be compared. Memory-mapped input is
+    streamed and never held in memory as a whole.
 
     Raises:
         CheckpointError: an array has a dtype other than bool, integers or float16/32/64, or the
             reserved name `__metadata__`.
         OutputFolderError: the file cannot be written.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, Any] = {}
     # Large items first, so that every array is aligned to its item size.
     ordered = sorted(tensors.items(), key=lambda item: -np.asarray(item[1]).dtype.itemsize)
     arrays: list[np.ndarray] = []
@@ -111,23 +107,6 @@ def map_tensors(
             raise error(_damaged(path, f"the extent of {name!r} does not fit its shape {shape}"))
         columns[name] = content[begin:end].view(dtype).reshape(shape)
     return columns
-
-
-def load_metadata(
-    path: str | Path, *, error: type[SafemesaError] = CheckpointError
-) -> dict[str, str]:
-    """Reads the text metadata of a file that `save_tensors` wrote.
-
-    Raises:
-        error: the file is missing, truncated or damaged.
-    """
-    path = Path(path)
-    _check_is_file(path, error)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as cause:
-        raise error(_damaged(path, str(cause))) from cause
 
 
 def _read_header(path: Path, error: type[SafemesaError]) -> tuple[int, dict[str, dict[str, Any]]]:

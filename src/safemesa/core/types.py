@@ -1,30 +1,14 @@
-"""The words of the project as types: transitions, risk batches and metrics."""
+"""The words of the project as types: batches, keys and metrics."""
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 Key = PRNGKeyArray
 Metrics = dict[str, Array]
 """Scalars that an update reports. Maths returns them; only the phases write them anywhere."""
 
 PyTree = Any
-
-
-class Transition(NamedTuple):
-    """One step of an environment, or a batch of them (leading axes `...`).
-
-    `cost` is 1 where `next_obs` violates the constraint. `terminated`, `truncated` and `cost` are
-    three different things: a violation or a goal terminates, a time limit truncates.
-    """
-
-    obs: Float[Array, "... obs"]
-    action: Float[Array, "... act"]
-    reward: Float[Array, "..."]
-    cost: Float[Array, "..."]
-    next_obs: Float[Array, "... obs"]
-    terminated: Bool[Array, "..."]
-    truncated: Bool[Array, "..."]
 
 
 class RiskBatch(NamedTuple):

@@ -237,7 +237,6 @@ class RecordLog(gymnasium.Wrapper):
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             members: dict[str, Any] = {**arrays, DECLARATION: np.array(text)}
             np.savez(file, **members)
-        self._saved = True
 
     def close(self) -> None:
         """Writes the file, then closes the environment."""

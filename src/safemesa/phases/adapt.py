@@ -211,6 +211,8 @@ def adapt_with_snapshots(
             keys = axis.map(lambda root, n=start: jax.random.fold_in(root, n), (0,))(roots)
             state = _run_inner_step(axis, learners, prior, state, everything, keys)
             start += 1
+        if start == stop:
+            return state, {}  # no step of Adam was taken, so there is no loss to tell
         return _run_adapt(
             axis,
             learners,
@@ -269,19 +271,14 @@ def _with_limit(model: RiskModel, config: RunConfig, data: OfflineTasks) -> Risk
 
 
 def _stack_indices(axis: SeedAxis, indices: list[RowIndex]) -> RowIndex:
-    """Stacks after padding: test logs differ in their numbers of rows and of violations."""
+    """Stacks after padding: test logs differ in their numbers of rows."""
     if axis.count == 1:
         return indices[0]
 
-    def padded(tables: list[Array]) -> list[Array]:
-        most = max(table.shape[1] for table in tables)
-        return [jnp.pad(table, ((0, 0), (0, most - table.shape[1]))) for table in tables]
+    most = max(index.rows.shape[1] for index in indices)
 
-    rows = padded([one.rows for one in indices])
-    violations = padded([one.violation_rows for one in indices])
-    return axis.stack(
-        [
-            replace(one, rows=own, violation_rows=violating)
-            for one, own, violating in zip(indices, rows, violations, strict=True)
-        ]
-    )
+    def padded(index: RowIndex) -> RowIndex:
+        missing = most - index.rows.shape[1]
+        return replace(index, rows=jnp.pad(index.rows, ((0, 0), (0, missing))))
+
+    return axis.stack([padded(index) for index in indices])

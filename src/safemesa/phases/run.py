@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ class _Pipeline:
                 config=config,
                 domain=self.domain,
                 agent=self.agent,
-                start=deployment.start(index, model, log),
+                start=partial(deployment.start, index, model, log),
                 sink=sink,
                 progress=self.options.progress,
             )

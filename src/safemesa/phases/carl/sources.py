@@ -211,7 +211,8 @@ def pretrain_in_tasks(
         metrics: Metrics = {}
         for episode in range(start, stop):
             state = driven(state, episode)
-            state, metrics = _run_refit(axis, carl, layout, roots, state, jnp.int32(episode))
+            state, fitted = _run_refit(axis, carl, layout, roots, state, jnp.int32(episode))
+            metrics = fitted if config.carl.source_epochs else {}
         return state, metrics
 
     capacity = config.carl.source_episodes * spaces.horizon

@@ -7,6 +7,7 @@ it is collected, so that an interrupted collection goes on where it stopped.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -169,7 +170,9 @@ def collect_tasks(
                 config=config,
                 domain=domain,
                 agent=agent,
-                start=deployment.start(index, prior_template(config, domain.spaces).model, None),
+                start=partial(
+                    deployment.start, index, prior_template(config, domain.spaces).model, None
+                ),
                 sink=NoSink(),
                 progress=NoProgress(),
             )

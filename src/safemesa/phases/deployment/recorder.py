@@ -1,7 +1,7 @@
 """What Phase 3 writes while it runs, and how it is restored from that."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -59,11 +59,11 @@ class Recorder:
         config: RunConfig,
         domain: AbstractDomain,
         agent: AbstractAgent,
-        start: DeployState,
+        start: Callable[[], DeployState],
         sink: Sink,
         progress: Progress,
     ) -> None:
-        """`start` is the state before the first step."""
+        """`start` makes the state before the first step: its replay need not be kept."""
         self.folder, self.config, self.domain, self.agent = folder, config, domain, agent
         self.sink, self.progress, self.start = sink, progress, start
         self.saver = Checkpointer(folder.checkpoints, "deploy")
@@ -72,7 +72,8 @@ class Recorder:
 
     def restore(self, at: int | None) -> DeployState:
         """The state of the last checkpoint (or of step `at`), files cut back to match it."""
-        template = _without_rows(self.start)
+        start = self.start()
+        template = _without_rows(start)
         found = self.saver.restore(template, at=at) if at != 0 else None
         notes = found.notes if found else {}
         # First, as they count rows that are cut off now.
@@ -84,9 +85,9 @@ class Recorder:
         self.wall_before, self.began = float(notes.get("wall_s", 0.0)), time.perf_counter()
         if found is None:
             describe_replay(self.folder.replay, self.agent.layout)
-            return self.start
+            return start
         rows = self.file.read()
-        replay = extend(self.start.replay, jnp.asarray(rows)) if len(rows) else self.start.replay
+        replay = extend(start.replay, jnp.asarray(rows)) if len(rows) else start.replay
         return _with_rows(found.state, replay.rows)
 
     @property

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import safemesa
 from safemesa.core.errors import (
     CheckpointError,
     ConfigurationError,
@@ -189,8 +190,10 @@ def provenance() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """Commit of the source tree this runs from; None for an installed package."""
-    source = Path(__file__).resolve().parents[4]
-    if not (source / ".git").exists():
+    package = Path(safemesa.__file__).resolve().parent
+    # A clone holds the package in `src`; an environment that lies in some clone does not.
+    source = package.parents[1]
+    if package.parent.name != "src" or not (source / ".git").exists():
         return None
     try:
         commit, dirty = (

@@ -320,6 +320,11 @@ def test_the_limit_is_a_quantile_of_what_the_recovery_holds() -> None:
     wider = replace(config, takeover=replace(config.takeover, margin=1.5))
     above = find_limit(model_of(constant_recovery(-1.0)), wider, log, LINE)
     assert above.limit == pytest.approx(1.5 * found.limit)
+    assert not found.tells_little
+    same = RiskModel(
+        logistic_critic((0.0, 0.0, -2.0)), constant_recovery(0.0), identity_normaliser(1)
+    )
+    assert find_limit(same, config, log, LINE).tells_little
 
 
 def test_a_log_that_cannot_tell_is_refused_with_a_reason() -> None:

@@ -336,6 +336,12 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
             f"calm states of the {found.source} that the recovery holds (median "
             f"{found.quantiles['0.5']:.3g}). `safemesa evaluate` shows how early it warns."
         )
+        if found.tells_little:
+            print(
+                "WARNING: the critic says nearly the same of all calm states, so that a takeover "
+                "may come too late. Try another --seed of meta-train, or twice its "
+                "--meta.iterations, and compare by `safemesa evaluate`."
+            )
     print(f"Risk model: {flags.out}")
 
 

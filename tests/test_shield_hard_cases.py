@@ -51,7 +51,7 @@ class Still(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-9.0, 9.0, (3,), np.float32)
     action_space = gymnasium.spaces.Box(
-        np.float32(SPACES.action_low), np.float32(SPACES.action_high)
+        np.array(SPACES.action_low, np.float32), np.array(SPACES.action_high, np.float32)
     )
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ def test_a_policy_that_changes_its_input_changes_no_decision(folder: Path, named
 def test_the_policy_keeps_its_own_floating_point_errors(folder: Path) -> None:
     def policy(obs: np.ndarray) -> np.ndarray:
         with pytest.warns(RuntimeWarning, match="divide by zero"):
-            np.ones(1) / np.zeros(1)
+            np.divide(np.ones(1), np.zeros(1))
         return MIDDLE
 
     decision = Shield.load(folder).guarded_step(policy, OBS)

@@ -1,5 +1,6 @@
 """Committed results: tables and README say what the committed runs say."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -11,14 +12,33 @@ import numpy as np
 import pytest
 from benchmarks.shield_training import read_records, table_of
 
-from safemesa.experiments.measures.run_contents import late_return, read_episode_lines
+from safemesa.experiments.measures.run_contents import late_return
 from safemesa.experiments.paper import verdicts
-from safemesa.experiments.paper.claims_table import gathered_claims, read_findings
+from safemesa.experiments.paper.claims_table import (
+    claims_markdown,
+    claims_summary,
+    gathered_claims,
+    read_findings,
+)
 from safemesa.experiments.paper.verdicts import findings
+from safemesa.experiments.report.overall_rows import overall_rows
 from safemesa.experiments.report.power_table import power_text
-from safemesa.experiments.report.result_files import find_runs, paired_rows, results_table
-from safemesa.experiments.report.result_tables import compact_markdown
+from safemesa.experiments.report.result_files import (
+    BASELINE,
+    PairedRow,
+    ResultRow,
+    RunRecord,
+    RunScan,
+    find_runs,
+    group_runs,
+    paired_rows,
+    results_table,
+    scan_runs,
+)
+from safemesa.experiments.report.result_tables import compact_markdown, results_markdown
 from safemesa.experiments.report.seed_power import power_rows
+from safemesa.experiments.runs.episode_lines import read_episode_lines
+from safemesa.experiments.runs.packed_runs import RUNS_FILE, PackedRuns
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -34,23 +54,38 @@ SHOWN = {
 """Folder of runs to the page that shows its table, and the marks between which it does."""
 
 
+@functools.cache
+def committed(folder: str) -> RunScan:
+    return scan_runs([RESULTS / folder])
+
+
+@functools.cache
+def rows_of(folder: str) -> list[ResultRow]:
+    return results_table(committed(folder).runs)
+
+
+@functools.cache
+def pairs_of(folder: str, baseline: str) -> list[PairedRow]:
+    return paired_rows(committed(folder).runs, baseline)
+
+
 @pytest.mark.parametrize("folder", SHOWN)
 def test_pages_show_the_committed_results(folder: str) -> None:
     page, mark = SHOWN[folder]
-    expected = compact_markdown(results_table(find_runs([RESULTS / folder])))
+    expected = compact_markdown(rows_of(folder))
     assert expected in block(page, mark), f"put this table between the marks of {page}:\n{expected}"
 
 
 @pytest.mark.parametrize("folder", SHOWN)
-def test_results_json_is_made_from_the_committed_runs(folder: str) -> None:
+def test_results_md_is_made_from_the_committed_runs(folder: str) -> None:
     """`safemesa report results/FOLDER --out results/FOLDER --no-calibration` made it."""
-    rows = results_table(find_runs([RESULTS / folder]))
-    stored = json.loads((RESULTS / folder / "results.json").read_text())["rows"]
-    assert [(row["domain"], row["arm"], row["seeds"]) for row in stored] == [
-        (row.domain, row.arm, list(row.seeds)) for row in rows
-    ]
-    for one, two in zip(stored, rows, strict=True):
-        assert one["metrics"]["violations"]["mean"] == pytest.approx(two.metrics["violations"].mean)
+    text = (RESULTS / folder / "results.md").read_text()
+    (command,) = re.findall(r"^Table: `(.*)`$", text, re.MULTILINE)
+    scan, pairs = committed(folder), pairs_of(folder, BASELINE)
+    groups = group_runs(scan.runs)
+    assert text == results_markdown(
+        rows_of(folder), pairs, groups, command, scan.set_aside, BASELINE
+    )
 
 
 VERDICTS = {
@@ -68,15 +103,13 @@ VERDICTS = {
 def test_verdicts_are_made_from_the_committed_runs(name: str) -> None:
     """`safemesa paper claims --out results/NAME --preset PRESET` made them."""
     folder, preset = RESULTS / name, VERDICTS[name]
-    found = findings(find_runs([folder]), preset, folder / "calibration.json")
-    for stored, one in zip(read_findings(folder), found, strict=True):
-        assert (stored.claim.id, stored.verdict, stored.settled, stored.n) == (
-            one.claim.id,
-            one.verdict,
-            one.settled,
-            one.n,
-        )
-        assert (stored.means or {}) == pytest.approx(one.means or {})
+    found = findings(committed(name).runs, preset, folder / "calibration.json")
+    assert (
+        (folder / "claims.md")
+        .read_text()
+        .startswith(f"{claims_summary(found)}\n\n{claims_markdown(found)}")
+    )
+    assert read_findings(folder) == found
 
 
 def block(page: str, mark: str) -> str:
@@ -176,20 +209,21 @@ EQUAL_SETTINGS = {
 }
 
 
+def runs_of(arm: str, folder: Path) -> list[RunRecord]:
+    """Runs of an arm, by name: those that say the same as others too."""
+    return [run for run in find_runs([folder]) if run.arm == arm]
+
+
 def equal_tuning() -> dict[str, dict[str, tuple[list[int], float]]]:
     """By arm and setting: violations of both seeds, and the mean return in the last third."""
     found: dict[str, dict[str, tuple[list[int], float]]] = {}
     for arm in ("mesa", "multitask", "rrl"):
         for setting in EQUAL_SETTINGS:
             folder = RESULTS / "tuning" / "halfcheetah_equal" / setting
-            runs = [
-                run
-                for name in (arm, f"{arm}_metasgd")
-                for run in sorted(folder.glob(f"*HELD_OUT/{name}-[0-9]"))
-            ]
+            runs = [run for name in (arm, f"{arm}_metasgd") for run in runs_of(name, folder)]
             assert len(runs) == 2
-            counts = [json.loads((run / "summary.json").read_text())["violations"] for run in runs]
-            late = float(np.mean([late_return(read_episode_lines(run)) for run in runs]))
+            counts = [run.summary["violations"] for run in runs]
+            late = float(np.mean([late_return(read_episode_lines(run.path)) for run in runs]))
             found.setdefault(arm, {})[setting] = counts, late
     return found
 
@@ -222,11 +256,13 @@ def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
     """Violations and successes of each setting, seed by seed, in one row of the table."""
     page = (ROOT / "docs" / "headroom.md").read_text().splitlines()
     folder = RESULTS / "tuning" / "cartpole_limit"
-    settings = sorted(one for one in folder.iterdir() if one.is_dir())
+    settings = sorted({name.split("/")[0] for name in PackedRuns(folder).configs})
     assert len(settings) > 1
     for setting in settings:
-        runs = [json.loads(path.read_text()) for path in sorted(setting.glob("*/summary.json"))]
-        cells = [", ".join(str(run[key]) for run in runs) for key in ("violations", "successes")]
+        runs = sorted(find_runs([folder / setting]), key=lambda run: run.name)
+        cells = [
+            ", ".join(str(run.summary[key]) for run in runs) for key in ("violations", "successes")
+        ]
         assert any(line.endswith(f"| {' | '.join(cells)} |") for line in page), (setting, cells)
 
 
@@ -258,20 +294,32 @@ def test_the_results_page_shows_what_chose_the_test_log() -> None:
     for arm, title in (("mesa", "MESA"), ("multitask", "Multi-Task")):
         pairs = []
         for setting in ("keep", "quarter", "forget"):
-            runs = sorted((RESULTS / "tuning" / "test_log" / setting).glob(f"{arm}-*"))
-            counts = [json.loads((run / "summary.json").read_text())["violations"] for run in runs]
-            pairs.append(" and ".join(map(str, counts)))
+            runs = runs_of(arm, RESULTS / "tuning" / "test_log" / setting)
+            pairs.append(" and ".join(str(run.summary["violations"]) for run in runs))
         assert f"{title} {', '.join(pairs)}" in page
 
 
+def packed_folders() -> list[Path]:
+    return [file.parent for file in sorted(RESULTS.rglob(RUNS_FILE))]
+
+
 def test_each_summary_counts_its_lines() -> None:
-    for path in RESULTS.rglob("summary.json"):
-        summary = json.loads(path.read_text())
-        text = path.with_name("metrics.jsonl").read_text()
-        lines = [json.loads(line) for line in text.splitlines()]
-        assert summary["episodes"] == len(lines)
-        assert summary["violations"] == sum(line["violation"] for line in lines)
-        assert summary["interventions"] == sum(line["interventions"] for line in lines)
+    assert packed_folders()
+    for folder in packed_folders():
+        pack = PackedRuns(folder)
+        for name, summary in pack.summaries.items():
+            lines = pack.lines(name)
+            assert summary["episodes"] == len(lines)
+            assert summary["violations"] == sum(line["violation"] for line in lines)
+            assert summary["interventions"] == sum(line["interventions"] for line in lines)
+
+
+def test_results_stay_small_and_packed() -> None:
+    """See results/README.md: `safemesa pack` takes run folders."""
+    files = [file for file in RESULTS.rglob("*") if file.is_file()]
+    assert not [file for file in files if file.name in ("config.json", "metrics.jsonl")]
+    assert len(files) < 120
+    assert sum(file.stat().st_size for file in files) < 8_000_000
 
 
 NUMBER = r"[-+]?\d*\.?\d+"
@@ -283,25 +331,29 @@ EFFECT = re.compile(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]")
 def test_each_interval_on_a_page_is_one_of_the_committed_results(page: str) -> None:
     """`-31 [-44, -18]` anywhere on a page: some mean and its interval round to that."""
     text = " ".join((ROOT / page).read_text().split())
-    known = list(committed_intervals())
+    known = committed_intervals()
     shown = EFFECT.findall(text)
     strange = [one for one in shown if not any(all(map(rounds_to, row, one)) for row in known)]
     assert not strange
     assert shown or page != "docs/results.md"
 
 
-def committed_intervals() -> Iterator[Effect]:
+@functools.cache
+def committed_intervals() -> list[Effect]:
     """Mean or difference, low and high, of everything in results/."""
+    return list(_intervals())
+
+
+def _intervals() -> Iterator[Effect]:
     for name in SHOWN:
-        record = json.loads((RESULTS / name / "results.json").read_text())
-        for row in record["rows"]:
-            yield from map(effect, filter(None, row["metrics"].values()))
-        for row in record["overall"]:
-            yield row["share"], *(row["interval"] or (None, None))
-            yield row["better"], *(row["better_interval"] or (None, None))
+        for row in rows_of(name):
+            yield from (effect(asdict(one)) for one in row.metrics.values() if one is not None)
+        for row in overall_rows(group_runs(committed(name).runs)):
+            yield row.share, *(row.interval or (None, None))
+            yield row.better, *(row.better_interval or (None, None))
         # `safemesa report results/NAME --baseline rrl` has the second, and so on.
         for baseline in ("multitask", "rrl", "unconstrained"):
-            for pair in paired_rows(find_runs([RESULTS / name]), baseline):
+            for pair in pairs_of(name, baseline):
                 yield effect(asdict(pair.difference))
     for path in RESULTS.glob("*/claims.json"):
         for one in json.loads(path.read_text())["findings"]:

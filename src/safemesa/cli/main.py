@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "skill": ("skill", "RUN ...: does the recovery recover, and when must it take over? Tables"),
     "grid": ("grid", "arms x domains x seeds, in as many processes as you like"),
     "report": ("report", "RUNS: one HTML file with curves, maps, tables"),
+    "pack": ("pack", "RUNS --out FOLDER: many run folders in two files, which verbs read as well"),
     "power": ("power", "RUNS: how many paired seeds a difference takes to be found"),
     "paper": ("paper", "figure2 ... figure6b|table|claims|all: the paper, reproduced"),
     "evaluate": ("evaluate", "PRIOR LOG: does it warn in time, on logs that it was not fitted to?"),

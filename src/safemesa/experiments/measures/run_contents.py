@@ -15,6 +15,7 @@ from safemesa.core.files import read_json
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.experiments.measures.planes import Plane
 from safemesa.experiments.measures.risk_calibration import STEPS
+from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.phases.adapt import (
     adapt_with_snapshots,
     adaptation_steps,
@@ -24,7 +25,7 @@ from safemesa.phases.adapt import (
 from safemesa.phases.config import RunConfig, config_from_json
 from safemesa.phases.storage.artefacts import RiskModel, load_prior, load_risk_model
 from safemesa.phases.storage.replay import read_replay
-from safemesa.phases.storage.run_folder import METRIC_FIELDS, RunFolder
+from safemesa.phases.storage.run_folder import RunFolder
 
 ACTIONS = 25
 """Uniform actions over which the risk of a position is averaged."""
@@ -138,24 +139,6 @@ def _mean_risk(
         return model.risk(obs, jnp.broadcast_to(action, (obs.shape[0], action.shape[0])))
 
     return jnp.mean(jax.lax.map(risk, actions), axis=0)
-
-
-def read_episode_lines(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, one per episode.
-
-    Raises:
-        CheckpointError: it is missing, or damaged.
-    """
-    file = RunFolder(folder).metrics
-    try:
-        lines = file.read()
-    except ValueError as error:
-        raise CheckpointError(f"{file.path} is damaged: {error}. Make the run again.") from error
-    if not lines or any(set(METRIC_FIELDS) - set(line) for line in lines):
-        raise CheckpointError(
-            f"{file.path} is missing, empty, or lacks fields. Restore it, or make the run again."
-        )
-    return lines
 
 
 def late_return(lines: Sequence[dict[str, Any]]) -> float:

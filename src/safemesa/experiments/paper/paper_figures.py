@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from safemesa.core.errors import DatasetError
 from safemesa.experiments.measures.planes import plane
-from safemesa.experiments.measures.run_contents import late_return, read_episode_lines, risk_maps
+from safemesa.experiments.measures.run_contents import late_return, risk_maps
 from safemesa.experiments.report.plane_figures import risk_figure
 from safemesa.experiments.report.result_figures import (
     Style,
@@ -21,6 +21,7 @@ from safemesa.experiments.report.result_figures import (
     styled_figure,
 )
 from safemesa.experiments.report.result_rows import RunGroup, group_runs
+from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.experiments.runs.run_records import RunRecord
 from safemesa.experiments.statistics.across_seeds import summarise_metric
 

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from safemesa.core.errors import SafemesaError
+from safemesa.core.errors import CheckpointError
 from safemesa.core.files import read_json
-from safemesa.experiments.measures.run_contents import late_return, read_episode_lines
+from safemesa.experiments.measures.run_contents import late_return
 from safemesa.experiments.paper.claims import ALONE, CLAIMS, STRICT, Claim
 from safemesa.experiments.report.result_rows import group_runs
+from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.experiments.runs.run_records import RunRecord
 from safemesa.experiments.statistics.across_seeds import (
     MINIMUM_FOR_VERDICT,
@@ -144,7 +145,7 @@ def _number(metric: str, run: RunRecord) -> float | None:
     if metric in ("risk_bias_start", "risk_bias_change", "late_return"):
         try:
             lines = read_episode_lines(run.path)
-        except SafemesaError:
+        except CheckpointError:
             return None
         if metric == "late_return":
             return late_return(lines)

@@ -1,4 +1,4 @@
-"""Run folders as a report finds them: read, checked, and in a fixed order."""
+"""Runs as a report finds them, in folders or packed: read, checked, and in a fixed order."""
 
 import json
 import os
@@ -10,6 +10,13 @@ from typing import Any
 from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.files import read_json
 from safemesa.experiments.arms import ARMS
+from safemesa.experiments.runs.packed_runs import (
+    RUNS_FILE,
+    PackedRuns,
+    below,
+    packed_place,
+    packed_runs,
+)
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.storage.run_folder import RunFolder
 
@@ -32,7 +39,7 @@ class RunRecord:
     """One finished run.
 
     Attributes:
-        path: The folder.
+        path: The folder; of a packed run, that which it had.
         name: Its path from where the search began; fit to be published.
         settings: The configuration as plain values, of whatever version wrote it.
         summary: `summary.json`.
@@ -110,11 +117,11 @@ class RunScan:
 
 
 def scan_runs(paths: Sequence[Path]) -> RunScan:
-    """Searches `paths` and all folders below for runs.
+    """Searches `paths` and all folders below for runs, packed ones included.
 
     Raises:
         ConfigurationError: no path is given.
-        DatasetError: a path is no folder, or there is no finished run.
+        DatasetError: a path is no folder, packed runs are damaged, or there is no finished run.
     """
     if not paths:
         raise ConfigurationError(
@@ -125,17 +132,14 @@ def scan_runs(paths: Sequence[Path]) -> RunScan:
     aside: list[SetAside] = []
     seen: set[Path] = set()
     for root in map(Path, paths):
-        if not root.is_dir():
-            raise DatasetError(f"{root} is no folder. Give run folders, or folders of them.")
-        for folder in _run_folders(root):
-            if folder.resolve() in seen:
+        for place in run_places(root):
+            if place.path.resolve() in seen:
                 continue
-            seen.add(folder.resolve())
-            name = (Path(root.resolve().name) / folder.relative_to(root)).as_posix()
+            seen.add(place.path.resolve())
             try:
-                runs.append(_read_run(folder, name))
+                runs.append(_read_run(place))
             except DatasetError as error:
-                aside.append(SetAside(path=folder, name=name, reason=str(error)))
+                aside.append(SetAside(path=place.path, name=place.name, reason=str(error)))
     unique, twins = _without_duplicates(sorted(runs, key=_order))
     scan = RunScan(runs=tuple(unique), set_aside=(*aside, *twins))
     if not scan.runs:
@@ -161,42 +165,109 @@ def _nothing_found(paths: Sequence[Path], aside: list[SetAside]) -> str:
     )
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
-    """Folders with a `config.json`, not looking inside them for more."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlace:
+    """Where a run is.
+
+    Attributes:
+        path: Its folder; of a packed run, that which it had.
+        name: Its path from where the search began, fit to be published.
+        packed: The runs that it is packed with, and its name there; None for a folder.
+    """
+
+    path: Path
+    name: str
+    packed: tuple[PackedRuns, str] | None = None
+
+    def config_record(self) -> dict[str, Any]:
+        """`config.json`.
+
+        Raises:
+            DatasetError: it is missing, damaged, or no configuration of a run.
+        """
+        file = RunFolder(self.path).config_file
+        if self.packed is None:
+            record = read_json(file, error=DatasetError)
+        else:
+            record = self.packed[0].configs[self.packed[1]]
+        settings = record.get("config")
+        wanted = {"arm": str, "domain": str, "preset": str, "seed": int}
+        if not isinstance(settings, dict) or any(
+            not isinstance(settings.get(field), kind) for field, kind in wanted.items()
+        ):
+            raise DatasetError(
+                f"{file} is no configuration of a run: expected 'config' with {', '.join(wanted)}."
+            )
+        return record
+
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`, with every number that tables need.
+
+        Raises:
+            DatasetError: the run is unfinished, or the file is damaged.
+        """
+        folder = RunFolder(self.path)
+        if self.packed is not None:
+            summary = self.packed[0].summaries[self.packed[1]]
+        elif folder.finished:
+            summary = read_json(folder.summary_file, error=DatasetError)
+        else:
+            raise DatasetError("unfinished. Give its command again to resume it.")
+        _check_summary(summary, folder.summary_file)
+        return summary
+
+
+def run_places(root: Path) -> Iterator[RunPlace]:
+    """Runs at and below a path: folders with a `config.json`, and packed ones.
+
+    A folder that is there counts in place of what was packed of it.
+
+    Raises:
+        DatasetError: the path is no folder and nothing packed, or packed runs are damaged.
+    """
+    title = Path(root.resolve().name)
+
+    def packed_below(folder: Path, place: str) -> list[RunPlace]:
+        pack = packed_runs(folder)
+        paths = {name: folder / name for name in below(list(pack.configs), place)}
+        return [
+            RunPlace(
+                path=path, name=(title / path.relative_to(root)).as_posix(), packed=(pack, name)
+            )
+            for name, path in paths.items()
+            if not (path / "config.json").is_file()
+        ]
+
+    above = packed_place(root)
+    packed = [] if above is None else packed_below(*above)
+    if not packed and not root.is_dir():
+        raise DatasetError(f"{root} is no folder. Give run folders, or folders of them.")
+    yield from packed
     for place, folders, files in os.walk(root):
         folders.sort()
         folders[:] = [name for name in folders if not name.startswith(".")]
+        path = Path(place)
         if "config.json" in files:
             folders.clear()
-            yield Path(place)
+            yield RunPlace(path=path, name=(title / path.relative_to(root)).as_posix())
+        elif RUNS_FILE in files and path != root:
+            yield from packed_below(path, ".")
 
 
-def _read_run(path: Path, name: str) -> RunRecord:
-    """Reads a run folder.
+def _read_run(place: RunPlace) -> RunRecord:
+    """Reads a run folder, or a packed run.
 
     Raises:
-        DatasetError: it is unfinished, damaged, or no run folder.
+        DatasetError: it is unfinished, damaged, or no run.
     """
-    folder = RunFolder(path)
-    record = read_json(folder.config_file, error=DatasetError)
-    settings = record.get("config")
-    wanted = {"arm": str, "domain": str, "preset": str, "seed": int}
-    if not isinstance(settings, dict) or any(
-        not isinstance(settings.get(field), kind) for field, kind in wanted.items()
-    ):
-        raise DatasetError(
-            f"{folder.config_file} is no configuration of a run: expected 'config' with "
-            f"{', '.join(wanted)}."
-        )
-    if not folder.finished:
-        raise DatasetError("unfinished. Give its command again to resume it.")
+    record = place.config_record()
     versions = record.get("versions")
     commit = record.get("git_commit")
     return RunRecord(
-        path=path,
-        name=name,
-        settings=_of_this_version(settings),
-        summary=_read_summary(folder.summary_file),
+        path=place.path,
+        name=place.name,
+        settings=_of_this_version(record["config"]),
+        summary=place.summary(),
         command=str(record.get("command") or ""),
         versions={str(key): str(value) for key, value in versions.items()}
         if isinstance(versions, dict)
@@ -213,13 +284,12 @@ def _of_this_version(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    """Reads a summary that has every number that tables need.
+def _check_summary(summary: dict[str, Any], path: Path) -> None:
+    """Whether a summary has every number that tables need.
 
     Raises:
         DatasetError: it has not.
     """
-    summary = read_json(path, error=DatasetError)
     wall = summary.get("wall_s")
     values = {name: summary.get(name) for name in (*METRICS, "episodes")}
     values |= (
@@ -231,7 +301,6 @@ def _read_summary(path: Path) -> dict[str, Any]:
         absent = name == "successes" and "successes" in summary and value is None
         if not absent and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise DatasetError(f"{path} has {value!r} as {name}; expected a number.")
-    return summary
 
 
 def _without_duplicates(runs: list[RunRecord]) -> tuple[list[RunRecord], list[SetAside]]:

@@ -17,7 +17,7 @@ from safemesa.experiments.statistics.across_seeds import (
     RESAMPLES,
     Values,
     mean,
-    probability_of_improvement,
+    share_of_wins,
 )
 
 Strata = Mapping[str, Values]
@@ -121,28 +121,21 @@ def improvement_interval(
         raise ConfigurationError(f"cannot compare domains {list(a)} with {list(b)}.")
     first, second = _checked(a), _checked(b)
 
-    def probability(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
-        return float(
-            np.mean(
-                [
-                    probability_of_improvement(x, y, lower_is_better=lower_is_better)
-                    for x, y in zip(ours, theirs, strict=True)
-                ]
-            )
-        )
+    def probability(ours: list[np.ndarray], theirs: list[np.ndarray]) -> np.ndarray:
+        shares = [
+            share_of_wins(x, y, lower_is_better=lower_is_better)
+            for x, y in zip(ours, theirs, strict=True)
+        ]
+        return np.asarray(np.mean(shares, axis=0))
 
     rng = np.random.default_rng(seed)
     ours, theirs = _resample(first, resamples, rng), _resample(second, resamples, rng)
     interval = None
     if ours is not None and theirs is not None:
         tail = 0.5 * (1.0 - level)
-        drawn = [
-            probability([one[index] for one in ours], [one[index] for one in theirs])
-            for index in range(resamples)
-        ]
-        low, high = np.quantile(drawn, [tail, 1.0 - tail])
+        low, high = np.quantile(probability(ours, theirs), [tail, 1.0 - tail])
         interval = (float(low), float(high))
-    return probability(first, second), interval
+    return float(probability(first, second)), interval
 
 
 def _resample(

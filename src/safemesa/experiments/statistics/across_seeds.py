@@ -233,9 +233,20 @@ def probability_of_improvement(
     The Mann-Whitney statistic over the number of pairs (Agarwal et al. 2021, sec. 4.3). Unpaired:
     the numbers of runs may differ.
     """
-    first, second = _sample(a)[:, None], _sample(b)[None, :]
+    return float(share_of_wins(_sample(a), _sample(b), lower_is_better=lower_is_better))
+
+
+def share_of_wins(
+    a: Float[np.ndarray, "*samples runs"],
+    b: Float[np.ndarray, "*samples others"],
+    *,
+    lower_is_better: bool = False,
+) -> Float[np.ndarray, "*samples"]:
+    """Share of pairs in which `a` beats `b`, over the last axes; ties count half."""
+    first, second = a[..., :, None], b[..., None, :]
     wins = first < second if lower_is_better else first > second
-    return float(np.mean(wins) + 0.5 * np.mean(first == second))
+    ties = np.mean(first == second, axis=(-2, -1))
+    return np.asarray(np.mean(wins, axis=(-2, -1)) + 0.5 * ties)
 
 
 def binomial_interval(successes: int, trials: int, *, level: float = LEVEL) -> tuple[float, float]:

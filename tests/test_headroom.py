@@ -22,7 +22,11 @@ from safemesa.experiments.headroom.critic_scores import (
     longest_warning,
     warning_steps,
 )
-from safemesa.experiments.headroom.headroom_tables import headroom_markdown, page_tables
+from safemesa.experiments.headroom.headroom_tables import (
+    headroom_markdown,
+    page_tables,
+    summary_table,
+)
 from safemesa.experiments.headroom.measure_headroom import (
     DEPLOYED,
     HeadroomFiles,
@@ -337,6 +341,7 @@ def test_the_page_shows_the_committed_measurements() -> None:
     assert (files.folder / "headroom.md").read_text() == headroom_markdown(critics, escaped)
     page = (ROOT / "docs" / "headroom.md").read_text()
     block = page.split("<!-- headroom:begin -->")[1].split("<!-- headroom:end -->")[0]
-    expected = page_tables(critics, escaped)
-    assert block.strip() == expected.strip(), f"put these between the marks:\n{expected}"
+    expected = summary_table(critics, escaped)
+    assert block.strip() == expected, f"put this between the marks:\n{expected}"
+    assert len(expected.splitlines()) == 9
     assert all(json.dumps(row) for row in critics)

@@ -44,14 +44,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 SHOWN = {
     "navigation": ("README.md", "results"),
-    "cartpole": ("docs/results.md", "cartpole"),
-    "robots_cpu": ("docs/results.md", "results"),
-    "test_log_cpu": ("docs/results.md", "test-log"),
     "comparisons_cpu": ("docs/guards.md", "results"),
-    "navigation1_pairs": ("docs/results.md", "pairs"),
     "look_ahead_cpu": ("docs/results.md", "tuned"),
 }
 """Folder of runs to the page that shows its table, and the marks between which it does."""
+
+REPORTED = sorted(file.parent.name for file in RESULTS.glob("*/results.md"))
+"""Folders of runs with a page of results of their own."""
 
 
 @functools.cache
@@ -76,7 +75,7 @@ def test_pages_show_the_committed_results(folder: str) -> None:
     assert expected in block(page, mark), f"put this table between the marks of {page}:\n{expected}"
 
 
-@pytest.mark.parametrize("folder", SHOWN)
+@pytest.mark.parametrize("folder", REPORTED)
 def test_results_md_is_made_from_the_committed_runs(folder: str) -> None:
     """`safemesa report results/FOLDER --out results/FOLDER --no-calibration` made it."""
     text = (RESULTS / folder / "results.md").read_text()
@@ -118,9 +117,85 @@ def block(page: str, mark: str) -> str:
     return text.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0]
 
 
-def test_the_results_page_shows_every_claim() -> None:
-    expected = gathered_claims([RESULTS / name for name in VERDICTS])
-    assert expected in block("docs/results.md", "claims"), f"put this there:\n{expected}"
+CLAIM_FOLDERS = [RESULTS / name for name in VERDICTS]
+
+
+def test_one_page_shows_every_claim() -> None:
+    """`safemesa paper verdicts` on these folders prints the table."""
+    expected = gathered_claims(CLAIM_FOLDERS)
+    assert (RESULTS / "claims.md").read_text().endswith(f"\n\n{expected}"), expected
+
+
+GROUPS = {
+    "Without a shield robots collide often and learn nothing (Navigation)": "navigation._uncon.*",
+    "MESA violates less than Multi-Task and RRL (Navigation)": "navigation._fewer.*",
+    "MESA solves the task as often as the best (Navigation)": "navigation._success",
+    "CARL is best on Navigation 1 and stalls on Navigation 2": "navigation._carl.*",
+    "MESA violates least on HalfCheetah, at a similar return": "halfcheetah_(viol|fewer|return).*",
+    "MESA violates least on Ant, at a similar return": "ant_(viol|fewer|return).*",
+    "CARL makes little progress and satisfies constraints (robots)": "(halfcheetah|ant)_carl.*",
+    "MESA violates less on Cartpole, at a comparable return": "cartpole_.*",
+    "MESA degrades with an eighth of the test log, not with a quarter": "test_size.*",
+    "MESA violates less than Multi-Task under partial failures": "partial.*",
+    "The risk of MESA adapts in fewer steps (Maze)": "maze.*",
+    "The risk begins pessimistic and becomes less so": ".*pessimis.*",
+}
+"""What claims say together, to a pattern of their names."""
+
+
+def test_the_results_page_groups_the_claims() -> None:
+    folders = [read_findings(folder) for folder in CLAIM_FOLDERS]
+    measured = {
+        one.claim.id: one
+        for found in reversed(folders)
+        for one in found
+        if one.verdict != "not measured"
+    }
+    lines = ["| the paper says | claims | hold | settled |", "|---|---|---|---|"]
+    sorted_in: list[str] = []
+    for title, pattern in GROUPS.items():
+        group = [one for name, one in measured.items() if re.fullmatch(pattern, name)]
+        sorted_in += [one.claim.id for one in group]
+        holds = sum(one.verdict == "holds" for one in group)
+        settled = sum(bool(one.settled) for one in group)
+        lines.append(f"| {title} | {len(group)} | {holds} | {settled} |")
+    assert sorted(sorted_in) == sorted(measured), "each claim is in one group"
+    holds = sum(one.verdict == "holds" for one in measured.values())
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"Of the paper's {len(measured)} claims {holds} hold by their means" in page
+    expected = "\n".join(lines)
+    assert expected in block("docs/results.md", "groups"), f"put this there:\n{expected}"
+
+
+OUTCOMES = {
+    "navigation": "",
+    "navigation1_pairs": "",
+    "cartpole": "",
+    "robots_cpu": "",
+    "look_ahead_cpu": ", chosen settings",
+}
+"""Folder to what its rows of the outcome are called besides domain and preset."""
+
+
+def test_the_results_page_opens_with_the_outcome() -> None:
+    lines = ["| domain (runs) | MESA | Multi-Task | RRL | no shield |", "|---|---|---|---|---|"]
+    for folder, note in OUTCOMES.items():
+        rows = {(row.domain, row.preset, row.arm): row for row in rows_of(folder)}
+        for domain, preset in dict.fromkeys((row.domain, row.preset) for row in rows.values()):
+            cells, seeds = [], set()
+            for arm in ("mesa", "multitask", "rrl", "unconstrained"):
+                row = rows.get((domain, preset, arm))
+                violations = None if row is None else row.metrics["violations"]
+                if row is None or violations is None:
+                    cells.append("-")
+                    continue
+                seeds.add(row.seeds)
+                cells.append(f"{violations.mean:.1f} ± {violations.standard_error:.1f}")
+            assert len(seeds) == 1
+            count = len(seeds.pop())
+            lines.append(f"| {domain}, {preset}{note} ({count}) | " + " | ".join(cells) + " |")
+    expected = "\n".join(lines)
+    assert expected in block("docs/results.md", "outcome"), f"put this there:\n{expected}"
 
 
 def test_the_results_page_shows_the_errors_of_figure_2() -> None:
@@ -228,7 +303,7 @@ def equal_tuning() -> dict[str, dict[str, tuple[list[int], float]]]:
     return found
 
 
-def test_the_results_page_shows_the_equal_tuning() -> None:
+def test_the_page_of_tuning_shows_the_equal_tuning() -> None:
     found = equal_tuning()
     lines = ["| setting | MESA | Multi-Task | RRL |", "|---|---|---|---|"]
     for setting, title in EQUAL_SETTINGS.items():
@@ -238,7 +313,7 @@ def test_the_results_page_shows_the_equal_tuning() -> None:
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     expected = "\n".join(lines)
-    assert expected in block("docs/results.md", "tuning"), f"put this there:\n{expected}"
+    assert expected in block("results/tuning/README.md", "tuning"), f"put this there:\n{expected}"
 
 
 def test_the_equal_tuning_chose_by_its_rule() -> None:
@@ -252,9 +327,9 @@ def test_the_equal_tuning_chose_by_its_rule() -> None:
         assert (risk["gamma_risk"], risk["risk_limit"]) == (0.95, 0.5)
 
 
-def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
+def test_the_page_of_tuning_shows_the_committed_look_aheads() -> None:
     """Violations and successes of each setting, seed by seed, in one row of the table."""
-    page = (ROOT / "docs" / "headroom.md").read_text().splitlines()
+    page = (RESULTS / "tuning" / "README.md").read_text().splitlines()
     folder = RESULTS / "tuning" / "cartpole_limit"
     settings = sorted({name.split("/")[0] for name in PackedRuns(folder).configs})
     assert len(settings) > 1
@@ -266,8 +341,8 @@ def test_the_headroom_page_shows_the_committed_look_aheads() -> None:
         assert any(line.endswith(f"| {' | '.join(cells)} |") for line in page), (setting, cells)
 
 
-def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
-    page = " ".join((ROOT / "docs" / "headroom.md").read_text().split())
+def test_the_page_of_tuning_shows_what_recovery_does_alone() -> None:
+    page = " ".join((RESULTS / "tuning" / "README.md").read_text().split())
     text = (RESULTS / "tuning" / "cartpole_limit" / "recovery_alone.jsonl").read_text()
     linear, *models = [json.loads(line) for line in text.splitlines()]
     assert linear == {"controller": "linear", "violated": 0.0}
@@ -289,8 +364,8 @@ def test_the_headroom_page_shows_what_recovery_does_alone() -> None:
         assert words in page
 
 
-def test_the_results_page_shows_what_chose_the_test_log() -> None:
-    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+def test_the_page_of_tuning_shows_what_chose_the_test_log() -> None:
+    page = " ".join((RESULTS / "tuning" / "README.md").read_text().split())
     for arm, title in (("mesa", "MESA"), ("multitask", "Multi-Task")):
         pairs = []
         for setting in ("keep", "quarter", "forget"):
@@ -345,7 +420,7 @@ def committed_intervals() -> list[Effect]:
 
 
 def _intervals() -> Iterator[Effect]:
-    for name in SHOWN:
+    for name in REPORTED:
         for row in rows_of(name):
             yield from (effect(asdict(one)) for one in row.metrics.values() if one is not None)
         for row in overall_rows(group_runs(committed(name).runs)):

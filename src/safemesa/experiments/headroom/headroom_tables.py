@@ -67,7 +67,8 @@ over seeds, with 95 % bootstrap intervals (which cover about 75 % with three see
 
 def headroom_markdown(critics: Sequence[Row], escaped: Sequence[Row]) -> str:
     """`headroom.md`: headroom of all domains, then all critics, then escapes."""
-    parts = ["# Headroom", READING, "## Differences", difference_table(critics)]
+    parts = ["# Headroom", READING, "## In short", SUMMARY_READING]
+    parts += [summary_table(critics, escaped), "## Differences", difference_table(critics)]
     for domain in _domains(critics):
         parts += [f"## {domain}", _limits(critics, domain)]
         for policy, title in POLICIES.items():
@@ -76,8 +77,34 @@ def headroom_markdown(critics: Sequence[Row], escaped: Sequence[Row]) -> str:
 
 
 def page_tables(critics: Sequence[Row], escaped: Sequence[Row]) -> str:
-    """What the documentation shows: headroom and escapes."""
-    return f"{difference_table(critics)}\n\n{escape_table(escaped)}\n"
+    """What the command prints: a row per domain, headroom and escapes."""
+    tables = summary_table(critics, escaped), difference_table(critics), escape_table(escaped)
+    return "\n\n".join(tables) + "\n"
+
+
+SUMMARY_READING = """\
+Means over seeds, on states of the random policy that collects logs. "Misses": share of risky states
+below the limit. "Way out": share of MESA's failed takeovers from which other actions stay safe."""
+SUMMARY_CRITICS = ("multitask_prior", "multitask", "mesa", "oracle")
+
+
+def summary_table(critics: Sequence[Row], escaped: Sequence[Row]) -> str:
+    """One row per domain: critics with and without adaptation beside the oracle."""
+    lines = []
+    for domain in _domains(critics):
+        known = _chosen(critics, domain=domain, policy="data")
+        own = {name: _chosen(known, critic=name) for name in SUMMARY_CRITICS}
+        ranks = [_mean(rows, "auc", interval=False) for rows in own.values()]
+        misses = [
+            _mean(own[name], "false_negative_rate", interval=False)
+            for name in ("multitask_prior", "oracle")
+        ]
+        taken = _chosen(escaped, domain=domain, arm="mesa")
+        lines.append((Cell(domain), *ranks, *misses, _mean(taken, "rescued_0", interval=False)))
+    titles = ("unadapted", "Multi-Task", "MESA", "oracle")
+    header = ("domain", *(f"AUC, {title}" for title in titles))
+    header += ("misses, unadapted", "misses, oracle", "way out")
+    return markdown_table(Table(header=header, rows=tuple(lines)))
 
 
 def difference_table(rows: Sequence[Row]) -> str:

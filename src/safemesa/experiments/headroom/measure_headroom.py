@@ -73,9 +73,12 @@ class Workplace:
     progress: Progress = field(default_factory=NoProgress)
 
     def find(self, config: RunConfig) -> Path | None:
-        """The folder of a finished run of this configuration, if one was given."""
+        """The folder of a finished run of this configuration, if one was given.
+
+        Packed runs have no folder, and no models to ask.
+        """
         settings = config_to_json(config)
-        paths = (one.path for one in self.found if one.settings == settings)
+        paths = (one.path for one in self.found if one.settings == settings and one.path.is_dir())
         return next(paths, None)
 
     def run_of(self, config: RunConfig) -> Path:

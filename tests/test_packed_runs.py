@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import given, settings as hypothesis_settings, strategies
+from tiny import tiny_config
 
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetError
+from safemesa.experiments.headroom.measure_headroom import Workplace
 from safemesa.experiments.paper.verdicts import findings
 from safemesa.experiments.report.report_page import write_report
 from safemesa.experiments.report.seed_power import power_rows
@@ -24,13 +26,14 @@ from safemesa.experiments.runs.packed_runs import (
     write_packed_runs,
 )
 from safemesa.experiments.runs.run_records import RunRecord, find_runs, scan_runs
+from safemesa.phases.config import config_to_json
 
 pytest.importorskip("pyarrow")
 
 
 def made_up(folder: Path, arm: str = "mesa", seed: int = 0, **changed: Any) -> Path:
     """A run folder of six episodes."""
-    config = {"arm": arm, "domain": "halfcheetah", "preset": "cpu", "seed": seed}
+    config: dict[str, Any] = {"arm": arm, "domain": "halfcheetah", "preset": "cpu", "seed": seed}
     config |= {"meta_learner": "maml", "guard": "recovery_rl", "risk": {"risk_limit": 0.3}}
     lines = [
         {
@@ -253,6 +256,19 @@ def test_without_pyarrow_it_says_what_to_install(
     assert "pip install 'safemesa[data]'" in capsys.readouterr().err
 
 
+def test_headroom_makes_runs_whose_models_are_not_there(tmp_path: Path) -> None:
+    """It asks models, which packed runs have not."""
+    config, place = tiny_config("mesa"), tmp_path / "mesa-0"
+    settings = config_to_json(config)
+    made_up(place, settings.pop("arm"), settings.pop("seed"), **settings)
+    (record,) = find_runs([tmp_path])
+    assert Workplace(found=[record]).find(config) == place
+    pack_runs([tmp_path], tmp_path)
+    shutil.rmtree(place)
+    (record,) = find_runs([tmp_path])
+    assert Workplace(found=[record]).find(config) is None
+
+
 NUMBERS = strategies.floats(allow_nan=False, allow_infinity=False)
 COLUMNS = {
     "single": strategies.floats(width=32, allow_nan=False, allow_infinity=False),
@@ -287,7 +303,7 @@ RUNS = strategies.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(runs=RUNS)
 def test_whatever_is_packed_comes_back(
     runs: dict[str, tuple[Any, Any, Any]], tmp_path_factory: pytest.TempPathFactory
@@ -302,11 +318,24 @@ def test_whatever_is_packed_comes_back(
     )
     pack = PackedRuns(folder)
     assert sorted(pack.configs) == sorted(runs)
+    again = folder / "again"
+    pack_again(folder, again)
+    for name in (RUNS_FILE, EPISODES_FILE):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
     for name, (config, summary, lines) in runs.items():
         # As text: 1, 1.0 and true are equal in Python.
         assert plain(pack.configs[name]) == plain(config)
         assert plain(pack.summaries[name]) == plain(summary)
         assert pack.lines(name) == lines
+
+
+def pack_again(folder: Path, out: Path) -> None:
+    pack = PackedRuns(folder)
+    runs = {
+        name: PackedRun(config=config, summary=pack.summaries[name], lines=pack.lines(name))
+        for name, config in pack.configs.items()
+    }
+    write_packed_runs(out, runs)
 
 
 def plain(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The paper's figures: which runs they need, and that they are drawn from what is there."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from safemesa.experiments.grid.grid_folder import Grid
 from safemesa.experiments.paper.paper_figures import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.plans import PAPER_ARMS, PLANS, find_plan
 from safemesa.experiments.paper.produce import Production
+from safemesa.experiments.runs.packed_runs import EPISODES_FILE, RUNS_FILE
 from safemesa.experiments.runs.run_records import find_runs
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -130,6 +134,15 @@ def test_drawing_alone_runs_nothing_and_says_what_is_missing(tmp_path: Path) -> 
     with pytest.raises(DatasetError, match="navigation2"):
         production.figure("figure4")
     assert not (tmp_path / "data").exists()
+
+
+def test_packed_runs_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    for name in (RUNS_FILE, EPISODES_FILE):
+        shutil.copy(RESULTS / "robots_cpu" / name, tmp_path)
+    assert drawing_only(tmp_path, "cpu").figure("figure6b").is_file()
+    with pytest.raises(DatasetError, match="runs of the preset cpu"):
+        drawing_only(tmp_path, "paper").figure("figure6b")
 
 
 def test_runs_of_another_preset_are_not_drawn(tmp_path: Path) -> None:

@@ -557,7 +557,8 @@ def test_the_page_says_how_it_was_made(report):
 def test_every_picture_is_a_file_too(report):
     pictures = sorted(path.name for path in (report.parent / "figures").iterdir())
     kinds = ("curves", "risk", "trajectories")
-    assert pictures == [f"navigation2-quick-{kind}.png" for kind in kinds]
+    expected = [f"navigation2-quick-{kind}.png" for kind in kinds]
+    assert pictures == [*expected, "violations-against-return.png"]
     assert (report.parent / "results.json").is_file()
 
 
@@ -588,8 +589,9 @@ def test_text_from_files_is_escaped(one_run, tmp_path):
     page = Page(report.read_text())
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(evil) >= 6
-    assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == [
-        "script-alert-x-script-title-script-alert-x-script-title-curves.png"
+    assert sorted(path.name for path in (tmp_path / "out" / "figures").iterdir()) == [
+        "script-alert-x-script-title-script-alert-x-script-title-curves.png",
+        "violations-against-return.png",
     ]
 
 

@@ -18,8 +18,10 @@ from safemesa.experiments.paper.plans import PLANS, FigurePlan, find_plan
 from safemesa.experiments.paper.settings_tables import tables_markdown
 from safemesa.experiments.report.report_page import write_report
 from safemesa.experiments.report.result_figures import png
+from safemesa.experiments.runs.packed_runs import RUNS_FILE, packed_runs
 from safemesa.experiments.runs.run_records import RunRecord, scan_runs
 from safemesa.phases.progress import BarProgress
+from safemesa.phases.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,9 @@ class Production:
             DatasetError: there are runs of another preset.
         """
         wanted = {GridFolder(self.out).run(run).path for run in plan.runs(self.preset, self.seeds)}
-        there = [path for path in wanted if (path / "summary.json").is_file()]
+        packed = packed_runs(self.out).configs if (self.out / RUNS_FILE).is_file() else {}
+        finished = {self.out / name for name in packed}
+        there = [path for path in wanted if path in finished or RunFolder(path).finished]
         found = scan_runs(there).runs if there else ()
         others = dict.fromkeys(run.preset for run in found if run.preset != self.preset)
         if others:

@@ -46,6 +46,11 @@ def contents(titles: Iterable[str]) -> Html:
     return Html('<nav class="soft">' + " · ".join(links) + "</nav>")
 
 
+def folded(title: str, parts: Iterable[Html]) -> Html:
+    """What is shown when the title is clicked."""
+    return Html(f"<details><summary>{escaped(title)}</summary>" + "\n".join(parts) + "</details>")
+
+
 def code(lines: Iterable[str]) -> Html:
     """Commands or file contents, one per line."""
     return Html("<pre><code>" + escaped("\n".join(lines)) + "</code></pre>")

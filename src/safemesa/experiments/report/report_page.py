@@ -11,6 +11,7 @@ from safemesa.experiments.report.html_markup import (
     Html,
     bullets,
     contents,
+    folded,
     heading,
     page,
     paragraph,
@@ -20,6 +21,7 @@ from safemesa.experiments.report.report_sections import (
     Pictures,
     Place,
     calibration_section,
+    conclusion_section,
     overall_section,
     place_section,
     provenance_section,
@@ -70,7 +72,7 @@ def write_report(
     places, pictures = _places(groups, baseline), Pictures(out / "figures")
     write_results(scan.runs, out, command, set_aside=scan.set_aside, baseline=baseline)
     progress.start("report", len(places), 0)
-    body = []
+    opening, body = conclusion_section(places, pictures), []
     for done, place in enumerate(places, start=1):
         body += place_section(place, pictures)
         progress.update(done)
@@ -85,15 +87,17 @@ def write_report(
     title = "safemesa: " + ", ".join(dict.fromkeys(place.domain for place in places))
     parts = [
         heading(1, title),
-        paragraph(_opening(scan, groups)),
-        contents([*titles, "Wall times", "All runs", "How this was made"]),
+        *opening,
+        paragraph(_counts(scan, groups)),
         *_left_out(scan),
-        *_compared(groups),
+        contents([*titles, "What was compared", "Wall times", "All runs", "How this was made"]),
         *body,
+        heading(2, "What was compared"),
+        *_compared(groups),
         heading(2, "Wall times"),
-        table(result_tables.wall_as_table(groups)),
+        folded("Seconds per phase", [table(result_tables.wall_as_table(groups))]),
         heading(2, "All runs"),
-        table(result_tables.runs_as_table(scan.runs)),
+        folded(f"{len(scan.runs)} runs", [table(result_tables.runs_as_table(scan.runs))]),
         *provenance_section(scan.runs, command),
     ]
     write_atomic(out / "report.html", page(title, parts).encode())
@@ -114,7 +118,7 @@ def _places(groups: Sequence[RunGroup], baseline: str) -> list[Place]:
     ]
 
 
-def _opening(scan: RunScan, groups: Sequence[RunGroup]) -> str:
+def _counts(scan: RunScan, groups: Sequence[RunGroup]) -> str:
     counts = [len(group.runs) for group in groups]
     fewest, most = min(counts), max(counts)
     per_arm = str(fewest) if fewest == most else f"{fewest} to {most}"
@@ -145,7 +149,6 @@ def _compared(groups: Sequence[RunGroup]) -> list[Html]:
         learner, guard = str(settings.get("meta_learner")), str(settings.get("guard"))
         rows.append((Cell(arm_title(arm), (arm,)), Cell(summary), Cell(learner), Cell(guard)))
     return [
-        heading(2, "What was compared"),
         table(Table(header=("Arm", "In a line", "Meta-learner", "Guard"), rows=tuple(rows))),
         paragraph(result_tables.READING, "soft"),
         paragraph(result_tables.PAIRED_READING, "soft"),

@@ -12,10 +12,12 @@ from safemesa.experiments.measures.calibrate_runs import calibrate_runs, table_r
 from safemesa.experiments.measures.planes import Plane, plane
 from safemesa.experiments.report import plane_figures, result_figures, result_tables
 from safemesa.experiments.report.calibration_figures import calibration_figure
+from safemesa.experiments.report.conclusion import CAUTION, conclusion
 from safemesa.experiments.report.html_markup import (
     Html,
     bullets,
     code,
+    folded,
     heading,
     paragraph,
     picture,
@@ -77,18 +79,37 @@ class Pictures:
         return picture(data, alternative, caption)
 
 
+def conclusion_section(places: Sequence[Place], pictures: Pictures) -> list[Html]:
+    """Who violated least on each place, whether that can be trusted, and one chart."""
+    figure = result_figures.return_figure({place.title: place.groups for place in places})
+    caption = (
+        "Violations against return, or against successes where the domain counts them (there a "
+        "robot that crashes at once may have the best return). Means over runs with 95 % bootstrap "
+        "intervals; upper left is best."
+    )
+    alternative = "Violations against return of each arm"
+    return [
+        *(paragraph(conclusion(place.title, place.groups), "lead") for place in places),
+        pictures.add("violations-against-return", figure, alternative, caption),
+        paragraph(CAUTION, "soft"),
+    ]
+
+
 def place_section(place: Place, pictures: Pictures) -> list[Html]:
     """Tables, curves, maps and paths of one domain and preset."""
     runs = [run for group in place.groups for run in group.runs]
     pairs, baseline = paired_rows(runs, place.baseline), arm_title(place.baseline)
+    rows = results_table(runs)
     parts = [
         heading(2, place.title),
-        table(result_tables.results_as_table(results_table(runs))),
+        table(result_tables.brief_results_table(rows)),
+        folded("All statistics of these runs", [table(result_tables.results_as_table(rows))]),
     ]
     if pairs:
         parts += [
             heading(3, f"Paired differences against {baseline}: {place.title}"),
-            table(result_tables.pairs_as_table(pairs)),
+            table(result_tables.brief_pairs_table(pairs)),
+            folded("All paired differences", [table(result_tables.pairs_as_table(pairs))]),
         ]
     elif any(group.arm != place.baseline for group in place.groups):
         text = f"No {baseline} runs of the same seeds and the same length to compare with."

@@ -5,7 +5,7 @@ ConfigurationError at import where matplotlib is missing.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from safemesa.core.errors import ConfigurationError, DatasetError
-from safemesa.experiments.measures.run_contents import read_episode_lines
+from safemesa.experiments.report.conclusion import comparable, reward_metric
 from safemesa.experiments.report.result_rows import RunGroup
+from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.experiments.statistics.across_domains import Profile
+from safemesa.experiments.statistics.across_seeds import Summary, summarise_metric
 
 try:
     import matplotlib
@@ -47,6 +49,9 @@ SPARE_COLOURS = ("#7B3294", "#35978F", "#A6761D", "#1B1B1B")
 
 LINES: tuple[Line, ...] = ("-", "--", ":", "-.")
 """Variants of an arm share its colour and differ in their line."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Likewise where groups are points."""
 
 MOST_BANDS = 8
 """With more curves than that, bands would hide them."""
@@ -238,6 +243,69 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
 
 def _legend(group: RunGroup) -> str:
     return f"{group.title}, n = {len(group.runs)}"
+
+
+def return_figure(places: Mapping[str, Sequence[RunGroup]]) -> Figure:
+    """Violations against return, a panel per place: means of groups and their 95 % intervals.
+
+    Against successes where the domain counts them (`reward_metric`). Groups whose runs are of
+    another length than most are left out.
+    """
+    shown = {title: comparable(groups) for title, groups in places.items()}
+    everyone = [group for groups in shown.values() for group in groups]
+    columns = 2 if len(shown) == 4 else min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    # One look per title over all panels; groups of one colour differ in their markers.
+    colours = arm_colours([group.arm for group in everyone])
+    markers: dict[str, str] = {}
+    used: dict[str, int] = {}
+    for title, arm in {group.title: group.arm for group in everyone}.items():
+        number = used[colours[arm]] = used.get(colours[arm], -1) + 1
+        markers[title] = MARKERS[number % len(MARKERS)]
+    handles: dict[str, Line2D] = {}
+    height = 2.9 * rows + 0.22 * math.ceil(len({group.title for group in everyone}) / 3)
+    with styled_figure(max(4.6, 3.5 * columns), height) as figure:
+        panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+        for axes, (title, groups) in zip(panels, shown.items(), strict=False):
+            metric = reward_metric(groups)
+            for group in groups:
+                x, y = (
+                    summarise_metric(group.values(name) or []) for name in ("violations", metric)
+                )
+                drawn = axes.errorbar(
+                    [x.mean],
+                    [y.mean],
+                    xerr=_reach(x),
+                    yerr=_reach(y),
+                    marker=markers[group.title],
+                    color=colours[group.arm],
+                    linestyle="none",
+                    capsize=2,
+                )
+                handles.setdefault(group.title, drawn.lines[0])
+            label = "Successes" if metric == "successes" else "Mean return"
+            axes.set(title=_verbatim(title), xlabel="Violations (fewer is safer)", ylabel=label)
+        for axes in panels[len(shown) :]:
+            axes.set_visible(False)
+        figure.legend(
+            handles.values(),
+            [_verbatim(title) for title in handles],
+            loc="outside lower center",
+            ncols=min(3, len(handles)),
+        )
+    return figure
+
+
+def _verbatim(text: str) -> str:
+    """Text in which dollars are dollars: two of them would enclose a formula."""
+    return text.replace("$", r"\$")
+
+
+def _reach(summary: Summary) -> list[list[float]] | None:
+    """Lengths of error bars down and up; None without an interval."""
+    if summary.low is None or summary.high is None:
+        return None
+    return [[summary.mean - summary.low], [summary.high - summary.mean]]
 
 
 def profile_figure(profiles: Sequence[tuple[RunGroup, Profile]]) -> Figure:

@@ -89,10 +89,16 @@ def summary_cell(summary: Summary | None) -> Cell:
     return Cell(format_number(summary.mean), tuple(parts))
 
 
-def _interval(low: float | None, high: float | None) -> list[str]:
+def interval_text(low: float | None, high: float | None) -> str:
+    """`[low, high]`; empty where there is no interval."""
     if low is None or high is None:
-        return []
-    return [f"[{format_number(low)}, {format_number(high)}]"]
+        return ""
+    return f"[{format_number(low)}, {format_number(high)}]"
+
+
+def _interval(low: float | None, high: float | None) -> list[str]:
+    text = interval_text(low, high)
+    return [text] if text else []
 
 
 def results_as_table(rows: Sequence[ResultRow]) -> Table:
@@ -107,6 +113,49 @@ def results_as_table(rows: Sequence[ResultRow]) -> Table:
                 *(summary_cell(row.metrics[metric]) for metric in METRICS),
             )
             for row in rows
+        ),
+    )
+
+
+def brief_results_table(rows: Sequence[ResultRow]) -> Table:
+    """One number per cell with its interval: what a reader looks for first."""
+    counted = any(row.metrics["successes"] is not None for row in rows)
+    metrics = ("violations", *(("successes",) if counted else ()), "return_mean")
+    return Table(
+        header=("Arm", "Runs", *(METRIC_TITLES[metric] for metric in metrics)),
+        rows=tuple(
+            (
+                Cell(row.title),
+                Cell(str(len(row.seeds))),
+                *(_brief(row.metrics[metric]) for metric in metrics),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _brief(summary: Summary | None) -> Cell:
+    if summary is None:
+        return Cell(ABSENT)
+    return Cell(format_number(summary.mean), tuple(_interval(summary.low, summary.high)))
+
+
+def brief_pairs_table(rows: Sequence[PairedRow]) -> Table:
+    """Differences of violations alone, with their intervals and what the test says."""
+    chosen = [row for row in rows if row.metric == "violations"]
+    return Table(
+        header=("Violations", "Pairs", "Difference", "Verdict"),
+        rows=tuple(
+            (
+                Cell(f"{row.title} - {row.baseline}"),
+                Cell(str(row.difference.n)),
+                Cell(
+                    format_number(row.difference.mean),
+                    tuple(_interval(row.difference.low, row.difference.high)),
+                ),
+                Cell(verdict(row.difference)),
+            )
+            for row in chosen
         ),
     )
 

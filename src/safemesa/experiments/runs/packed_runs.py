@@ -178,7 +178,8 @@ def write_packed_runs(folder: Path, runs: Mapping[str, PackedRun]) -> None:
         f"{_json(name)}: {_json(_difference(record, shared))}" for name, record in records.items()
     ]
     head = {"format": FORMAT, "episodes_sha256": sha256(folder / EPISODES_FILE), "shared": shared}
-    text = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+    # Sorted, so that packing again what is packed changes nothing.
+    text = json.dumps(head, indent=1, ensure_ascii=False, sort_keys=True).removesuffix("\n}")
     text += ',\n "runs": {\n' + ",\n".join(lines) + "\n }\n}\n"
     write_atomic(folder / RUNS_FILE, text.encode())
 
@@ -224,7 +225,7 @@ def _fields(name: str, lines: Sequence[Values]) -> list[str]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -74,10 +74,7 @@ def columns(seed: int) -> dict[str, np.ndarray]:
 
 
 def as_csv(path: Path, table: dict[str, np.ndarray]) -> None:
-    lines = [
-        ",".join(table),
-        *(",".join(map(str, row)) for row in zip(*table.values(), strict=True)),
-    ]
+    lines = [",".join(table), *(",".join(map(str, row)) for row in zip(*table.values(), strict=True))]
     lines[3] += "" if len(lines) < 4 else ""
     path.write_text("\n".join(lines) + "\n")
 

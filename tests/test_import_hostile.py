@@ -391,9 +391,7 @@ def test_a_part_without_a_value_is_unknown_and_not_safe(limit, expected):
     np.testing.assert_array_equal(parse_limit(limit).violated(values), expected)
 
 
-@pytest.mark.parametrize(
-    "content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21]
-)
+@pytest.mark.parametrize("content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21])
 def test_hostile_maps_are_refused(tmp_path, content):
     (tmp_path / "map.toml").write_text(content, encoding="latin-1")
     began = time.perf_counter()

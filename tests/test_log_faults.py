@@ -160,9 +160,7 @@ def test_folders_name_robots_by_level_or_pattern(tmp_path, layout, rule, robots)
     assert lines[0].startswith(expected)
 
 
-@pytest.mark.parametrize(
-    "rule", ["files", "folder:0", "folder:-1", "{task}{task}", "", "a\\{task}"]
-)
+@pytest.mark.parametrize("rule", ["files", "folder:0", "folder:-1", "{task}{task}", "", "a\\{task}"])
 def test_what_is_no_rule_for_robots_is_refused(rule):
     with pytest.raises(ConfigurationError, match="task_from"):
         map_from_record({**RECORD, "task_from": rule})
@@ -407,7 +405,7 @@ def test_a_done_that_would_have_ended_episodes_is_not_passed_over(tmp_path, name
     arrays |= {"cost": np.zeros(24), name: columns[name]}
     path = write_npz(tmp_path / "a.npz", arrays)
     record = {"dt": 0.1, "action": [{"column": "action", "low": -2.0, "high": 2.0}]}
-    with pytest.raises(DatasetError, match=f'truncated = "{name}".*ignore = \\["{name}"\\]'):
+    with pytest.raises(DatasetError, match=f"truncated = \"{name}\".*ignore = \\[\"{name}\"\\]"):
         import_logs([path], map_from_record(record), tmp_path / "out")
     mapped = map_from_record({**record, "columns": {"truncated": name}})
     import_logs([path], mapped, tmp_path / "out")
@@ -554,9 +552,7 @@ def test_a_column_twice_matters_only_if_it_is_used(tmp_path):
     columns = table()
     for name in ("x", "spare"):
         names = [*columns, "spare", name]
-        arrays = [
-            pyarrow.array(values) for values in (*columns.values(), columns["x"], columns["x"])
-        ]
+        arrays = [pyarrow.array(values) for values in (*columns.values(), columns["x"], columns["x"])]
         parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), tmp_path / "a.parquet")
         if name == "x":
             with pytest.raises(DatasetError, match="twice"):

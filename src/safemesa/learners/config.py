@@ -143,8 +143,6 @@ class TakeoverConfig:
     the critic says of calm states that the recovery holds."""
     calm_share: float = 0.95
     """The limit that is found lies above the risk of this share of the calm states."""
-    margin: float = 1.0
-    """How many times as high as that the limit is: who takes over in calm states never works."""
     follow: bool = True
     """In Phase 3 the limit follows the critic's level on the fleet's calm states down."""
     candidates: int = 0
@@ -160,7 +158,6 @@ class TakeoverConfig:
         """Refuses impossible values."""
         require_share(self, "limit", "calm_share")
         require_at_least(self, 0, "candidates", "charge")
-        require_at_least(self, 1.0, "margin")
         if self.told not in ("proposal", "executed"):
             raise ConfigurationError(
                 f"takeover.told is {self.told!r}; expected 'proposal' or 'executed'."

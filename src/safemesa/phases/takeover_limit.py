@@ -67,8 +67,6 @@ class FoundLimit:
 def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces) -> FoundLimit:
     """The risk that `takeover.calm_share` of the calm states lie below as the recovery acts there.
 
-    Times `takeover.margin`.
-
     Calm states are those of the new robot's log where it has enough, otherwise the fleet's, which
     the model rehearses.
 
@@ -102,7 +100,7 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
             "iterations of Phase 1, or more violations in the logs, may mend it."
         )
     return FoundLimit(
-        limit=min(config.takeover.margin * limit, LARGEST_LIMIT),
+        limit=limit,
         states=len(risk),
         source=source,
         quantiles={f"{share:g}": float(np.quantile(risk, share)) for share in shares},

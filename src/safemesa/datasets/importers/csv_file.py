@@ -88,10 +88,7 @@ class CSVSource(AbstractSource):
         for lines, rows in self._records():
             body = rows > self._above
             if not body.all():
-                lines, rows = (
-                    lines[int(np.argmax(body)) if body.any() else len(lines) :],
-                    rows[body],
-                )
+                lines, rows = lines[int(np.argmax(body)) if body.any() else len(lines) :], rows[body]
             if units and lines:
                 lines, rows, units = lines[1:], rows[1:], False
             for start in range(0, len(lines), BLOCK_LINES):
@@ -253,9 +250,7 @@ class CSVSource(AbstractSource):
         if plain and all(line.count(mark) == width - 1 for line in lines):
             cells = self._cells(lines, [*numbers, *texts])
         else:
-            records = (
-                [line.split(mark) for line in lines] if plain else list(map(self._split, lines))
-            )
+            records = [line.split(mark) for line in lines] if plain else list(map(self._split, lines))
             kept = np.asarray([len(fields) == width for fields in records], np.bool_)
             findings += self._ragged(records, rows, kept)
             records, rows = [one for one in records if len(one) == width], rows[kept]
@@ -375,7 +370,9 @@ class CSVSource(AbstractSource):
         rows = list(csv.reader([record], delimiter=self.delimiter, skipinitialspace=blank))
         return rows[0] if rows else []
 
-    def _finding(self, code: str, row: int, column: str, detail: str, count: int = 1) -> Finding:
+    def _finding(
+        self, code: str, row: int, column: str, detail: str, count: int = 1
+    ) -> Finding:
         return Finding(
             code=code, file=str(self.path), row=row, column=column, detail=detail, count=count
         )

@@ -27,9 +27,6 @@ def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
         config = replace(
             config,
             target=replace(config.target, recovers=0.75),
-            # Below the right limit a robot is stopped in calm states and does no work; half as much
-            # again above it still protects (results/tuning/protection.md).
-            takeover=replace(config.takeover, margin=1.2),
             risk=replace(config.risk, hidden=tuple(min(n, 128) for n in config.risk.hidden)),
         )
     return replace(

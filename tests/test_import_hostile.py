@@ -226,7 +226,11 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     ),
     "an unknown minari storage": lambda p: minari(p, {"data_format": "../../x"}),
     "a cut minari episode": lambda p: minari(
-        p, {}, lambda f: replaced("infos/cost", lambda g, n: g.__setitem__(n, np.zeros(7)))(f["episode_0"])
+        p,
+        {},
+        lambda f: replaced("infos/cost", lambda group, name: group.__setitem__(name, np.zeros(7)))(
+            f["episode_0"]
+        ),
     ),
     "half a parquet": truncated(parquet),
     "no parquet at all": text("a.parquet", b"PAR1" + b"\xff" * 200 + b"PAR1"),
@@ -391,7 +395,9 @@ def test_a_part_without_a_value_is_unknown_and_not_safe(limit, expected):
     np.testing.assert_array_equal(parse_limit(limit).violated(values), expected)
 
 
-@pytest.mark.parametrize("content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21])
+@pytest.mark.parametrize(
+    "content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21]
+)
 def test_hostile_maps_are_refused(tmp_path, content):
     (tmp_path / "map.toml").write_text(content, encoding="latin-1")
     began = time.perf_counter()

@@ -17,11 +17,11 @@ import numpy as np
 from safemesa.core.costs import known_cost
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
 from safemesa.core.files import atomic_path
+from safemesa.core.gym_checks import require_physical_observations
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.format import ROLES, check_sound, make_provenance
 from safemesa.datasets.importers.arrays import DECLARATION
 from safemesa.datasets.importers.identity import LONGEST_LABEL, label
-from safemesa.domains.gym_checks import require_physical_observations
 
 _COLUMNS = (
     "observations",

@@ -15,7 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from safemesa.core.errors import DatasetError
-from safemesa.datasets.findings import Finding, LogError
+from safemesa.datasets.findings import Finding
 from safemesa.datasets.importers.identity import MISSING_WORDS, labels
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import (
@@ -88,7 +88,10 @@ class CSVSource(AbstractSource):
         for lines, rows in self._records():
             body = rows > self._above
             if not body.all():
-                lines, rows = lines[int(np.argmax(body)) if body.any() else len(lines) :], rows[body]
+                lines, rows = (
+                    lines[int(np.argmax(body)) if body.any() else len(lines) :],
+                    rows[body],
+                )
             if units and lines:
                 lines, rows, units = lines[1:], rows[1:], False
             for start in range(0, len(lines), BLOCK_LINES):
@@ -179,8 +182,8 @@ class CSVSource(AbstractSource):
                 self._tail = self._finding("nul-tail", place, "", detail)
                 return cut[0]
         raise DatasetError(
-            f"{self.path}, line {place}: NUL bytes, and text after them. This is no CSV file, or it "
-            "is damaged. Restore it, or correct its suffix or the map's encoding."
+            f"{self.path}, line {place}: NUL bytes, and text after them. This is no CSV file, or "
+            "it is damaged. Restore it, or correct its suffix or the map's encoding."
         )
 
     def _refuse_long_line(self, lines: list[str], number: int) -> None:
@@ -250,7 +253,9 @@ class CSVSource(AbstractSource):
         if plain and all(line.count(mark) == width - 1 for line in lines):
             cells = self._cells(lines, [*numbers, *texts])
         else:
-            records = [line.split(mark) for line in lines] if plain else list(map(self._split, lines))
+            records = (
+                [line.split(mark) for line in lines] if plain else list(map(self._split, lines))
+            )
             kept = np.asarray([len(fields) == width for fields in records], np.bool_)
             findings += self._ragged(records, rows, kept)
             records, rows = [one for one in records if len(one) == width], rows[kept]
@@ -370,9 +375,7 @@ class CSVSource(AbstractSource):
         rows = list(csv.reader([record], delimiter=self.delimiter, skipinitialspace=blank))
         return rows[0] if rows else []
 
-    def _finding(
-        self, code: str, row: int, column: str, detail: str, count: int = 1
-    ) -> Finding:
+    def _finding(self, code: str, row: int, column: str, detail: str, count: int = 1) -> Finding:
         return Finding(
             code=code, file=str(self.path), row=row, column=column, detail=detail, count=count
         )

@@ -165,7 +165,7 @@ class ImportMap:
     def _check_text_files(self) -> None:
         """How CSV files are written."""
         mark = self.delimiter
-        if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in '"\'.+-_\r\n\0'):
+        if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in "\"'.+-_\r\n\0"):
             raise ConfigurationError(
                 f"map: delimiter is {mark!r}, expected one sign that no number, name or quotation "
                 'has, such as "," or ";" or "\\t".'
@@ -192,7 +192,7 @@ class ImportMap:
             is_text = False
         if not is_text:
             raise ConfigurationError(
-                f'map: encoding is {self.encoding[:40]!r}, expected one of Python\'s, such as '
+                f"map: encoding is {self.encoding[:40]!r}, expected one of Python's, such as "
                 '"utf-8", "latin-1", "cp1252" or "utf-16".'
             )
 
@@ -390,7 +390,7 @@ def _check_text(value: str, key: str, where: str) -> None:
     name = key in ("domain", "name", "unit", "test", "column", "next_column")
     if "\0" in value or (name and not (len(value) <= MAXIMUM_NAME and value.isprintable())):
         raise ConfigurationError(
-            f"{where} is {_shown(value)}, expected at most {MAXIMUM_NAME} signs that can be printed."
+            f"{where} is {_shown(value)}, expected at most {MAXIMUM_NAME} printable signs."
         )
 
 
@@ -403,7 +403,9 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if depth > MAXIMUM_DEPTH:
         raise ConfigurationError(f"{where} nests deeper than {MAXIMUM_DEPTH} levels.")
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, f"{where}.{key}"[:200], depth + 1) for key, one in value.items()}
+        return {
+            str(key): _plain(one, f"{where}.{key}"[:200], depth + 1) for key, one in value.items()
+        }
     if isinstance(value, list):
         return [_plain(one, where, depth + 1) for one in value]
     sound = (

@@ -165,4 +165,3 @@ def read_npy_header(file: Any, where: str) -> tuple[tuple[int, ...], bool, np.dt
     if any(one < 0 for one in shape):
         raise ValueError("a negative shape")
     return shape, fortran, dtype
-

@@ -396,7 +396,17 @@ def test_a_part_without_a_value_is_unknown_and_not_safe(limit, expected):
 
 
 @pytest.mark.parametrize(
-    "content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21]
+    "content",
+    [
+        "a = [" * 20_000,
+        "horizon = " + "9" * 5000,
+        "[" + "a." * 20_000 + "b]",
+        "a." * 20_000 + "b = 1",
+        "rows = 1",
+        "[",
+        "\xff",
+        "x" * 2**21,
+    ],
 )
 def test_hostile_maps_are_refused(tmp_path, content):
     (tmp_path / "map.toml").write_text(content, encoding="latin-1")

@@ -639,6 +639,23 @@ def test_wide_files_take_time_in_proportion(tmp_path):
     assert time.process_time() - began < 10.0
 
 
+def test_a_long_tail_of_nul_bytes_is_passed_over_quickly(tmp_path):
+    """A file that was given its size in advance; the tail takes no room on disk."""
+    for name, after in (("a.csv", b""), ("b.csv", b"text")):
+        path = write(tmp_path / name, TEXT)
+        with open(path, "r+b") as file:
+            file.truncate(2**28)
+            file.seek(2**28)
+            file.write(after)
+        began = time.process_time()
+        if after:
+            with pytest.raises(DatasetError, match="NUL bytes, and text after them"):
+                run(path, tmp_path / "never")
+        else:
+            assert found(run(path, tmp_path / "out")[0]) == {"nul-tail": 1}
+        assert time.process_time() - began < 3.0
+
+
 def test_a_hundred_thousand_columns_are_read_in_seconds(tmp_path):
     names = [f"beam{index}" for index in range(100_000)]
     body = joined([f"{line}," + "0.5," * 99_999 + "1" for line in LINES[1:]])

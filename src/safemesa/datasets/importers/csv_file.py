@@ -29,6 +29,8 @@ from safemesa.datasets.importers.source import (
 BLOCK_LINES = 32_768
 BLOCK_SIGNS = 2**22
 MAXIMUM_LINE = 2**22
+LONG_TAIL = 2**20
+"""NUL bytes after which the rest is compared as bytes."""
 LONGEST_NUMBER = 400
 """Signs of a cell that can be a number; Python would read millions of digits, slowly."""
 LONGEST_QUOTATION = 100
@@ -174,8 +176,10 @@ class CSVSource(AbstractSource):
         """
         before, _, after = text.partition("\0")
         place = number + before.count("\n")
+        seen = 0
         while not after.strip("\0\n "):
-            after = file.read(BLOCK_SIGNS)
+            seen += len(after)
+            after = file.read(BLOCK_SIGNS) if seen < LONG_TAIL else self._rest(file)
             if not after:
                 cut = before.rpartition("\n")
                 detail = "the last line is cut off there" if cut[2] else ""
@@ -185,6 +189,18 @@ class CSVSource(AbstractSource):
             f"{self.path}, line {place}: NUL bytes, and text after them. This is no CSV file, or "
             "it is damaged. Restore it, or correct its suffix or the map's encoding."
         )
+
+    @staticmethod
+    def _rest(file: TextIO) -> str:
+        """What follows a long tail of NUL bytes, without decoding gigabytes of them."""
+        raw = file.buffer
+        # The text reader may have decoded a little more than it has handed out.
+        raw.seek(max(raw.tell() - LONG_TAIL // 2, 0))
+        nothing = bytes(2**22)
+        while chunk := raw.read(len(nothing)):
+            if chunk != nothing[: len(chunk)] and chunk.strip(b"\0\r\n\t "):
+                return "text"
+        return ""
 
     def _refuse_long_line(self, lines: list[str], number: int) -> None:
         place = next((i for i, one in enumerate(lines) if len(one) > MAXIMUM_LINE), len(lines))

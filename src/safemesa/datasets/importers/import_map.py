@@ -295,10 +295,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if len(text) > MAXIMUM_MAP_BYTES:
         raise ConfigurationError(f"{path} is larger than a map can be. Check --map.")
     try:
-        return tomllib.loads(text.decode())
+        content = text.decode()
+        _check_dotted_keys(content, path)
+        return tomllib.loads(content)
     except (ValueError, RecursionError) as error:
         # Beside TOML's own errors: no UTF-8, and numbers of thousands of digits.
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
+
+
+def _check_dotted_keys(content: str, path: Path) -> None:
+    """`a.a.a. ... = 1` takes `tomllib` time quadratic in its dots."""
+    for number, line in enumerate(content.split("\n"), 1):
+        text = line.strip()
+        header = text.startswith("[") and "," not in text
+        key = text if header else text.partition("=")[0] if "=" in text else ""
+        if key.count(".") > 2 * MAXIMUM_DEPTH:
+            raise ConfigurationError(
+                f"{path}, line {number}: a key of {key.count('.') + 1} parts nests too deeply."
+            )
 
 
 def _signals(record: Any, where: str) -> tuple[SignalMap, ...]:

@@ -11,6 +11,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def as_csv(path: Path, table: dict[str, np.ndarray]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def as_npz(path: Path, table: dict[str, Any], save: Callable[..., None] = np.savez) -> None:
+    save(path, **table)
+
+
 def as_hdf5(path: Path, table: dict[str, np.ndarray]) -> None:
     import h5py
 
@@ -130,8 +135,8 @@ def as_minari(path: Path, table: dict[str, np.ndarray]) -> None:
 
 WRITERS: dict[str, tuple[str, Callable[[Path, dict[str, np.ndarray]], None]]] = {
     "csv": ("a.csv", as_csv),
-    "npz": ("a.npz", lambda path, table: np.savez(path, **table)),
-    "packed npz": ("a.npz", lambda path, table: np.savez_compressed(path, **table)),
+    "npz": ("a.npz", as_npz),
+    "packed npz": ("a.npz", lambda path, table: as_npz(path, table, np.savez_compressed)),
     "hdf5": ("a.hdf5", as_hdf5),
     "episode groups": ("a.hdf5", as_episode_groups),
     "parquet": ("a.parquet", as_parquet),
@@ -226,6 +231,12 @@ class Trial:
             finally:
                 result = import_logs([path], mapping, out)
         except SafemesaError as error:
+            # A mistake of ours must not pass for a damaged file.
+            cause = error.__cause__
+            if isinstance(cause, AttributeError | NameError | AssertionError) or (
+                type(cause).__name__ == "TypeCheckError"
+            ):
+                return f"{cause!r}"
             return "refused" if len(str(error)) > 20 and not out.exists() else f"{error!r}"
         data = OfflineTasks.load(out)
         assert sum(log.transitions for log in data.logs) == result.transitions

@@ -236,8 +236,8 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "no parquet at all": text("a.parquet", b"PAR1" + b"\xff" * 200 + b"PAR1"),
     "an endless line": text("a.csv", "a," * 2**22),
     "a number of ten million digits": text("a.csv", "x,u,c\n" + "1" * 10**7 + ",0,0\n"),
-    "an identifier of a million signs": lambda p: npz(
-        p, **{"metadata/episode": np.full(9, "z" * 10**6)}
+    "an identifier of a hundred thousand signs": lambda p: npz(
+        p, **{"metadata/episode": np.full(9, "z" * 10**5)}
     ),
     "identifiers that are no text": lambda p: npz(
         p, **{"metadata/episode": np.full(9, b"\xff\xfe")}

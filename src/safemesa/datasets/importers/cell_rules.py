@@ -72,7 +72,7 @@ class CellRules:
         missing = np.isnan(values) & hold
         if missing.any():
             values = self._forward(values, missing, begins, self._held.get(name))
-            for index in np.flatnonzero(missing.any(axis=0)):
+            for index in np.flatnonzero(missing.any(axis=0)).tolist():
                 held = missing[:, index] & ~np.isnan(values[:, index])
                 reads = self.plan.limit is not None and (
                     self._references[name][index].name in self.plan.limit.signals

@@ -387,7 +387,7 @@ def _typed(
             raise ConfigurationError(
                 f"{where}: {key} is {_shown(value)}, expected {finite}{kind.__name__}."
             )
-        if kind is str:
+        if isinstance(value, str):
             _check_text(value, key, f"{where}: {key}")
         values[key] = value
     return values

@@ -1,5 +1,6 @@
 """Import of CSV beside what reading it takes at least: pyarrow's reader, which only reads."""
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,7 +16,10 @@ RECORD = {
     "rows": "states",
     "dt": 0.05,
     "obs": ["x", "y", "speed", "yaw"],
-    "action": [{"column": "steer", "low": -1.0, "high": 1.0}, {"column": "gas", "low": 0, "high": 1}],
+    "action": [
+        {"column": "steer", "low": -1.0, "high": 1.0},
+        {"column": "gas", "low": 0, "high": 1},
+    ],
     "columns": {"time": "t", "episode": "run"},
     "signal": ["bumper"],
     "cost": {"limit": "bumper > 0.5"},
@@ -37,6 +41,7 @@ def write_robot(path: Path, rows: int) -> None:
 def csv_import(rows: int) -> dict[str, Callable[[], None]]:
     """Reads one file of `rows` rows: our whole import, and pyarrow's plain read if it is there."""
     folder = Path(tempfile.mkdtemp(prefix="safemesa-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_robot(folder / "robot.csv", rows)
     mapping, out = map_from_record(RECORD), folder / "out"
 

@@ -114,6 +114,7 @@ def test_the_command_prints_a_json_line_per_number(
         "online_step_sqrl_over_plain",
         "navigation_steps_per_second",
         "carl_plan_ms",
+        "csv_import_rows_per_second",
     }
     for peer in ("pytorch_over_online_step", "sb3_over_sac_step", "sbx_over_sac_step"):
         assert peer in err

@@ -683,6 +683,25 @@ def test_what_is_missing_is_said(tmp_path):
     assert examine([tmp_path / "large"]).sufficiency.advice == ()
 
 
+def test_the_doctor_prints_a_table_by_kind(case, capsys):
+    """A count and three examples of each kind; every place with --details."""
+    from safemesa.cli.data import print_findings
+
+    for columns in case.tables.values():
+        columns["push"] = columns["push"] * 1.0
+        columns["push"][7] = 2.5
+    findings = case.examine().findings
+    print_findings(findings)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("ERROR   action-outside-bounds: 5 x: ")
+    assert sum("'push'" in line for line in shown) == 3
+    assert any("and in 2 more places" in line for line in shown)
+    print_findings(findings, details=True)
+    assert (
+        sum("action-outside-bounds" in line for line in capsys.readouterr().out.splitlines()) == 5
+    )
+
+
 @pytest.mark.bench
 def test_a_hundred_thousand_transitions_per_second(tmp_path):
     log = logs.cart_log("a", 0, 4_000)

@@ -226,14 +226,18 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     ),
     "an unknown minari storage": lambda p: minari(p, {"data_format": "../../x"}),
     "a cut minari episode": lambda p: minari(
-        p, {}, lambda f: replaced("infos/cost", lambda g, n: g.__setitem__(n, np.zeros(7)))(f["episode_0"])
+        p,
+        {},
+        lambda f: replaced("infos/cost", lambda group, name: group.__setitem__(name, np.zeros(7)))(
+            f["episode_0"]
+        ),
     ),
     "half a parquet": truncated(parquet),
     "no parquet at all": text("a.parquet", b"PAR1" + b"\xff" * 200 + b"PAR1"),
     "an endless line": text("a.csv", "a," * 2**22),
     "a number of ten million digits": text("a.csv", "x,u,c\n" + "1" * 10**7 + ",0,0\n"),
-    "an identifier of a million signs": lambda p: npz(
-        p, **{"metadata/episode": np.full(9, "z" * 10**6)}
+    "an identifier of a hundred thousand signs": lambda p: npz(
+        p, **{"metadata/episode": np.full(9, "z" * 10**5)}
     ),
     "identifiers that are no text": lambda p: npz(
         p, **{"metadata/episode": np.full(9, b"\xff\xfe")}
@@ -391,7 +395,19 @@ def test_a_part_without_a_value_is_unknown_and_not_safe(limit, expected):
     np.testing.assert_array_equal(parse_limit(limit).violated(values), expected)
 
 
-@pytest.mark.parametrize("content", ["a = [" * 20_000, "horizon = " + "9" * 5000, "rows = 1", "[", "\xff", "x" * 2**21])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a = [" * 20_000,
+        "horizon = " + "9" * 5000,
+        "[" + "a." * 20_000 + "b]",
+        "a." * 20_000 + "b = 1",
+        "rows = 1",
+        "[",
+        "\xff",
+        "x" * 2**21,
+    ],
+)
 def test_hostile_maps_are_refused(tmp_path, content):
     (tmp_path / "map.toml").write_text(content, encoding="latin-1")
     began = time.perf_counter()

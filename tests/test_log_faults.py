@@ -1,6 +1,8 @@
 """Faults that people met with their logs, a test for each kind; tests/README.md maps them."""
 
+import json
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +102,7 @@ def test_a_label_that_is_missing_in_any_spelling_is_an_error(tmp_path, words):
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_missing_label_of_a_table_of_types_is_one_too(tmp_path, missing):
-    columns = table()
+    columns: dict = table()
     columns["ep"] = [missing if one == 1 else float(one) for one in columns["ep"]]
     path = write_parquet(tmp_path / "a.parquet", columns)
     with pytest.raises(DatasetError, match="missing-value"):
@@ -160,7 +162,9 @@ def test_folders_name_robots_by_level_or_pattern(tmp_path, layout, rule, robots)
     assert lines[0].startswith(expected)
 
 
-@pytest.mark.parametrize("rule", ["files", "folder:0", "folder:-1", "{task}{task}", "", "a\\{task}"])
+@pytest.mark.parametrize(
+    "rule", ["files", "folder:0", "folder:-1", "{task}{task}", "", "a\\{task}"]
+)
 def test_what_is_no_rule_for_robots_is_refused(rule):
     with pytest.raises(ConfigurationError, match="task_from"):
         map_from_record({**RECORD, "task_from": rule})
@@ -218,7 +222,8 @@ def test_what_a_limit_reads_is_held_with_a_word(tmp_path):
     for number, changes in enumerate(({"missing": "hold"}, {"obs": signal})):
         result, _ = run(path, tmp_path / f"out{number}", **changes)
         (finding,) = result.findings
-        assert finding.column == "x" and "the limit reads it" in finding.detail
+        assert finding.column == "x"
+        assert "the limit reads it" in finding.detail
 
 
 @pytest.mark.parametrize("block", [3, 10_000])
@@ -262,7 +267,7 @@ def test_a_missing_cost_is_never_held(tmp_path):
     columns["hit"][5] = "nan"
     path = write(tmp_path / "a.csv", csv_text(columns))
     for rule in ("hold", "drop", "split"):
-        with pytest.raises(DatasetError, match="missing-value.*'cost'"):
+        with pytest.raises(DatasetError, match=r"missing-value.*'cost'"):
             run(path, tmp_path / "out", missing=rule, cost={"column": "hit"})
 
 
@@ -292,7 +297,8 @@ def test_the_published_map_takes_files_of_dsrl(tmp_path):
         file["terminals"], file["timeouts"] = np.zeros(80, bool), ends
     mapping = read_map(Path(__file__).parents[1] / "examples" / "maps" / "dsrl.toml")
     result = import_logs([tmp_path], mapping, tmp_path / "out")
-    assert result.transitions == 80 and "clipped-action" in found(result)
+    assert result.transitions == 80
+    assert "clipped-action" in found(result)
 
 
 def test_values_that_32_bits_merge_are_an_error_with_an_offset(tmp_path):
@@ -405,7 +411,7 @@ def test_a_done_that_would_have_ended_episodes_is_not_passed_over(tmp_path, name
     arrays |= {"cost": np.zeros(24), name: columns[name]}
     path = write_npz(tmp_path / "a.npz", arrays)
     record = {"dt": 0.1, "action": [{"column": "action", "low": -2.0, "high": 2.0}]}
-    with pytest.raises(DatasetError, match=f"truncated = \"{name}\".*ignore = \\[\"{name}\"\\]"):
+    with pytest.raises(DatasetError, match=f'truncated = "{name}".*ignore = \\["{name}"\\]'):
         import_logs([path], map_from_record(record), tmp_path / "out")
     mapped = map_from_record({**record, "columns": {"truncated": name}})
     import_logs([path], mapped, tmp_path / "out")
@@ -524,18 +530,20 @@ def test_values_that_stand_for_nothing_are_missing(tmp_path):
     "change",
     [
         {"delimiter": '"'}, {"delimiter": "."}, {"delimiter": "1"}, {"delimiter": "ab"},
-        {"delimiter": "\n"}, {"delimiter": "\0"}, {"decimal": ";"}, {"decimal": ",", "delimiter": ","},
+        {"delimiter": "\n"}, {"delimiter": "\0"}, {"decimal": ";"},
+        {"decimal": ",", "delimiter": ","},
         {"comment": ""}, {"comment": " "}, {"skip_rows": -1}, {"skip_rows": 10**9},
         {"encoding": "klingon"}, {"encoding": "base64"}, {"encoding": "\0"}, {"units_row": "yes"},
-        {"missing_values": "--"}, {"missing_values": [1]}, {"missing": "guess"}, {"outside": "wrap"},
+        {"missing_values": "--"}, {"missing_values": [1]}, {"missing": "guess"},
+        {"outside": "wrap"},
         {"obs": [{"name": "x", "scale": 0}]}, {"obs": [{"name": "x", "missing": "zero"}]},
         {"obs": [{"name": "x", "scale": 1e300}]}, {"obs": [{"name": "x\n"}]},
         {"obs": [{"name": "x" * 200}]}, {"obs": [f"x{index}" for index in range(10_001)]},
         {"horizon": 2**70}, {"horizon": 0}, {"domain": "a\0b"}, {"domain": "a" * 200},
         {"tasks": {"parameters": {"a": {"mass": float("nan")}}}},
         {"tasks": {"parameters": {"a": {"mass": 10**400}}}},
-        {"tasks": {"parameters": {"a": {"made": __import__("datetime").date(2020, 1, 1)}}}},
-        {"tasks": {"parameters": {"a": {"deep": eval("[" * 60 + "]" * 60)}}}},
+        {"tasks": {"parameters": {"a": {"made": date(2020, 1, 1)}}}},
+        {"tasks": {"parameters": {"a": {"deep": json.loads("[" * 60 + "]" * 60)}}}},
     ],
 )  # fmt: skip
 def test_what_a_map_cannot_mean_is_refused(change):
@@ -552,7 +560,9 @@ def test_a_column_twice_matters_only_if_it_is_used(tmp_path):
     columns = table()
     for name in ("x", "spare"):
         names = [*columns, "spare", name]
-        arrays = [pyarrow.array(values) for values in (*columns.values(), columns["x"], columns["x"])]
+        arrays = [
+            pyarrow.array(values) for values in (*columns.values(), columns["x"], columns["x"])
+        ]
         parquet.write_table(pyarrow.Table.from_arrays(arrays, names=names), tmp_path / "a.parquet")
         if name == "x":
             with pytest.raises(DatasetError, match="twice"):
@@ -627,6 +637,23 @@ def test_wide_files_take_time_in_proportion(tmp_path):
     examine([path], mapping)
     # Comparing a million pairs of columns took a minute.
     assert time.process_time() - began < 10.0
+
+
+def test_a_long_tail_of_nul_bytes_is_passed_over_quickly(tmp_path):
+    """A file that was given its size in advance; the tail takes no room on disk."""
+    for name, after in (("a.csv", b""), ("b.csv", b"text")):
+        path = write(tmp_path / name, TEXT)
+        with open(path, "r+b") as file:
+            file.truncate(2**28)
+            file.seek(2**28)
+            file.write(after)
+        began = time.process_time()
+        if after:
+            with pytest.raises(DatasetError, match="NUL bytes, and text after them"):
+                run(path, tmp_path / "never")
+        else:
+            assert found(run(path, tmp_path / "out")[0]) == {"nul-tail": 1}
+        assert time.process_time() - began < 3.0
 
 
 def test_a_hundred_thousand_columns_are_read_in_seconds(tmp_path):

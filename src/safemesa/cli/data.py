@@ -12,7 +12,7 @@ import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse
 from safemesa.core.errors import ConfigurationError, DatasetError
-from safemesa.experiments.paper.paper_logs import PAPER_LOGS
+from safemesa.experiments.paper_logs import PAPER_LOGS
 
 if TYPE_CHECKING:
     from safemesa.datasets.findings import Findings
@@ -207,7 +207,9 @@ def print_findings(findings: "Findings", details: bool = False) -> None:
     for kind in by_kind(findings):
         defect = kind[0].defect
         count = sum(one.count for one in kind)
-        print(f"{defect.level.upper():<7} {kind[0].code}: {count} x: {defect.what}. {defect.advice}")
+        print(
+            f"{defect.level.upper():<7} {kind[0].code}: {count} x: {defect.what}. {defect.advice}"
+        )
         for one in kind[:EXAMPLES]:
             more = f" [{one.count} x]" if one.count > 1 else ""
             detail = f": {one.detail}" if one.detail else ""

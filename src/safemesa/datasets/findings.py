@@ -14,8 +14,11 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defect:
-    """One kind of defect. An `error` cannot be learned from; a `warning` should be looked at; a `note`
-    says what the map made of the logs."""
+    """One kind of defect.
+
+    An `error` cannot be learned from; a `warning` should be looked at; a `note` says what the map
+    made of the logs.
+    """
 
     level: str
     what: str

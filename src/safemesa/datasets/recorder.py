@@ -17,11 +17,11 @@ import numpy as np
 from safemesa.core.costs import known_cost
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
 from safemesa.core.files import atomic_path
+from safemesa.core.gym_checks import require_physical_observations
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.format import ROLES, check_sound, make_provenance
 from safemesa.datasets.importers.arrays import DECLARATION
 from safemesa.datasets.importers.identity import LONGEST_LABEL, label
-from safemesa.domains.gym_checks import require_physical_observations
 
 _COLUMNS = (
     "observations",
@@ -237,6 +237,7 @@ class RecordLog(gymnasium.Wrapper):
         with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
             members: dict[str, Any] = {**arrays, DECLARATION: np.array(text)}
             np.savez(file, **members)
+        self._saved = True
 
     def close(self) -> None:
         """Writes the file, then closes the environment."""

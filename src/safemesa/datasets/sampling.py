@@ -21,6 +21,7 @@ class RowIndex(eqx.Module):
 
     rows: Int[Array, "tasks most_rows"]
     count: Int[Array, " tasks"]
+    violation_rows: Int[Array, "tasks most_violations"]
     violation_count: Int[Array, " tasks"]
 
 
@@ -81,7 +82,7 @@ def make_row_index(
     if not rows:
         raise DatasetError("there are no tasks to draw rows from, expected at least one.")
     ordered: list[np.ndarray] = []
-    violations: list[int] = []
+    violating: list[np.ndarray] = []
     for task, (own, cost, start) in enumerate(zip(rows, costs, starts, strict=True)):
         if len(own) == 0:
             raise DatasetError(f"task {task} has no rows to draw, expected at least one.")
@@ -92,9 +93,9 @@ def make_row_index(
                 f"row {shifted.max()} of the shared table has no int32 number. Use fewer or "
                 "shorter logs at a time."
             )
-        violations.append(int(is_violation.sum()))
+        violating.append(shifted[is_violation])
         ordered.append(np.concatenate([shifted[~is_violation], shifted[is_violation]]))
-    return RowIndex(*_pad(ordered), jnp.array(violations, jnp.int32))
+    return RowIndex(*_pad(ordered), *_pad(violating))
 
 
 def sample_rows(
@@ -140,10 +141,11 @@ def sample_rows(
 
 
 def _pad(lists: list[np.ndarray]) -> tuple[Int[Array, "tasks most"], Int[Array, " tasks"]]:
-    """Stacks ragged lists, none empty. Padding repeats a list's first row: no entry is wrong."""
+    """Stacks ragged lists. Padding repeats a list's first row, so that no entry is out of range."""
     counts = np.array([len(rows) for rows in lists], np.int32)
-    table = np.zeros((len(lists), int(counts.max())), np.int32)
+    table = np.zeros((len(lists), max(1, int(counts.max()))), np.int32)
     for task, rows in enumerate(lists):
-        table[task] = rows[0]
-        table[task, : len(rows)] = rows
+        if len(rows):
+            table[task] = rows[0]
+            table[task, : len(rows)] = rows
     return jnp.array(table), jnp.array(counts)

@@ -57,8 +57,9 @@ Distribution = Callable[[np.random.Generator, str], Perturbations]
 """Draws a task of a split, `"train"` or `"test"`."""
 
 Cost = Callable[[Model, Data, Float[np.ndarray, " obs"]], Any]
-"""Whether the state after a step violates: true or false, 1 or 0. Contacts, positions and forces in the data are those of
-that state; the observation is without noise."""
+"""Whether the state after a step violates: true or false, 1 or 0; nothing else is a verdict.
+Contacts, positions and forces in the data are those of that state; the observation is without
+noise."""
 
 
 @final

@@ -54,7 +54,7 @@ def check_cells(steps: Steps, spaces: Spaces, files: list[str], report: Report) 
         with np.errstate(all="ignore"):
             largest = np.abs(values).max(axis=0, initial=0.0)
             suspicious = ~np.isfinite(values.sum(axis=0)) | ~(largest <= LARGEST)
-        for index in np.flatnonzero(suspicious):
+        for index in np.flatnonzero(suspicious).tolist():
             name, column = names[index], values[:, index]
             places.tell("missing-value", np.isnan(column), name)
             places.tell("infinite-value", np.isinf(column), name)
@@ -63,7 +63,7 @@ def check_cells(steps: Steps, spaces: Spaces, files: list[str], report: Report) 
     _check_precision(steps, spaces, places)
     low, high = tolerated_bounds(spaces)
     beyond = (steps.action < low) | (steps.action > high)
-    for index in np.flatnonzero(beyond.any(axis=0)):
+    for index in np.flatnonzero(beyond.any(axis=0)).tolist():
         name, action, outside = spaces.action_names[index], steps.action[:, index], beyond[:, index]
         bounds = f"[{spaces.action_low[index]:.6g}, {spaces.action_high[index]:.6g}]"
         given = f"{action[np.argmax(outside)]:.6g} is not in {bounds}"
@@ -92,7 +92,7 @@ def _check_precision(steps: Steps, spaces: Spaces, places: Places) -> None:
         largest = np.minimum(np.maximum(np.abs(low), np.abs(high)), LARGEST)
         known = np.spacing(largest.astype(np.float32)).astype(np.float64)
         fine = ((change > 0) & (change < known)).sum(axis=0) >= ENOUGH_STEPS
-    for index in np.flatnonzero(fine | ~sound):
+    for index in np.flatnonzero(fine | ~sound).tolist():
         moved = change[:, index]
         moved = moved[np.isfinite(moved) & (moved > 0)]
         values = steps.obs[:, index]

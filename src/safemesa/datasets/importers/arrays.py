@@ -75,9 +75,7 @@ def unread_arrays(columns: Mapping[str, ArrayColumn]) -> tuple[str, ...]:
 def _shape_problem(one: ArrayColumn) -> str:
     if 1 <= len(one.shape) <= 2 and (len(one.shape) == 1 or one.shape[1] <= MAXIMUM_WIDTH):
         return ""
-    return (
-        f"has the shape {list(one.shape)}, expected [rows] or [rows, at most {MAXIMUM_WIDTH}]"
-    )
+    return f"has the shape {list(one.shape)}, expected [rows] or [rows, at most {MAXIMUM_WIDTH}]"
 
 
 def require_sound(

@@ -348,7 +348,7 @@ class TaskAssembler:
         return episode, step
 
     def _own_numbers(self, rows: RawRows, count: int) -> Int[np.ndarray, " count"]:
-        """Episode numbers of a recording, moved on where a second one of this robot repeats them."""
+        """Episode numbers of a recording, moved on where a second one repeats them."""
         assert rows.episode is not None
         digits = [str(one) if str(one).isdecimal() else "-1" for one in rows.episode[:count]]
         own = _whole(np.asarray(digits, np.float64))

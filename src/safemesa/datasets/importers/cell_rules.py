@@ -56,7 +56,8 @@ class CellRules:
             values = action[:, index]
             outside = np.isfinite(values) & ((values < one.low) | (values > one.high))
             if outside.any():
-                detail = f"up to {np.abs(values[outside]).max():.4g}, clipped to [{one.low:.4g}, {one.high:.4g}]"
+                largest = np.abs(values[outside]).max()
+                detail = f"up to {largest:.4g}, clipped to [{one.low:.4g}, {one.high:.4g}]"
                 tell(rows, np.flatnonzero(outside), "clipped-action", one.name, detail)
                 action = action.copy() if action is rows.action else action
                 action[outside, index] = np.clip(values[outside], one.low, one.high)
@@ -71,7 +72,7 @@ class CellRules:
         missing = np.isnan(values) & hold
         if missing.any():
             values = self._forward(values, missing, begins, self._held.get(name))
-            for index in np.flatnonzero(missing.any(axis=0)):
+            for index in np.flatnonzero(missing.any(axis=0)).tolist():
                 held = missing[:, index] & ~np.isnan(values[:, index])
                 reads = self.plan.limit is not None and (
                     self._references[name][index].name in self.plan.limit.signals
@@ -125,10 +126,7 @@ class CellRules:
         kept = np.flatnonzero(~gone)
         passed = np.cumsum(begins)
         before = np.append(0, passed[kept][:-1]) if len(kept) else passed[:0]
-        if len(kept) and gone.any():
-            first = passed[kept] > before
-        else:
-            first = begins[kept]
+        first = passed[kept] > before
         last = int(kept[-1]) if len(kept) else -1
         self._split_next |= bool(begins[last + 1 :].any())
         return (take_rows(rows, kept), first) if gone.any() else (rows, begins)

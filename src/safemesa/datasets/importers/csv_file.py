@@ -15,7 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from safemesa.core.errors import DatasetError
-from safemesa.datasets.findings import Finding, LogError
+from safemesa.datasets.findings import Finding
 from safemesa.datasets.importers.identity import MISSING_WORDS, labels
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import (
@@ -29,6 +29,8 @@ from safemesa.datasets.importers.source import (
 BLOCK_LINES = 32_768
 BLOCK_SIGNS = 2**22
 MAXIMUM_LINE = 2**22
+LONG_TAIL = 2**20
+"""NUL bytes after which the rest is compared as bytes."""
 LONGEST_NUMBER = 400
 """Signs of a cell that can be a number; Python would read millions of digits, slowly."""
 LONGEST_QUOTATION = 100
@@ -88,7 +90,10 @@ class CSVSource(AbstractSource):
         for lines, rows in self._records():
             body = rows > self._above
             if not body.all():
-                lines, rows = lines[int(np.argmax(body)) if body.any() else len(lines) :], rows[body]
+                lines, rows = (
+                    lines[int(np.argmax(body)) if body.any() else len(lines) :],
+                    rows[body],
+                )
             if units and lines:
                 lines, rows, units = lines[1:], rows[1:], False
             for start in range(0, len(lines), BLOCK_LINES):
@@ -171,17 +176,31 @@ class CSVSource(AbstractSource):
         """
         before, _, after = text.partition("\0")
         place = number + before.count("\n")
+        seen = 0
         while not after.strip("\0\n "):
-            after = file.read(BLOCK_SIGNS)
+            seen += len(after)
+            after = file.read(BLOCK_SIGNS) if seen < LONG_TAIL else self._rest(file)
             if not after:
                 cut = before.rpartition("\n")
                 detail = "the last line is cut off there" if cut[2] else ""
                 self._tail = self._finding("nul-tail", place, "", detail)
                 return cut[0]
         raise DatasetError(
-            f"{self.path}, line {place}: NUL bytes, and text after them. This is no CSV file, or it "
-            "is damaged. Restore it, or correct its suffix or the map's encoding."
+            f"{self.path}, line {place}: NUL bytes, and text after them. This is no CSV file, or "
+            "it is damaged. Restore it, or correct its suffix or the map's encoding."
         )
+
+    @staticmethod
+    def _rest(file: TextIO) -> str:
+        """What follows a long tail of NUL bytes, without decoding gigabytes of them."""
+        raw = file.buffer
+        # The text reader may have decoded a little more than it has handed out.
+        raw.seek(max(raw.tell() - LONG_TAIL // 2, 0))
+        nothing = bytes(2**22)
+        while chunk := raw.read(len(nothing)):
+            if chunk != nothing[: len(chunk)] and chunk.strip(b"\0\r\n\t "):
+                return "text"
+        return ""
 
     def _refuse_long_line(self, lines: list[str], number: int) -> None:
         place = next((i for i, one in enumerate(lines) if len(one) > MAXIMUM_LINE), len(lines))
@@ -250,7 +269,9 @@ class CSVSource(AbstractSource):
         if plain and all(line.count(mark) == width - 1 for line in lines):
             cells = self._cells(lines, [*numbers, *texts])
         else:
-            records = [line.split(mark) for line in lines] if plain else list(map(self._split, lines))
+            records = (
+                [line.split(mark) for line in lines] if plain else list(map(self._split, lines))
+            )
             kept = np.asarray([len(fields) == width for fields in records], np.bool_)
             findings += self._ragged(records, rows, kept)
             records, rows = [one for one in records if len(one) == width], rows[kept]
@@ -370,9 +391,7 @@ class CSVSource(AbstractSource):
         rows = list(csv.reader([record], delimiter=self.delimiter, skipinitialspace=blank))
         return rows[0] if rows else []
 
-    def _finding(
-        self, code: str, row: int, column: str, detail: str, count: int = 1
-    ) -> Finding:
+    def _finding(self, code: str, row: int, column: str, detail: str, count: int = 1) -> Finding:
         return Finding(
             code=code, file=str(self.path), row=row, column=column, detail=detail, count=count
         )

@@ -1,4 +1,4 @@
-"""HDF5 files through h5py (extra `data`): flat arrays (DSRL, D4RL), or a group per episode (robomimic).
+"""HDF5 files through h5py (extra `data`): flat arrays (DSRL, D4RL), or a group per episode.
 
 A file can name other files (external links, external storage, virtual datasets) and declare sizes
 that it does not hold. Such parts are not followed; a map that uses one is refused.

@@ -55,7 +55,9 @@ def label(value: Any, missing: Collection[str] = ()) -> str:
 
 def labels(values: Iterable[Any], missing: Collection[str] = ()) -> np.ndarray:
     """`label` of every cell, as text `[n]`."""
-    cells = values.tolist() if isinstance(values, np.ndarray) and values.dtype.kind != "f" else values
+    cells = (
+        values.tolist() if isinstance(values, np.ndarray) and values.dtype.kind != "f" else values
+    )
     cells = list(cells)
     # Few names, many rows. NaN is not equal to itself, so it is looked up as it is.
     known: dict[Any, str] = {}

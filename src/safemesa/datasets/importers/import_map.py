@@ -165,7 +165,7 @@ class ImportMap:
     def _check_text_files(self) -> None:
         """How CSV files are written."""
         mark = self.delimiter
-        if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in '"\'.+-_\r\n\0'):
+        if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in "\"'.+-_\r\n\0"):
             raise ConfigurationError(
                 f"map: delimiter is {mark!r}, expected one sign that no number, name or quotation "
                 'has, such as "," or ";" or "\\t".'
@@ -192,7 +192,7 @@ class ImportMap:
             is_text = False
         if not is_text:
             raise ConfigurationError(
-                f'map: encoding is {self.encoding[:40]!r}, expected one of Python\'s, such as '
+                f"map: encoding is {self.encoding[:40]!r}, expected one of Python's, such as "
                 '"utf-8", "latin-1", "cp1252" or "utf-16".'
             )
 
@@ -295,10 +295,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if len(text) > MAXIMUM_MAP_BYTES:
         raise ConfigurationError(f"{path} is larger than a map can be. Check --map.")
     try:
-        return tomllib.loads(text.decode())
+        content = text.decode()
+        _check_dotted_keys(content, path)
+        return tomllib.loads(content)
     except (ValueError, RecursionError) as error:
         # Beside TOML's own errors: no UTF-8, and numbers of thousands of digits.
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
+
+
+def _check_dotted_keys(content: str, path: Path) -> None:
+    """`a.a.a. ... = 1` takes `tomllib` time quadratic in its dots."""
+    for number, line in enumerate(content.split("\n"), 1):
+        text = line.strip()
+        header = text.startswith("[") and "," not in text
+        key = text if header else text.partition("=")[0] if "=" in text else ""
+        if key.count(".") > 2 * MAXIMUM_DEPTH:
+            raise ConfigurationError(
+                f"{path}, line {number}: a key of {key.count('.') + 1} parts nests too deeply."
+            )
 
 
 def _signals(record: Any, where: str) -> tuple[SignalMap, ...]:
@@ -373,7 +387,7 @@ def _typed(
             raise ConfigurationError(
                 f"{where}: {key} is {_shown(value)}, expected {finite}{kind.__name__}."
             )
-        if kind is str:
+        if isinstance(value, str):
             _check_text(value, key, f"{where}: {key}")
         values[key] = value
     return values
@@ -390,7 +404,7 @@ def _check_text(value: str, key: str, where: str) -> None:
     name = key in ("domain", "name", "unit", "test", "column", "next_column")
     if "\0" in value or (name and not (len(value) <= MAXIMUM_NAME and value.isprintable())):
         raise ConfigurationError(
-            f"{where} is {_shown(value)}, expected at most {MAXIMUM_NAME} signs that can be printed."
+            f"{where} is {_shown(value)}, expected at most {MAXIMUM_NAME} printable signs."
         )
 
 
@@ -403,7 +417,9 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     if depth > MAXIMUM_DEPTH:
         raise ConfigurationError(f"{where} nests deeper than {MAXIMUM_DEPTH} levels.")
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, f"{where}.{key}"[:200], depth + 1) for key, one in value.items()}
+        return {
+            str(key): _plain(one, f"{where}.{key}"[:200], depth + 1) for key, one in value.items()
+        }
     if isinstance(value, list):
         return [_plain(one, where, depth + 1) for one in value]
     sound = (

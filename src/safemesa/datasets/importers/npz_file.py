@@ -4,6 +4,7 @@ Members are opened one beside the other and read forwards, so that an archive ma
 memory. Nothing is unpacked to disk.
 """
 
+import contextlib
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,8 +68,13 @@ class NPZSource(AbstractSource):
     def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
         require_columns(self._columns, [*numbers, *texts], self.path)
         require_sound(self._columns, numbers, texts, self.path)
-        with zipfile.ZipFile(self.path) as archive:
-            columns = {name: self._opened(archive, name) for name in (*numbers, *texts)}
+        with contextlib.ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(self.path))
+            columns = {}
+            for name in dict.fromkeys([*numbers, *texts]):
+                # An archive stays open until its members are closed.
+                file = stack.enter_context(archive.open(self._members[name]))
+                columns[name] = self._opened(file, name)
             yield from array_blocks(columns, numbers, texts)
 
     def _checked(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -122,9 +128,8 @@ class NPZSource(AbstractSource):
             read_npy_header(file, DECLARATION)
             return str(np.frombuffer(file.read(), header.dtype)[0])
 
-    def _opened(self, archive: zipfile.ZipFile, name: str) -> ArrayColumn:
+    def _opened(self, file: Any, name: str) -> ArrayColumn:
         one = self._columns[name]
-        file = archive.open(self._members[name])
         shape, fortran, dtype = read_npy_header(file, name)
         width = int(np.prod(shape[1:], dtype=np.int64))
         if fortran and width > 1:
@@ -165,4 +170,3 @@ def read_npy_header(file: Any, where: str) -> tuple[tuple[int, ...], bool, np.dt
     if any(one < 0 for one in shape):
         raise ValueError("a negative shape")
     return shape, fortran, dtype
-

@@ -34,9 +34,7 @@ class ParquetSource(AbstractSource):
         with reading(path):
             self._file = parquet.ParquetFile(path)
             schema = self._file.schema_arrow
-            self._repeated = {
-                name for name, count in Counter(schema.names).items() if count > 1
-            }
+            self._repeated = {name for name, count in Counter(schema.names).items() if count > 1}
             is_list = self._arrow.types.is_fixed_size_list
             self._widths = {
                 one.name: one.type.list_size if is_list(one.type) else None for one in schema

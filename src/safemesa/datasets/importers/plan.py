@@ -357,7 +357,8 @@ def _check_limit(
             )
         raise ConfigurationError(
             f"the limit {limit.text!r} reads {name!r}, which is no signal. Known: "
-            f"{', '.join(list(known)[:60])}. Declare further columns under [[signal]] with a plain name."
+            f"{', '.join(list(known)[:60])}. Declare further columns under [[signal]] with a "
+            "plain name."
         )
 
 

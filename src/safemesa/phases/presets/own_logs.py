@@ -27,7 +27,11 @@ def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
         config = replace(
             config,
             target=replace(config.target, recovers=0.75),
-            risk=replace(config.risk, hidden=tuple(min(n, 128) for n in config.risk.hidden)),
+            # The squared error resolves the risks at which these robots must be stopped better than
+            # the cross-entropy; where it tells nothing, `meta-train` learns again.
+            risk=replace(
+                config.risk, loss="mse", hidden=tuple(min(n, 128) for n in config.risk.hidden)
+            ),
         )
     return replace(
         config,

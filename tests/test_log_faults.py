@@ -102,7 +102,7 @@ def test_a_label_that_is_missing_in_any_spelling_is_an_error(tmp_path, words):
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_missing_label_of_a_table_of_types_is_one_too(tmp_path, missing):
-    columns = table()
+    columns: dict = table()
     columns["ep"] = [missing if one == 1 else float(one) for one in columns["ep"]]
     path = write_parquet(tmp_path / "a.parquet", columns)
     with pytest.raises(DatasetError, match="missing-value"):

@@ -107,7 +107,7 @@ def test_wrappers_and_classes_of_an_id_are_not_dropped():
         gymnasium.register(
             "ScaledHopper-v0", OwnHopper, max_episode_steps=9, additional_wrappers=(scaled,)
         )
-        gymnasium.register("CallHopper-v0", lambda: OwnHopper(), max_episode_steps=9)
+        gymnasium.register("CallHopper-v0", lambda **_: OwnHopper(), max_episode_steps=9)
         made = {
             name: PerturbedTasks(name, lambda rng, split: (), cost=lambda m, d, o: False)
             for name in ("OwnHopper-v0", "ScaledHopper-v0", "CallHopper-v0")

@@ -46,8 +46,8 @@ def build_stock(
     """
     try:
         spec = gymnasium.spec(stock_id)
-        named = isinstance(spec.entry_point, str)
-        creator = load_env_creator(spec.entry_point) if named else spec.entry_point
+        entry = spec.entry_point
+        creator = load_env_creator(entry) if isinstance(entry, str) else entry
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigurationError(f"Gymnasium cannot make {stock_id!r}: {error}") from error
     if not (isinstance(creator, type) and issubclass(creator, MujocoEnv)):

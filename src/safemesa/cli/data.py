@@ -12,7 +12,7 @@ import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse
 from safemesa.core.errors import ConfigurationError, DatasetError
-from safemesa.experiments.paper_logs import PAPER_LOGS
+from safemesa.experiments.paper.paper_logs import PAPER_LOGS
 
 if TYPE_CHECKING:
     from safemesa.datasets.findings import Findings

@@ -39,11 +39,11 @@ def an_agent(fraction: float | None) -> tuple[Agent, AgentState]:
     config = tiny_config("rrl")
     config = replace(
         config,
-        risk=replace(config.risk, violation_fraction=fraction),
+        sampling=replace(config.sampling, violation_fraction=fraction),
         sac=replace(config.sac, batch=64),
     )
     spaces = domain("navigation2").spaces
-    agent = replace(build_agent(config, spaces), guard=Counting(config=config.risk))
+    agent = replace(build_agent(config, spaces), guard=Counting())
     critic, recovery = fresh_risk_networks(config, spaces)
     model = RiskModel(critic, recovery, identity_normaliser(spaces.obs_size))
     return agent, agent.initial(model, key=jax.random.key(0))

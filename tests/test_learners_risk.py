@@ -27,8 +27,9 @@ from hypothesis import given, settings, strategies as st
 from safemesa.core.types import RiskBatch
 from safemesa.datasets.task_log import TaskLog
 from safemesa.domains.probes import DELAYED
-from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
 from safemesa.learners.recovery import RecoveryNetwork
+from safemesa.learners.recovery.settings import NetworkSettings
 from safemesa.learners.risk import (
     RecoveryState,
     RiskLearner,
@@ -47,17 +48,20 @@ target_of = jax.jit(risk_target, static_argnums=2)
 
 
 def recovery_loss(policy, critic, obs, penalty):
-    return policy.loss(critic, obs, RecoveryConfig(), RiskConfig(recovery_penalty=penalty))
+    return policy.loss(critic, obs, NetworkSettings(penalty=penalty), RiskConfig())
 
 
 update = jax.jit(RiskLearner.update, static_argnums=(0, 3))
 
 
-def learner(target_rate: float = 1.0, learning_rate: float = 0.01, **config) -> RiskLearner:
+def learner(
+    target_rate: float = 1.0, learning_rate: float = 0.01, penalty: float = 1e-3, **config
+) -> RiskLearner:
     return RiskLearner(
         config=RiskConfig(gamma_risk=GAMMA, **config),
         target_rate=target_rate,
         learning_rate=learning_rate,
+        recovery=NetworkSettings(penalty=penalty),
     )
 
 
@@ -341,7 +345,7 @@ def test_the_recovery_policy_finds_the_least_risky_action():
     assert float(VALLEY(jnp.array([1.0]), jnp.array([0.5]))) == pytest.approx(float(sigmoid(-2)))
     assert float(VALLEY(jnp.array([1.0]), jnp.array([0.0]))) == pytest.approx(0.5)
     policy = randomly_filled(lambda key: RecoveryNetwork(1, 1, (16,), key=key))
-    rule = learner(learning_rate=3e-3, recovery_penalty=0.0)
+    rule = learner(learning_rate=3e-3, penalty=0.0)
     obs = jnp.linspace(-1.5, 1.5, 16)[:, None]
     before = recovery_loss(policy, VALLEY, obs, 0.0)
     trained = train_recovery(rule, rule.init_recovery(policy), VALLEY, obs, 1500).policy
@@ -366,7 +370,7 @@ def test_the_penalty_calls_a_saturated_recovery_policy_back():
     critic, obs = logistic_critic((0.0, -1.5, 0.0)), jnp.zeros((1, 1))
     trained = {
         penalty: train_recovery(
-            rule := learner(learning_rate=0.05, recovery_penalty=penalty),
+            rule := learner(learning_rate=0.05, penalty=penalty),
             rule.init_recovery(constant_recovery(5.0)),
             critic,
             obs,

@@ -400,7 +400,7 @@ def test_states_are_drawn_from_before_harm_from_overrides_and_from_the_rest() ->
 
 def test_own_limits() -> None:
     model, config = probe_model(constant_recovery(0.0)), tiny_config()
-    assert own_limit(model, config) == config.risk.risk_limit
+    assert own_limit(model, config) == config.risk_limit
     found = replace(model, limit=jnp.float32(0.25))
     assert own_limit(found, config) == 0.25
     takeover = replace(config, guard="takeover")

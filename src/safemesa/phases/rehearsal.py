@@ -44,12 +44,12 @@ def draw_rehearsal(
         logs=data.train,
         spaces=data.spaces,
         normaliser=normaliser,
-        next_action=config.data.next_action,
+        next_action=config.sampling.next_action,
     )
     starts = files.starts[:-1]
     numbers = np.concatenate(
         [
-            start + chosen_rows(log, config.data)
+            start + chosen_rows(log, config.sampling)
             for log, start in zip(data.train, starts, strict=True)
         ]
     )

@@ -55,7 +55,7 @@ class FoundLimit:
 
 
 def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces) -> FoundLimit:
-    """The risk that `takeover.calm_share` of the calm states lie below as the recovery acts there.
+    """The risk that `calm_share` of the calm states lie below as the recovery acts there.
 
     Calm states are those of the new robot's log where it has enough, otherwise the fleet's, which
     the model rehearses.
@@ -63,7 +63,7 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
     Raises:
         DatasetError: there are too few calm states, or the critic calls them all dangerous.
     """
-    own = chosen_rows(log, config.data)
+    own = chosen_rows(log, config.sampling)
     own = own[calm_rows(log, config.risk.gamma_risk)[own]]
     obs = np.asarray(log.columns["obs"])[own]
     normalised = np.asarray(model.normaliser(jnp.asarray(obs, jnp.float32)))
@@ -82,7 +82,7 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
         )
     risk = calm_risks(model, normalised)
     shares = (0.5, 0.75, 0.9, 0.95, 0.99)
-    limit = float(np.quantile(risk, config.takeover.calm_share))
+    limit = float(np.quantile(risk, config.guard_settings.calm_share))
     if limit > LARGEST_LIMIT:
         raise DatasetError(
             f"no limit can be found: the critic gives calm states of the {source} a risk of "

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, sample_positions, size
-from safemesa.guards import AbstractGuard, Situation
-from safemesa.learners.config import RehearsalConfig
+from safemesa.guards.base import AbstractGuard, Situation
+from safemesa.learners.config import RehearsalConfig, SamplingConfig
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
@@ -25,7 +25,6 @@ from safemesa.phases.agents.base import (
     pack_logs,
     replay_layout as replay_layout,
 )
-from safemesa.phases.config import DataConfig
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.phases.tables import chosen_rows
@@ -52,11 +51,9 @@ class Agent(AbstractAgent):
     sac: SAC
     risk: RiskLearner
     guard: AbstractGuard
-    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     """Which rows of the fleet, that the risk model carries, safety batches hold."""
-    calm_share: float = 0.95
-    """`takeover.calm_share`."""
 
     @property
     def gamma_risk(self) -> float:
@@ -83,7 +80,7 @@ class Agent(AbstractAgent):
         if test_log is None or not self.guard.uses_risk:
             return np.zeros((0, self.layout.width), np.float32)
         log = test_log.only_log()
-        return pack_logs((log,), self.spaces)[chosen_rows(log, self.data)]
+        return pack_logs((log,), self.spaces)[chosen_rows(log, self.sampling)]
 
     def initial(self, model: RiskModel, *, key: Key) -> AgentState:
         """Fresh SAC networks and the adapted risk model."""
@@ -99,7 +96,8 @@ class Agent(AbstractAgent):
     def _first_guard_state(self, model: RiskModel) -> PyTree:
         if model.limit is None:
             return self.guard.init()
-        level = fleet_level(model, self.spaces, self.calm_share)
+        share = self.guard.calm_share
+        level = 1.0 if share is None else fleet_level(model, self.spaces, share)
         return self.guard.begin(model.limit, jnp.asarray(level, jnp.float32))
 
     def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
@@ -181,7 +179,7 @@ class Agent(AbstractAgent):
         risk_batch = self._risk_batch(state, sac.policy, replay.rows[balanced], key_next)
         # Multipliers answer to the policy, not to how many violations a batch is given.
         dual_batch = risk_batch
-        if self.risk.config.violation_fraction is not None:
+        if self.sampling.violation_fraction is not None:
             dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_next)
         risk, guard_state = state.risk, state.guard
         if self.config.learn_risk:
@@ -244,7 +242,7 @@ class Agent(AbstractAgent):
 
         A violation whose row was overwritten is drawn no more: the row as it came stays.
         """
-        batch, fraction = self.sac.config.batch, self.risk.config.violation_fraction
+        batch, fraction = self.sac.config.batch, self.sampling.violation_fraction
         key_any, key_violation = jax.random.split(key)
         if self.config.keep_test_log:
             rows = sample_positions(replay, batch, key=key_any)

@@ -16,13 +16,12 @@ from safemesa.experiments.arms import configure
 from safemesa.learners.config import RiskConfig, SACConfig
 from safemesa.learners.meta.settings import MAMLSettings
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.build import fresh_risk_networks, prior_learners, task_learner_key
 from safemesa.phases.carl.fit import build_carl, fresh_model
 from safemesa.phases.config import RunConfig, with_names
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex, build_agent
+from safemesa.phases.log_tables import build_train_tables
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
-from safemesa.phases.tables import build_train_tables
 
 Run = Callable[[], None]
 

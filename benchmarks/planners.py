@@ -27,7 +27,7 @@ from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import configure
-from safemesa.learners.carl.agent import CARL, ModelState, PlanState
+from safemesa.learners.carl.learner import CARL, ModelState, PlanState
 from safemesa.learners.carl.planner import imagined_costs
 from safemesa.phases.carl.fit import build_carl, fit_to_logs
 from safemesa.phases.collection.compiled import collect_train

@@ -210,7 +210,7 @@ class Programs:
         import numpy as np
 
         from safemesa.datasets.sampling import make_row_index
-        from safemesa.phases import adapt, build, meta_train, tables
+        from safemesa.phases import adapt, build, log_tables as tables, meta_train
         from safemesa.phases.rehearsal import rehearsal_layout
         from safemesa.phases.storage.artefacts import Prior, RiskModel
 
@@ -258,10 +258,10 @@ class Programs:
         from safemesa.core.types import PyTree
         from safemesa.datasets.replay import Replay
         from safemesa.domains.base import AbstractJaxDomain, Step, sample_test_task
-        from safemesa.phases.agents.choose import make_agent
-        from safemesa.phases.carl.agent import WorldModel
+        from safemesa.phases.agent_kinds import make_agent
+        from safemesa.phases.carl.carl_agent import WorldModel
         from safemesa.phases.collection.compiled import _rollout
-        from safemesa.phases.deployment import compiled, host, state as phase_3
+        from safemesa.phases.deployment import compiled, deploy_state as phase_3, host
         from safemesa.phases.storage.artefacts import RiskModel
 
         agent, key = make_agent(self.config, self.spaces), jax.random.key(0)

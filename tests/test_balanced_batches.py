@@ -14,9 +14,8 @@ from safemesa.domains.registry import domain
 from safemesa.guards import AbstractGuard, Decision, Situation, let_run
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.build import fresh_risk_networks
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex, build_agent
 from safemesa.phases.storage.artefacts import RiskModel
 
 SHARE, ROWS, VIOLATIONS = 0.5, 200, 4

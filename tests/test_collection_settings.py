@@ -11,7 +11,7 @@ from safemesa.domains.registry import domain
 from safemesa.experiments.arms import configure
 from safemesa.experiments.calibrate_runs import runs_with_critics
 from safemesa.guards import asks_a_critic
-from safemesa.phases.agents.choose import make_agent
+from safemesa.phases.agent_kinds import make_agent
 from safemesa.phases.collection.logs import (
     OtherCollectionWarning,
     _check_collection,

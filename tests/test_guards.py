@@ -24,8 +24,8 @@ from safemesa.learners.risk import RiskLearner
 from safemesa.learners.sac import SAC
 from safemesa.networks.critics import ValueCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState
 from safemesa.phases.config import DeployConfig
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState
 
 CERTAIN, NEVER = constant_critic(200.0), constant_critic(-200.0)
 COUNT = 2_000

@@ -36,8 +36,8 @@ from safemesa.learners.risk import RiskLearner, no_risk_term
 from safemesa.learners.sac import SAC
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.config import DeployConfig
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex
 
 NEVER = constant_critic(-200.0)
 RISING = logistic_critic((0.0, 4.0, 0.0))

@@ -40,7 +40,7 @@ from safemesa.learners.risk import (
 )
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.tables import build_log_table
+from safemesa.phases.log_tables import build_log_table
 
 GAMMA = 0.7
 KEY = jax.random.key(0)

@@ -42,7 +42,7 @@ from safemesa.learners.meta.settings import MAMLSettings, MetaSettings, MetaSGDS
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.tables import (
+from safemesa.phases.log_tables import (
     TrainTables,
     build_log_table,
     build_train_tables,

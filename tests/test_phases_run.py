@@ -24,8 +24,8 @@ from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt
 from safemesa.phases.collection.logs import FewViolationsWarning, collect_train_logs
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.deployment.recorder import Recorder
-from safemesa.phases.deployment.state import Chunk
+from safemesa.phases.deployment.deploy_state import Chunk
+from safemesa.phases.deployment.run_recorder import Recorder
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.run import RunOptions, run

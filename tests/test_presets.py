@@ -5,7 +5,7 @@ import pytest
 from safemesa.core.errors import ConfigurationError
 from safemesa.domains.registry import domain, domain_names
 from safemesa.experiments.arms import ARMS, configure
-from safemesa.phases.agents.choose import make_agent
+from safemesa.phases.agent_kinds import make_agent
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.presets import DOMAIN_PRESETS, PRESETS, preset_config
 

@@ -22,9 +22,9 @@ from safemesa.phases.adapt import adapt, scratch_prior
 from safemesa.phases.build import fresh_risk_networks, prior_learners
 from safemesa.phases.collection.compiled import collect_log
 from safemesa.phases.config import AdaptConfig, DeployConfig, RunConfig
+from safemesa.phases.log_tables import TrainTables, build_train_tables
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
 from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import TrainTables, build_train_tables
 
 GAMMA = 0.8
 CASES = [

@@ -408,7 +408,7 @@ def test_a_recovery_remembers_within_a_takeover_and_an_episode() -> None:
     seen: list[float] = []
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.deployment.deployment import make_deployment
-    from safemesa.phases.deployment.state import build_agent
+    from safemesa.phases.deployment.guarded_sac import build_agent
 
     domain = find_domain("navigation2")
     agent = build_agent(config, domain.spaces)

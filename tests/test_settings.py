@@ -19,7 +19,7 @@ from safemesa.cli import grid as grid_verb, phases as phase_verbs
 from safemesa.cli.arguments import SECTIONS, Common, current_spelling, field_docs
 from safemesa.cli.grid import GridFlags, make_grid
 from safemesa.cli.main import main
-from safemesa.cli.run import RunFlags
+from safemesa.cli.run_arm import RunFlags
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.registry import PluginRegistry
 from safemesa.domains.registry import domain as find_domain

@@ -362,7 +362,7 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
     """Leaves a run folder, as `safemesa run` does."""
     flags, config = _parse_after("risk", DeployFlags, verb, arguments, sections_of("deploy"))
     prepare_jax()
-    from safemesa.cli.run import print_runs, run_options
+    from safemesa.cli.run_arm import print_runs, run_options
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.run import adopt, run
     from safemesa.phases.storage.artefacts import load_risk_model

@@ -42,9 +42,9 @@ from safemesa.guards.settings import LimitSettings
 from safemesa.phases.adapt import adapt
 from safemesa.phases.config import RunConfig
 from safemesa.phases.horizon import suggested_horizon
+from safemesa.phases.log_tables import chosen_rows
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import chosen_rows
 from safemesa.phases.takeover_limit import find_limit
 
 NULL_TOLERANCE = 0.05

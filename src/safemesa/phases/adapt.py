@@ -24,11 +24,11 @@ from safemesa.learners.risk import RiskState, soft_update, with_recovery_actions
 from safemesa.networks.normaliser import fit_normaliser
 from safemesa.phases.build import Learners, adaptation_learners, phase_key
 from safemesa.phases.config import RunConfig
+from safemesa.phases.log_tables import LogTable, build_log_table, chosen_rows, learned_obs
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import Prior, RiskModel, prior_template
-from safemesa.phases.tables import LogTable, build_log_table, chosen_rows, learned_obs
 from safemesa.phases.takeover_limit import find_limit
 
 CHUNK = 500

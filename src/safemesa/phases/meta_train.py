@@ -19,11 +19,7 @@ from safemesa.learners.risk import RecoveryState, with_recovery_actions
 from safemesa.networks.normaliser import Normaliser, fit_normaliser
 from safemesa.phases.build import Learners, fresh_risk_networks, phase_key, prior_learners
 from safemesa.phases.config import RESIDENT_GIB, RunConfig
-from safemesa.phases.loop import ChunkLoop
-from safemesa.phases.rehearsal import draw_rehearsal
-from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import (
+from safemesa.phases.log_tables import (
     LogFiles,
     LogTable,
     MetaBatch,
@@ -36,6 +32,10 @@ from safemesa.phases.tables import (
     sample_meta_batch,
     sample_meta_rows,
 )
+from safemesa.phases.loop import ChunkLoop
+from safemesa.phases.rehearsal import draw_rehearsal
+from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.artefacts import Prior, RiskModel
 
 CHUNK = 500
 """Outer steps between checkpoints and progress reports."""

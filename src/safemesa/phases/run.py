@@ -23,8 +23,8 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
-from safemesa.phases.agents.choose import AGENTS, make_agent
-from safemesa.phases.carl.agent import WorldModel
+from safemesa.phases.agent_kinds import AGENTS, make_agent
+from safemesa.phases.carl.carl_agent import WorldModel
 from safemesa.phases.collection.logs import (
     collect_test_log,
     load_or_collect_train,
@@ -33,7 +33,7 @@ from safemesa.phases.collection.logs import (
 )
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.deployment import make_deployment
-from safemesa.phases.deployment.recorder import Recorder, common_start
+from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.progress import NoProgress, Progress

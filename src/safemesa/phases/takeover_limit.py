@@ -20,9 +20,9 @@ from safemesa.datasets.task_log import TaskLog
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.phases.config import RunConfig
+from safemesa.phases.log_tables import chosen_rows
 from safemesa.phases.rehearsal import calm_rows, rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
-from safemesa.phases.tables import chosen_rows
 
 ENOUGH_OF_THE_ROBOT = 500
 """Calm states of the new robot's own log from which on the fleet's are not asked."""

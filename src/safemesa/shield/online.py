@@ -20,13 +20,13 @@ from safemesa.guards import AbstractGuard
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.phases.build import make_guard, risk_learner
 from safemesa.phases.config import RunConfig
-from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
-from safemesa.phases.tables import (
+from safemesa.phases.log_tables import (
     LogTable,
     build_log_table,
     chosen_rows,
     log_layout,
 )
+from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 from safemesa.shield.export import shield_tensors
 

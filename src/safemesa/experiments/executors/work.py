@@ -101,7 +101,7 @@ def prepare(
 
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.adapt import uses_training_logs
-    from safemesa.phases.agents.choose import make_agent
+    from safemesa.phases.agent_kinds import make_agent
     from safemesa.phases.collection.logs import load_or_collect_train, train_folder
 
     wanted = {}

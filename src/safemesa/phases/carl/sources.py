@@ -22,13 +22,13 @@ from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import Replay, RowLayout, append, make_replay, size
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, Step
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.learners.carl.agent import CARL, ModelState, PlanState
 from safemesa.learners.carl.ensemble import fit_scaling
-from safemesa.phases.agents.base import replay_layout
+from safemesa.learners.carl.learner import CARL, ModelState, PlanState
 from safemesa.phases.build import phase_key
 from safemesa.phases.carl.fit import Rows, build_carl, fit, fresh_model, model_batch
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import replay_layout
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis

@@ -24,11 +24,11 @@ from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import SEEDS, AdaptConfig, DataConfig, DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
-from safemesa.phases.deployment.recorder import Recorder, common_start
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.guarded_sac import build_agent
+from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import prior_template
-from safemesa.phases.storage.replay import read_replay, replay_file
+from safemesa.phases.storage.replay_file import read_replay, replay_file
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.phases.storage.sinks import NoSink
 from safemesa.phases.workers import run_workers

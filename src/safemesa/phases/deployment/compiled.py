@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Int
 
 from safemesa.core.types import Metrics, PyTree
 from safemesa.domains.base import AbstractJaxDomain
-from safemesa.phases.agents.base import AbstractAgent
-from safemesa.phases.deployment.state import (
+from safemesa.phases.deployment.abstract_agent import AbstractAgent
+from safemesa.phases.deployment.deploy_state import (
     Chunk,
     DeployState,
     EpisodeRecord,

@@ -20,8 +20,8 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
-from safemesa.phases.agents.base import AbstractAgent, Act
-from safemesa.phases.deployment.state import (
+from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act
+from safemesa.phases.deployment.deploy_state import (
     Chunk,
     DeployState,
     EpisodeRecord,

@@ -12,13 +12,13 @@ import numpy as np
 from safemesa.core.files import write_json
 from safemesa.datasets.replay import extend, positions
 from safemesa.domains.base import AbstractDomain
-from safemesa.phases.agents.base import AbstractAgent
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.state import Chunk, DeployState
+from safemesa.phases.deployment.abstract_agent import AbstractAgent
+from safemesa.phases.deployment.deploy_state import Chunk, DeployState
 from safemesa.phases.progress import Progress
 from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
 from safemesa.phases.storage.checkpoint import Checkpointer
-from safemesa.phases.storage.replay import describe_replay, replay_file
+from safemesa.phases.storage.replay_file import describe_replay, replay_file
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.phases.storage.sinks import Sink
 

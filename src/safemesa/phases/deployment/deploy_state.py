@@ -10,17 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from safemesa.core.errors import ConfigurationError
-from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, append, extend, make_replay, next_position
 from safemesa.domains.base import Step
-from safemesa.learners.sac import SAC
-from safemesa.phases.agents.base import AbstractAgent, Act, ViolationIndex
-from safemesa.phases.agents.guarded import Agent
-from safemesa.phases.build import make_guard, risk_learner
-from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act, ViolationIndex
 
 MAXIMUM_ROWS = 1_000_000
 """Capacity of the online replay."""
@@ -221,33 +215,3 @@ def episodes_of(records: EpisodeRecord) -> list[dict[str, Any]]:
         {name: values[row].item() for name, values in columns.items() if name != "done"}
         for row in np.flatnonzero(columns["done"])
     ]
-
-
-def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
-    """SAC behind a guard; arms that differ in Phase 1 alone share it, compiled.
-
-    Raises:
-        ConfigurationError: the configuration is CARL's (see `make_agent`), a name is unknown, or
-            a guard has no critic whose normaliser the task learner is to use.
-    """
-    if config.agent != "sac":
-        raise ConfigurationError(
-            f"the agent {config.agent!r} is no SAC behind a guard. Run its arm as a whole: "
-            "`safemesa run`, or `run_arm` in Python."
-        )
-    guard = make_guard(config)
-    if config.sac.normalise_obs and not guard.uses_risk:
-        raise ConfigurationError(
-            f"sac.normalise-obs uses the normaliser of the risk model, which the guard "
-            f"{config.guard!r} has not: the task learner of {config.arm} would see something else "
-            "than that of the other arms. Leave it out."
-        )
-    return Agent(
-        config=config.deploy,
-        spaces=spaces,
-        sac=SAC(config=config.sac, obs_size=spaces.obs_size, action_size=spaces.action_size),
-        risk=risk_learner(config, config.deploy.target_rate, config.deploy.learning_rate),
-        guard=guard,
-        sampling=config.sampling,
-        rehearsal=config.rehearsal,
-    )

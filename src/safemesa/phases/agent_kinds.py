@@ -9,10 +9,10 @@ from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.guards.registry import asks_a_critic
-from safemesa.phases.agents.base import AbstractAgent
-from safemesa.phases.carl.run import WorldModels, build_carl_agent
+from safemesa.phases.carl.world_models import WorldModels, build_carl_agent
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.abstract_agent import AbstractAgent
+from safemesa.phases.deployment.guarded_sac import build_agent
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.storage.artefacts import RiskModel, prior_template
 from safemesa.phases.storage.run_folder import RunFolder

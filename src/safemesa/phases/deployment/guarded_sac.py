@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.errors import ConfigurationError
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, sample_positions, size
@@ -18,16 +20,18 @@ from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
 from safemesa.networks.policies import TanhGaussianPolicy
-from safemesa.phases.agents.base import (
+from safemesa.phases.build import make_guard, risk_learner
+from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import (
     AbstractAgent as AbstractAgent,
     Act as Act,
     ViolationIndex as ViolationIndex,
     pack_logs,
     replay_layout as replay_layout,
 )
+from safemesa.phases.log_tables import chosen_rows
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
-from safemesa.phases.tables import chosen_rows
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 
 
@@ -337,3 +341,33 @@ class Agent(AbstractAgent):
             return jnp.where(is_own.reshape(-1, *(1,) * (own.ndim - 1)), own, other)
 
         return jax.tree.map(choose, batch, others)
+
+
+def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
+    """SAC behind a guard; arms that differ in Phase 1 alone share it, compiled.
+
+    Raises:
+        ConfigurationError: the configuration is CARL's (see `agent_kinds.make_agent`), a name is
+            unknown, or a guard has no critic whose normaliser the task learner is to use.
+    """
+    if config.agent != "sac":
+        raise ConfigurationError(
+            f"the agent {config.agent!r} is no SAC behind a guard. Run its arm as a whole: "
+            "`safemesa run`, or `run_arm` in Python."
+        )
+    guard = make_guard(config)
+    if config.sac.normalise_obs and not guard.uses_risk:
+        raise ConfigurationError(
+            f"sac.normalise-obs uses the normaliser of the risk model, which the guard "
+            f"{config.guard!r} has not: the task learner of {config.arm} would see something else "
+            "than that of the other arms. Leave it out."
+        )
+    return Agent(
+        config=config.deploy,
+        spaces=spaces,
+        sac=SAC(config=config.sac, obs_size=spaces.obs_size, action_size=spaces.action_size),
+        risk=risk_learner(config, config.deploy.target_rate, config.deploy.learning_rate),
+        guard=guard,
+        sampling=config.sampling,
+        rehearsal=config.rehearsal,
+    )

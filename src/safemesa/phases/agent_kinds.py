@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from safemesa.core.registry import Registry
 from safemesa.core.spaces import Spaces
@@ -18,6 +18,7 @@ from safemesa.phases.storage.artefacts import RiskModel, prior_template
 from safemesa.phases.storage.run_folder import RunFolder
 
 
+@runtime_checkable
 class Preparing(Protocol):
     """Runs that differ in their seeds alone, and what Phases 1 and 2 of them may ask for."""
 

@@ -445,7 +445,7 @@ def judge(monkeypatch: pytest.MonkeyPatch):
         for name, function in changed.items():
             monkeypatch.setattr(log_evaluation, name, function)
         data = logs.cart_fleet(tasks=1, episodes=40)
-        config = replace(tiny(gamma), **changes)
+        config = with_names(tiny(gamma), **changes)
         return evaluate_held_out(config, scratch_prior(tiny(), data), data, 4, question)
 
     return evaluate

@@ -316,7 +316,9 @@ def test_the_limit_is_a_quantile_of_what_the_recovery_holds() -> None:
     calm = obs[:760, 0]  # within 40 steps of the violation nothing is calm
     risks = sigmoid(0.5 * calm + 2.0 * np.tanh(-1.0) - 0.3)
     assert found.source == "new robot"
-    assert found.limit == pytest.approx(np.quantile(risks, config.takeover.calm_share), rel=5e-3)
+    assert found.limit == pytest.approx(
+        np.quantile(risks, config.guard_settings.calm_share), rel=5e-3
+    )
 
 
 def test_a_log_that_cannot_tell_is_refused_with_a_reason() -> None:

@@ -55,6 +55,7 @@ from safemesa.experiments.takeover_truth import (
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
+from safemesa.phases.config import with_names
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import RiskModel
 
@@ -403,7 +404,7 @@ def test_own_limits() -> None:
     assert own_limit(model, config) == config.risk_limit
     found = replace(model, limit=jnp.float32(0.25))
     assert own_limit(found, config) == 0.25
-    takeover = replace(config, guard="takeover")
+    takeover = with_names(config, guard="takeover")
     assert own_limit(model, takeover) is None
     assert own_limit(found, takeover) == 0.25
 

@@ -51,6 +51,7 @@ from safemesa.experiments.results import (
 )
 from safemesa.experiments.statistics import paired_difference, summarise_metric
 from safemesa.phases.collection.logs import FewViolationsWarning
+from safemesa.phases.config import fitted
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import load_risk_model
 
@@ -71,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 config,
                 adapt=replace(config.adapt, scratch_steps=120),
                 # What takes long to compile and a report does not see: Phase 3 learns nothing.
-                meta=replace(config.meta, first_order=True),
+                meta=fitted(type(config.meta), config.meta, {"first_order": True}),
                 sac=replace(config.sac, warmup_steps=10**6),
             )
             run([config], [root / f"{arm}-{seed}"], options)

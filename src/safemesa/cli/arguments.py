@@ -342,7 +342,13 @@ def union_of(kinds: Sequence[type], others: Sequence[type] = ()) -> type:
         described = Annotated[hint, tyro.conf.arg(help=docs[name])]
         shown = described if name in read else tyro.conf.Suppress[described]
         made.append((name, shown, field(default=defaults[name])))
-    namespace = {"__doc__": different[0].__doc__}
+
+    def check(self: Any) -> None:
+        """Refuses what the records themselves refuse, where tyro can say of which flag it is."""
+        for kind in dict.fromkeys(kinds):
+            fitted(kind, self)
+
+    namespace = {"__doc__": different[0].__doc__, "__post_init__": check}
     return make_dataclass("Settings", made, frozen=True, kw_only=True, namespace=namespace)
 
 

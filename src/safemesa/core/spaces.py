@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-
-Array = TypeVar("Array", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +33,7 @@ class Spaces:
         low, high = np.asarray(self.action_low), np.asarray(self.action_high)
         return (2.0 * (action - low) / (high - low) - 1.0).astype(np.float32)
 
-    def from_unit(self, action: Array) -> Array:
+    def from_unit(self, action: Any) -> Any:
         """Actions `[..., act]` in [-1, 1] to physical ones within their bounds; float32.
 
         Takes arrays of NumPy and, also while compiling, of JAX.

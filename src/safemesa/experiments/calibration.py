@@ -223,9 +223,9 @@ def calibration(
         for place, models in zip(predicted, snapshots, strict=False):
             place.append(np.asarray(_risk(models[0], jnp.asarray(task.obs), scaled)))
             # That of the guard's settings, or what the data decided for this robot.
-            limits.append(
-                float(models[0].limit if config.risk_limit is None else config.risk_limit)
-            )
+            limit = models[0].limit if config.risk_limit is None else config.risk_limit
+            assert limit is not None  # calibrated arms have a critic and, so, a limit
+            limits.append(float(limit))
     true = np.stack([task.true for task in tasks])
     return [
         CalibrationResult(

@@ -133,6 +133,7 @@ def measure(
     critics |= oracles(configs, critics["multitask_prior"], test, fitted)
     place.progress.start("score", len(critics) * len(logs), 0)
     gamma, limit = config.risk.gamma_risk, config.risk_limit
+    assert limit is not None  # Multi-Task's guard has one
     rows = []
     for policy, log in logs.items():
         action = domain.spaces.to_unit(np.asarray(log.columns["action"]))

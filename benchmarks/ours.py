@@ -13,15 +13,15 @@ from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import append, extend, make_replay
 from safemesa.domains.navigation import NAVIGATION1, NAVIGATION2
 from safemesa.experiments.arms import configure
-from safemesa.learners.config import MetaConfig, RiskConfig, SACConfig
+from safemesa.learners.config import RiskConfig, SACConfig
+from safemesa.learners.meta.settings import MAMLSettings
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
-from safemesa.phases.build import build_learners, fresh_risk_networks, task_learner_key
+from safemesa.phases.build import fresh_risk_networks, prior_learners, task_learner_key
 from safemesa.phases.carl.fit import build_carl, fresh_model
-from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.config import RunConfig, with_names
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex, build_agent
+from safemesa.phases.log_tables import build_train_tables
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
-from safemesa.phases.tables import build_train_tables
 
 Run = Callable[[], None]
 
@@ -58,7 +58,7 @@ def _config(size: Size) -> RunConfig:
     return RunConfig(
         risk=RiskConfig(critics=2, hidden=hidden),
         sac=SACConfig(hidden=hidden, batch=size.batch),
-        meta=MetaConfig(support_batch=size.batch, query_batch=size.batch),
+        meta=MAMLSettings(support_batch=size.batch, query_batch=size.batch),
     )
 
 
@@ -139,15 +139,13 @@ def meta_iterations(
 ) -> Run:
     """Second-order MAML iterations as Phase 1 runs them: one critic and its recovery policy."""
     risk = RiskConfig(hidden=(size.hidden, size.hidden), loss=loss)
-    config = replace(_config(size), risk=risk, guard=guard)
-    learners = build_learners(config, size.spaces)
+    config = with_names(replace(_config(size), risk=risk), guard=guard)
+    learners = prior_learners(config)
     tables = build_train_tables(
-        _random_logs(size, tasks, 2_000), identity_normaliser(size.obs), config.data, 0
+        _random_logs(size, tasks, 2_000), identity_normaliser(size.obs), config.sampling, 0
     )
     critic, recovery = fresh_risk_networks(config, size.spaces)
-    state = MetaTrainState(
-        learners.meta.init(critic), learners.prior_recovery.init_recovery(recovery)
-    )
+    state = MetaTrainState(learners.meta.init(critic), learners.risk.init_recovery(recovery))
     root = jax.random.key(3)
     chunk = jax.jit(partial(meta_train_chunk, learners), donate_argnums=2)
     box = [jax.tree.map(jnp.copy, state)]

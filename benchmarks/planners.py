@@ -27,13 +27,12 @@ from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.arms import configure
-from safemesa.learners.carl.agent import CARL, ModelState, PlanState
+from safemesa.learners.carl.learner import CARL, ModelState, PlanState
 from safemesa.learners.carl.planner import imagined_costs
 from safemesa.phases.carl.fit import build_carl, fit_to_logs
 from safemesa.phases.collection.compiled import collect_train
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
-from safemesa.phases.tables import unscale_actions
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def follow(
             env, obs, planned, total, violated = carry
             act_key = jax.random.fold_in(key_plan, index)
             action, planned = carl.act(model, planned, obs, cautious=True, key=act_key)
-            physical = unscale_actions(action, domain.spaces)
+            physical = domain.spaces.from_unit(action)
             env_key = jax.random.fold_in(key_env, index)
             env, result = domain.step(task, env, physical, key=env_key)
             violated = violated | (result.cost > 0.5)

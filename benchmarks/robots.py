@@ -15,8 +15,8 @@ from safemesa.learners.config import RiskConfig, SACConfig
 from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
+from safemesa.phases.deployment.guarded_sac import build_agent
 from safemesa.phases.deployment.host import compiled_step, deploy_host, host_step
-from safemesa.phases.deployment.state import build_agent
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import prior_template
 

@@ -64,8 +64,11 @@ def configuration(domain: str, preset: str, seed: int, settings: str = "printed"
         return config
     if domain not in HELD_OUT:
         sys.exit(f"Held-out tasks chose no settings for {domain}; only for {', '.join(HELD_OUT)}.")
-    changes: dict[str, Any] = HELD_OUT[domain]
-    return replace(config, risk=replace(config.risk, **changes))
+    chosen = HELD_OUT[domain]
+    limit, noise = chosen["risk_limit"], chosen["recovery_noise"]
+    guard = replace(config.guard_settings, risk_limit=limit, recovery_noise=noise)
+    risk = replace(config.risk, gamma_risk=chosen["gamma_risk"])
+    return replace(config, risk=risk, guard_settings=guard)
 
 
 def prepared_folder(shields: Path, domain: str, seed: int, settings: str) -> Path:
@@ -152,7 +155,11 @@ def train(flags: argparse.Namespace) -> None:
             log = OfflineTasks.load(folder / "log")
             online = OnlineRisk.load(folder / "risk", log=log, seed=flags.seed)
         env = ShieldWrapper(
-            env, shield, online=online, recovery_noise=config.risk.recovery_noise, seed=flags.seed
+            env,
+            shield,
+            online=online,
+            recovery_noise=config.guard_settings.recovery_noise,
+            seed=flags.seed,
         )
     tally = Tally(env)
     agent = make_agent(flags.agent, tally, flags.seed, flags.hidden)

@@ -52,7 +52,11 @@ def make_source(
         log = {"dataset": "made up", "task": "none", "transitions": 100, "episodes": 5}
         log |= {"violations": violations, "provenance": {"units": {"angle": "rad"}}}
     config = tiny_config()
-    config = replace(config, risk=replace(config.risk, risk_limit=0.5, hidden=hidden))
+    config = replace(
+        config,
+        risk=replace(config.risk, hidden=hidden),
+        guard_settings=replace(config.guard_settings, risk_limit=0.5),
+    )
     return Source(model=model, config=config, spaces=spaces, log=log)
 
 

@@ -14,9 +14,8 @@ from safemesa.domains.registry import domain
 from safemesa.guards import AbstractGuard, Decision, Situation, let_run
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.build import fresh_risk_networks
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex, build_agent
 from safemesa.phases.storage.artefacts import RiskModel
 
 SHARE, ROWS, VIOLATIONS = 0.5, 200, 4
@@ -39,11 +38,11 @@ def an_agent(fraction: float | None) -> tuple[Agent, AgentState]:
     config = tiny_config("rrl")
     config = replace(
         config,
-        risk=replace(config.risk, violation_fraction=fraction),
+        sampling=replace(config.sampling, violation_fraction=fraction),
         sac=replace(config.sac, batch=64),
     )
     spaces = domain("navigation2").spaces
-    agent = replace(build_agent(config, spaces), guard=Counting(config=config.risk))
+    agent = replace(build_agent(config, spaces), guard=Counting())
     critic, recovery = fresh_risk_networks(config, spaces)
     model = RiskModel(critic, recovery, identity_normaliser(spaces.obs_size))
     return agent, agent.initial(model, key=jax.random.key(0))

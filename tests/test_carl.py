@@ -10,7 +10,6 @@ import pytest
 from handmade import assert_trees_close, randomly_filled
 
 from safemesa.core.errors import ConfigurationError
-from safemesa.learners.carl.agent import CARL, ModelState
 from safemesa.learners.carl.config import PLANNER_BUDGETS, CARLConfig, PlannerBudget
 from safemesa.learners.carl.ensemble import (
     DynamicsEnsemble,
@@ -20,6 +19,7 @@ from safemesa.learners.carl.ensemble import (
     fit_scaling,
     model_loss,
 )
+from safemesa.learners.carl.learner import CARL, ModelState
 from safemesa.learners.carl.planner import cross_entropy_method, imagined_costs
 from safemesa.networks.normaliser import Normaliser
 

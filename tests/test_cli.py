@@ -151,7 +151,7 @@ def test_wrong_input_is_explained(
         ["--risk.gama", "0.5"],
         ["--sac.batch", "0"],
         ["--deploy.episodes", "many"],
-        ["--data.next-action", "none"],
+        ["--sampling.next-action", "none"],
         ["--meta.inner-rate", "nan"],
     ],
 )
@@ -205,7 +205,7 @@ def test_a_folder_keeps_to_the_model_and_log_it_began_with(
     """The same command with another model would otherwise show the first one's results."""
     prior, log = finished / "artefacts" / "prior", finished / "artefacts" / "test_log"
     for name, steps in (("one", "1"), ("three", "3")):
-        arguments = ["adapt", str(prior), str(log), "--steps", steps, "--out"]
+        arguments = ["adapt", str(prior), str(log), "--adapt.steps", steps, "--out"]
         assert main([*arguments, str(tmp_path / name)]) == 0
         assert f"Adapted in {steps} steps" in capsys.readouterr().out
         assert load_risk_model(tmp_path / name)[1].adapt.steps == int(steps)
@@ -216,7 +216,7 @@ def test_a_folder_keeps_to_the_model_and_log_it_began_with(
     cost = 1.0 - data.test.columns["cost"]
     columns = {**data.test.columns, "cost": cost}
     replace(data, test=replace(data.test, columns=columns)).save(tmp_path / "other_log")
-    deploy = ["--episodes", "2", "--out", str(tmp_path / "deployed")]
+    deploy = ["--deploy.episodes", "2", "--out", str(tmp_path / "deployed")]
     one, three = ([str(tmp_path / name), "navigation2"] for name in ("one", "three"))
     same = ["--log", str(log)]
     assert main(["deploy", *one, *deploy, *same]) == 0
@@ -286,9 +286,9 @@ def test_another_configuration_is_refused(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (finished / "config.json").read_text()
-    flags = [*TINY_FLAGS, "--out", "whole", "--risk.risk-limit", "0.7"]
+    flags = [*TINY_FLAGS, "--out", "whole", "--guard-settings.risk-limit", "0.7"]
     assert main(["run", "mesa", "navigation2", *flags]) == 2
-    assert "risk.risk_limit is 0.1 there and 0.7 here" in capsys.readouterr().err
+    assert "guard_settings.risk_limit is 0.1 there and 0.7 here" in capsys.readouterr().err
     assert (finished / "config.json").read_text() == before
 
 
@@ -411,8 +411,8 @@ def test_logs_of_the_users_own_are_learned_under_their_policy(
     for folder, expected in (("ours", "uniform"), ("theirs", "logged")):
         assert main(["meta-train", folder, *tiny, "--out", f"prior-{folder}"]) == 0
         _, config, _ = load_prior(Path(f"prior-{folder}"))
-        assert config.data.next_action == expected
-        assert config.risk.violation_fraction is None
+        assert config.sampling.next_action == expected
+        assert config.sampling.violation_fraction is None
 
 
 def test_rare_violations_are_drawn_more_often(
@@ -426,14 +426,14 @@ def test_rare_violations_are_drawn_more_often(
     tiny = ["--preset", "quick", "--meta.iterations", "2", "--risk.hidden", "8"]
     for name, more, expected in (
         ("balanced", ("--arm", "mesa"), BALANCED),
-        ("uniform", ("--arm", "mesa", "--risk.violation-fraction", "None"), None),
+        ("uniform", ("--arm", "mesa", "--sampling.violation-fraction", "None"), None),
         # Balanced batches would raise the level of a mixture's risk.
         ("own", (), None),
     ):
         assert main(["meta-train", "fleet", *tiny, *more, "--out", name]) == 0
         told = "30% of the rows of each batch" in capsys.readouterr().out
         assert told == (expected is not None)
-        assert load_prior(Path(name))[1].risk.violation_fraction == expected
+        assert load_prior(Path(name))[1].sampling.violation_fraction == expected
 
 
 def test_a_critic_that_says_the_same_of_all_calm_states_is_learned_once_more(

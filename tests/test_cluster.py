@@ -16,7 +16,7 @@ from tiny import GRID_FLAGS, tiny_config
 
 from safemesa.cli.arguments import parse_with_preset
 from safemesa.cli.main import main
-from safemesa.cli.run import RunFlags
+from safemesa.cli.run_arm import RunFlags
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import read_json, write_json
 from safemesa.experiments.arms import configure

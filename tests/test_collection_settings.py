@@ -11,7 +11,7 @@ from safemesa.domains.registry import domain
 from safemesa.experiments.arms import configure
 from safemesa.experiments.measures.calibrate_runs import runs_with_critics
 from safemesa.guards import asks_a_critic
-from safemesa.phases.build import build_learners
+from safemesa.phases.agent_kinds import make_agent
 from safemesa.phases.collection.logs import (
     OtherCollectionWarning,
     _check_collection,
@@ -60,10 +60,10 @@ def test_a_normaliser_is_not_asked_of_an_arm_that_has_none() -> None:
         config = tiny_config(arm)
         config = replace(config, sac=replace(config.sac, normalise_obs=True))
         if arm == "mesa":
-            build_learners(config, spaces)
+            make_agent(config, spaces)
             continue
         with pytest.raises(ConfigurationError, match=r"sac.normalise-obs .* Leave it out"):
-            build_learners(config, spaces)
+            make_agent(config, spaces)
 
 
 def test_arms_without_a_critic_are_not_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from safemesa.datasets.replay import (
     append,
     extend,
     make_replay,
+    next_position,
+    positions,
     sample_positions,
     size,
 )
@@ -214,3 +216,15 @@ def test_wrong_rows_are_refused(change: dict[str, Any], message: str) -> None:
 def test_rows_of_another_width_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="rows of 4 numbers, expected 11"):
         LAYOUT.unpack(jnp.zeros((2, 4)))
+
+
+def test_positions_are_those_that_rows_were_appended_to() -> None:
+    """Protected rows stay; the others go round, as often as the ring is full."""
+    replay = make_replay(capacity=7, width=1, protected=2)
+    replay = extend(replay, jnp.arange(2.0)[:, None])
+    for number in range(13):
+        assert int(next_position(replay)) == 2 + number % 5
+        replay = append(replay, jnp.full((1,), 100.0 + number))
+    rows = np.asarray(replay.rows)[positions(replay, 8, 5), 0]
+    assert rows.tolist() == [108.0, 109.0, 110.0, 111.0, 112.0]
+    assert np.asarray(replay.rows)[:2, 0].tolist() == [0.0, 1.0]

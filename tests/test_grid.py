@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tiny import GRID_FLAGS, lines_without_wall, tiny_config
 
-from safemesa.cli.arguments import parse
+from safemesa.cli.arguments import SECTIONS, parse_before_presets
 from safemesa.cli.grid import GridFlags, make_grid, parse_seeds
 from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError, OutputFolderError
@@ -68,13 +68,16 @@ def test_seeds_go_first_so_that_a_stopped_grid_has_whole_pairs() -> None:
 def test_flags_change_every_preset_and_only_what_they_name() -> None:
     arguments = ["--arms", "mesa,mesa_as_printed", "--domains", "navigation1,maze", "--seeds", "3"]
     arguments += ["--preset", "quick", "--deploy.episodes", "5", "--data-seed", "2"]
-    grid = make_grid(parse(GridFlags, "grid", arguments), "grid", arguments)
+    grid = make_grid(
+        parse_before_presets(GridFlags, "grid", arguments, SECTIONS), "grid", arguments
+    )
     by_name = {run.name: run.config for run in grid.runs}
     assert {config.deploy.episodes for config in by_name.values()} == {5}
     assert {(config.seed, config.data_seed) for config in by_name.values()} == {(3, 2)}
     printed = by_name["navigation1/mesa_as_printed-3"]
     assert printed.meta.inner_rate == 1e-3 != by_name["navigation1/mesa-3"].meta.inner_rate
-    assert by_name["maze/mesa-3"].risk.risk_limit != by_name["navigation1/mesa-3"].risk.risk_limit
+    limits = {name: by_name[f"{name}/mesa-3"].risk_limit for name in ("maze", "navigation1")}
+    assert limits == {"maze": 0.15, "navigation1": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,11 @@ def test_another_grids_settings_are_refused(tmp_path: Path) -> None:
     ]
     before = folder.file.read_text()
     other = grid_of(
-        ["rrl"], [5], lambda config: replace(config, risk=replace(config.risk, risk_limit=0.5))
+        ["rrl"],
+        [5],
+        lambda config: replace(
+            config, guard_settings=replace(config.guard_settings, risk_limit=0.5)
+        ),
     )
     with pytest.raises(OutputFolderError, match=r"rrl .*risk_limit is 0\.1 there and 0\.5 here"):
         folder.check(other)

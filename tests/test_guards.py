@@ -1,6 +1,7 @@
 """Guards: who acts, on which risk, and that Recovery RL leaves the task learner alone."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +24,16 @@ from safemesa.learners.risk import RiskLearner
 from safemesa.learners.sac import SAC
 from safemesa.networks.critics import ValueCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState
 from safemesa.phases.config import DeployConfig
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState
 
 CERTAIN, NEVER = constant_critic(200.0), constant_critic(-200.0)
 COUNT = 2_000
 ROWS = risk_batch([[0.5]] * 4, [[0.1]] * 4, [0, 1, 0, 1], [[0.5]] * 4, [[0.1]] * 4, [0, 1, 1, 0])
 
 
-def guard_of(kind=RecoveryRL, **config):
-    return kind(config=RiskConfig(**config))
+def guard_of(kind=RecoveryRL, **settings):
+    return kind(settings=replace(kind().settings, **settings))
 
 
 def never_ask(key: jax.Array) -> jax.Array:
@@ -74,7 +75,7 @@ def test_a_risk_that_is_no_number_is_recovered_from():
 
 
 def test_no_guard_acts_on_no_risk_at_all():
-    proposed, plain = decide(guard_of(NoGuard, risk_limit=0.0), CERTAIN, constant_recovery(0.6))
+    proposed, plain = decide(guard_of(NoGuard), CERTAIN, constant_recovery(0.6))
     np.testing.assert_array_equal(plain.action, proposed)
     assert not np.asarray(plain.intervened).any()
 
@@ -167,14 +168,15 @@ SPACES = Spaces(
 )
 
 
-def agent_of(kind, **config) -> Agent:
-    risk = RiskConfig(hidden=(), recovery_noise=0.0, **config)
+def agent_of(kind, **settings) -> Agent:
+    if kind is RecoveryRL:
+        settings["recovery_noise"] = 0.0
     return Agent(
         config=DeployConfig(),
         spaces=SPACES,
         sac=SAC(config=SACConfig(hidden=()), obs_size=1, action_size=1),
-        risk=RiskLearner(config=risk, target_rate=1.0, learning_rate=1e-3),
-        guard=kind(config=risk),
+        risk=RiskLearner(config=RiskConfig(hidden=()), target_rate=1.0, learning_rate=1e-3),
+        guard=guard_of(kind, **settings),
     )
 
 

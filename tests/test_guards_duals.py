@@ -29,14 +29,15 @@ from safemesa.guards import (
     RewardPenalty,
     Situation,
 )
-from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig, SACConfig
-from safemesa.learners.meta import MAML, constant_step_sizes, inner_loop
+from safemesa.guards.settings import LimitSettings, SQRLSettings
+from safemesa.learners.config import RiskConfig, SACConfig
+from safemesa.learners.meta import MAML, MAMLSettings, constant_step_sizes, inner_loop
 from safemesa.learners.risk import RiskLearner, no_risk_term
 from safemesa.learners.sac import SAC
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.agents.guarded import Agent, AgentState, ViolationIndex
 from safemesa.phases.config import DeployConfig
+from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex
 
 NEVER = constant_critic(-200.0)
 RISING = logistic_critic((0.0, 4.0, 0.0))
@@ -53,7 +54,10 @@ BATCH = 32
 
 
 def guard_of(kind, risk_limit: float = 0.3, **settings):
-    return kind(config=RiskConfig(risk_limit=risk_limit), settings=GuardConfig(**settings))
+    default = kind().settings
+    if isinstance(default, LimitSettings):
+        settings["risk_limit"] = risk_limit
+    return kind(settings=replace(default, **settings))
 
 
 def agent_of(guard, **deploy) -> Agent:
@@ -311,7 +315,7 @@ def test_the_price_that_has_risen_is_the_one_that_is_paid():
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-        GuardConfig(**wrong)
+        SQRLSettings(**wrong)
 
 
 # --- Conservatism -----------------------------------------------------------------------------
@@ -357,7 +361,7 @@ def test_the_inner_step_of_phase_1_is_conservative_too():
 
 def test_the_outer_loss_of_phase_1_holds_the_term_after_adaptation():
     """With inner steps of no length, the two outer losses differ by the term of the prior."""
-    learner = MAML(config=MetaConfig(inner_rate=1e-30), risk=RiskConfig())
+    learner = MAML(settings=MAMLSettings(inner_rate=1e-30), risk=RiskConfig())
     query = jax.tree.map(lambda leaf: leaf[None], apart())
     support = jax.tree.map(lambda leaf: leaf[:, None], query)
     critic = SLOPING

@@ -42,7 +42,7 @@ from safemesa.experiments.measures.log_evaluation import risk_of
 from safemesa.learners.config import RiskConfig
 from safemesa.phases.collection.logs import collect_test_log
 from safemesa.phases.collection.tasks import sample_test_task
-from safemesa.phases.config import RunConfig
+from safemesa.phases.config import RunConfig, fitted
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -220,9 +220,10 @@ def probe_configs(probe: AbstractProbe) -> dict[str, RunConfig]:
             domain=probe.name,
             data_seed=DATA_SEED,
             data=replace(one.data, train_transitions=400, test_transitions=60),
-            risk=RiskConfig(hidden=(16,), learning_rate=5e-3, risk_limit=0.3),
-            meta=replace(one.meta, iterations=300, outer_rate=5e-3),
-            adapt=replace(one.adapt, steps=150, scratch_steps=300, batch=64),
+            risk=RiskConfig(hidden=(16,)),
+            guard_settings=replace(one.guard_settings, risk_limit=0.3),
+            meta=fitted(type(one.meta), one.meta, {"iterations": 300, "outer_rate": 5e-3}),
+            adapt=replace(one.adapt, steps=150, scratch_steps=300, batch=64, learning_rate=5e-3),
         )
 
     return {arm: config(arm) for arm in ("multitask", "mesa", "rrl")}

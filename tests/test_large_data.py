@@ -18,9 +18,9 @@ from safemesa.domains.registry import domain as find_domain
 from safemesa.networks.normaliser import fit_normaliser
 from safemesa.phases import meta_train as phase_1
 from safemesa.phases.collection.logs import collect_train_logs
+from safemesa.phases.log_tables import LogFiles, build_log_table
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
-from safemesa.phases.tables import LogFiles, build_log_table
 
 
 @pytest.fixture(scope="module")

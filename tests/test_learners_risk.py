@@ -27,8 +27,9 @@ from hypothesis import given, settings, strategies as st
 from safemesa.core.types import RiskBatch
 from safemesa.datasets.task_log import TaskLog
 from safemesa.domains.probes import DELAYED
-from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
 from safemesa.learners.recovery import RecoveryNetwork
+from safemesa.learners.recovery.settings import NetworkSettings
 from safemesa.learners.risk import (
     RecoveryState,
     RiskLearner,
@@ -39,7 +40,7 @@ from safemesa.learners.risk import (
 )
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.tables import build_log_table
+from safemesa.phases.log_tables import build_log_table
 
 GAMMA = 0.7
 KEY = jax.random.key(0)
@@ -47,23 +48,21 @@ target_of = jax.jit(risk_target, static_argnums=2)
 
 
 def recovery_loss(policy, critic, obs, penalty):
-    return policy.loss(
-        critic,
-        obs,
-        jnp.zeros((len(obs), 1)),
-        RecoveryConfig(),
-        RiskConfig(recovery_penalty=penalty),
-    )
+    logged = jnp.zeros((len(obs), 1))
+    return policy.loss(critic, obs, logged, NetworkSettings(penalty=penalty), RiskConfig())
 
 
 update = jax.jit(RiskLearner.update, static_argnums=(0, 3))
 
 
-def learner(target_rate: float = 1.0, learning_rate: float = 0.01, **config) -> RiskLearner:
+def learner(
+    target_rate: float = 1.0, learning_rate: float = 0.01, penalty: float = 1e-3, **config
+) -> RiskLearner:
     return RiskLearner(
         config=RiskConfig(gamma_risk=GAMMA, **config),
         target_rate=target_rate,
         learning_rate=learning_rate,
+        recovery=NetworkSettings(penalty=penalty),
     )
 
 
@@ -350,7 +349,7 @@ def test_the_recovery_policy_finds_the_least_risky_action():
     assert float(VALLEY(jnp.array([1.0]), jnp.array([0.5]))) == pytest.approx(float(sigmoid(-2)))
     assert float(VALLEY(jnp.array([1.0]), jnp.array([0.0]))) == pytest.approx(0.5)
     policy = randomly_filled(lambda key: RecoveryNetwork(1, 1, (16,), key=key))
-    rule = learner(learning_rate=3e-3, recovery_penalty=0.0)
+    rule = learner(learning_rate=3e-3, penalty=0.0)
     obs = jnp.linspace(-1.5, 1.5, 16)[:, None]
     before = recovery_loss(policy, VALLEY, obs, 0.0)
     trained = train_recovery(rule, rule.init_recovery(policy), VALLEY, obs, 1500).policy
@@ -375,7 +374,7 @@ def test_the_penalty_calls_a_saturated_recovery_policy_back():
     critic, obs = logistic_critic((0.0, -1.5, 0.0)), jnp.zeros((1, 1))
     trained = {
         penalty: train_recovery(
-            rule := learner(learning_rate=0.05, recovery_penalty=penalty),
+            rule := learner(learning_rate=0.05, penalty=penalty),
             rule.init_recovery(constant_recovery(5.0)),
             critic,
             obs,
@@ -407,9 +406,9 @@ def test_a_recovery_leaves_the_logs_only_for_as_much_risk_as_it_is_told():
     slope = logistic_critic((0.0, -2.0, 0.0))
     obs, logged = jnp.zeros((4, 1)), jnp.full((4, 1), 0.1)
     for weight in (2.0, 10.0):
-        config = RecoveryConfig(objective="logit", behaviour=weight)
+        config = NetworkSettings(objective="logit", behaviour=weight, penalty=0.0)
         rule = RiskLearner(
-            config=RiskConfig(recovery_penalty=0.0),
+            config=RiskConfig(),
             target_rate=1.0,
             learning_rate=0.02,
             recovery=config,

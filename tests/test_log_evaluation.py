@@ -43,6 +43,7 @@ from safemesa.experiments.measures.log_metrics import (
     window_steps,
 )
 from safemesa.phases.adapt import adapt, scratch_prior
+from safemesa.phases.config import with_names
 from safemesa.phases.storage.artefacts import save_artefact
 
 
@@ -385,7 +386,7 @@ def tiny(gamma: float = 0.8):
     return replace(
         config,
         domain="cart",
-        data=replace(config.data, next_action="logged"),
+        sampling=replace(config.sampling, next_action="logged"),
         risk=replace(config.risk, gamma_risk=gamma),
     )
 
@@ -408,8 +409,8 @@ def test_held_out_episodes_from_end_to_end():
 def test_found_limits_are_those_of_each_model():
     """And the one that a user gets is that of `adapt` to the whole log."""
     data = logs.cart_fleet(tasks=1, episodes=40)
-    config = replace(tiny(), guard="takeover")
-    config = replace(config, data=replace(config.data, safe_starts=True))
+    config = with_names(tiny(), guard="takeover")
+    config = replace(config, sampling=replace(config.sampling, safe_starts=True))
     prior = scratch_prior(config, data)
     report = evaluate_held_out(config, prior, data, 3, Question(target=0.5))
     warns = report["time_to_act"]
@@ -444,7 +445,7 @@ def judge(monkeypatch: pytest.MonkeyPatch):
         for name, function in changed.items():
             monkeypatch.setattr(log_evaluation, name, function)
         data = logs.cart_fleet(tasks=1, episodes=40)
-        config = replace(tiny(gamma), **changes)
+        config = with_names(tiny(gamma), **changes)
         return evaluate_held_out(config, scratch_prior(tiny(), data), data, 4, question)
 
     return evaluate
@@ -496,7 +497,7 @@ def test_what_is_printed(judge, capsys: pytest.CaptureFixture):
     chosen = next(line for line in lines if line.startswith("Risk limit for at most 30.0%"))
     # The lowest score of a violation with a whole window is gamma to the lead.
     assert f" {0.9**10:.4g}, chosen on {(of + 1) // 2} violations" in chosen
-    assert "To use it: `safemesa adapt --risk-limit 0.3487`." in lines
+    assert "To use it: `safemesa adapt --guard-settings.risk-limit 0.3487`." in lines
     ranking = lines.index("Ranking and calibration; they say nothing about time to act:")
     assert "AUROC (violation in the next 10 steps)" in lines[ranking + 1]
 

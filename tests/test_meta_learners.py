@@ -29,7 +29,7 @@ from handmade import (
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
-from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.config import RiskConfig, SamplingConfig
 from safemesa.learners.meta import MAML, MetaSGD, MultiTask, Scratch, inner_loop, meta_learners
 from safemesa.learners.meta.base import (
     adapted_loss,
@@ -38,17 +38,15 @@ from safemesa.learners.meta.base import (
     mean_over_tasks,
     outer_optimiser,
 )
+from safemesa.learners.meta.settings import MAMLSettings, MetaSettings, MetaSGDSettings
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
-from safemesa.phases.config import DataConfig
-from safemesa.phases.tables import (
+from safemesa.phases.log_tables import (
     TrainTables,
     build_log_table,
     build_train_tables,
     sample_meta_batch,
-    scale_actions,
-    unscale_actions,
 )
 
 GAMMA = 0.7
@@ -144,8 +142,8 @@ def expected_of(rates, support, query, **options) -> ClosedForm:
 def test_the_gradient_of_maml(first_order):
     """Several inner steps on different rows, bootstraps in both losses, and a guard's term."""
     support, query = rows((TASKS, 3, ROWS), 0), rows((TASKS, ROWS), 1)
-    config = MetaConfig(inner_rate=2.0, inner_steps=3, first_order=first_order, outer_rate=0.01)
-    learner = MAML(config=config, risk=RISK)
+    settings = MAMLSettings(inner_rate=2.0, inner_steps=3, first_order=first_order, outer_rate=0.01)
+    learner = MAML(settings=settings, risk=RISK)
     state = learner.init(CRITIC)
     new, metrics = update(learner, state, support, query, bias_term)
 
@@ -166,7 +164,7 @@ RATES = np.array([0.9, 0.9, 0.9, 2.5])
 
 
 def meta_sgd(**config) -> MetaSGD:
-    return MetaSGD(config=MetaConfig(inner_rate=0.9, **config), risk=RISK)
+    return MetaSGD(settings=MetaSGDSettings(inner_rate=0.9, **config), risk=RISK)
 
 
 def with_bias_rate(state, rate: float):
@@ -232,7 +230,7 @@ def test_the_gradient_through_hidden_layers_against_finite_differences():
                 rates,
                 support,
                 query,
-                config=MetaConfig(inner_steps=2),
+                settings=MAMLSettings(inner_steps=2),
                 risk=RISK,
                 risk_term=no_risk_term,
             )
@@ -306,10 +304,12 @@ def risk_by_sign(critic: RiskCritic) -> jax.Array:
 def test_maml_learns_a_prior_that_one_step_turns_to_either_task():
     """Where tasks disagree both priors say one half, but multi-task's is not made for the step."""
     critic = randomly_filled(lambda key: RiskCritic(1, 1, (16,), key=key), scale=0.3)
-    config = MetaConfig(inner_rate=4.0, outer_rate=1e-2)
     risks = {}
-    for kind, shape in ((MAML, (4, 1, 32)), (MultiTask, (128, 0, 1))):
-        learner = kind(config=config, risk=RISK)
+    for kind, settings, shape in (
+        (MAML, MAMLSettings(inner_rate=4.0, outer_rate=1e-2), (4, 1, 32)),
+        (MultiTask, MetaSettings(outer_rate=1e-2), (128, 0, 1)),
+    ):
+        learner = kind(settings=settings, risk=RISK)
         prior = train(learner, learner.init(critic), shape).critic
         risks[kind] = np.asarray(risk_by_sign(prior))
         np.testing.assert_allclose(risks[kind][0], 0.5, atol=0.2)
@@ -321,7 +321,7 @@ def test_maml_learns_a_prior_that_one_step_turns_to_either_task():
 
 
 def test_multitask_is_adam_on_the_pooled_rows():
-    learner = MultiTask(config=MetaConfig(outer_rate=0.05, query_batch=12), risk=RISK)
+    learner = MultiTask(settings=MetaSettings(outer_rate=0.05, query_batch=12), risk=RISK)
     assert learner.plan(3) == (12, False, 0, 0, 1)
     assert learner.inner_steps == 0
     query = rows((12, 1), 8)
@@ -342,7 +342,7 @@ def test_multitask_is_adam_on_the_pooled_rows():
 
 
 def test_scratch_changes_nothing():
-    learner = Scratch(config=MetaConfig(), risk=RISK)
+    learner = Scratch(risk=RISK)
     state = learner.init(CRITIC)
     assert state.critic is CRITIC
     batch = rows((2, 4), 0)
@@ -357,9 +357,9 @@ def test_learners_are_found_by_name():
     kinds = {"maml": MAML, "meta_sgd": MetaSGD, "multitask": MultiTask, "scratch": Scratch}
     for name, kind in kinds.items():
         assert meta_learners[name] is kind
-    config = MetaConfig(inner_steps=4)
-    steps = {name: kind(config=config, risk=RISK).inner_steps for name, kind in kinds.items()}
-    assert steps == {"maml": 4, "meta_sgd": 4, "multitask": 0, "scratch": 0}
+    steps = {name: kind(risk=RISK).inner_steps for name, kind in kinds.items()}
+    assert steps == {"maml": 1, "meta_sgd": 1, "multitask": 0, "scratch": 0}
+    assert MAML(settings=MAMLSettings(inner_steps=4), risk=RISK).inner_steps == 4
 
 
 # --- What they share -------------------------------------------------------------------------
@@ -395,12 +395,13 @@ def test_the_mean_over_tasks_is_the_same_in_sequence_and_side_by_side(backend, m
 
 @pytest.mark.parametrize("kind", [MAML, MetaSGD, MultiTask])
 def test_outer_gradients_are_clipped_by_their_norm(kind):
-    config = MetaConfig(gradient_clip=0.25, outer_rate=0.01)
-    state = kind(config=config, risk=RISK).init(CRITIC)
+    of_kind = {MAML: MAMLSettings, MetaSGD: MetaSGDSettings, MultiTask: MetaSettings}
+    settings = of_kind[kind](gradient_clip=0.25, outer_rate=0.01)
+    state = kind(settings=settings, risk=RISK).init(CRITIC)
     gradient = logistic_critic((3.0, 0.0, 4.0, 0.0), obs_size=2)
     for scale, norm in ((1.0, 0.25), (0.01, 0.05)):
         scaled = jax.tree.map(lambda leaf, s=scale: s * leaf, gradient)
-        _, moments = outer_optimiser(config).step(CRITIC, scaled, state.critic_optimiser)
+        _, moments = outer_optimiser(settings).step(CRITIC, scaled, state.critic_optimiser)
         given = logistic_parameters(gradient_in(moments))[0]
         np.testing.assert_allclose(given, norm * np.array([0.6, 0.0, 0.8, 0.0]), rtol=1e-4)
 
@@ -442,7 +443,7 @@ DATA = OfflineTasks(domain="test", spaces=SPACES, train=tuple(map(log, range(3))
 
 @pytest.fixture(scope="module")
 def tables() -> TrainTables:
-    return build_train_tables(DATA, identity_normaliser(2), DataConfig(next_action="logged"), 0)
+    return build_train_tables(DATA, identity_normaliser(2), SamplingConfig(next_action="logged"), 0)
 
 
 def draws(tables: TrainTables, learner, fraction: float | None, count: int):
@@ -454,7 +455,7 @@ def draws(tables: TrainTables, learner, fraction: float | None, count: int):
 
 def test_support_and_query_of_a_task_share_no_episode(tables):
     learner = MAML(
-        config=MetaConfig(tasks=2, support_batch=6, query_batch=8, inner_steps=2), risk=RISK
+        settings=MAMLSettings(tasks=2, support_batch=6, query_batch=8, inner_steps=2), risk=RISK
     )
     steps = 400
     support, query = draws(tables, learner, None, steps)
@@ -486,8 +487,8 @@ def test_support_and_query_of_a_task_share_no_episode(tables):
 
 
 def test_fewer_tasks_than_an_outer_step_wants_are_all_used(tables):
-    for kind in (MAML, MetaSGD):
-        learner = kind(config=MetaConfig(tasks=5, support_batch=4, query_batch=4), risk=RISK)
+    for kind, settings in ((MAML, MAMLSettings), (MetaSGD, MetaSGDSettings)):
+        learner = kind(settings=settings(tasks=5, support_batch=4, query_batch=4), risk=RISK)
         assert learner.plan(3) == (3, True, 1, 4, 4)
         assert learner.plan(9).tasks == 5
         draw = functools.partial(sample_meta_batch, tables, learner.plan(3), None)
@@ -498,7 +499,7 @@ def test_fewer_tasks_than_an_outer_step_wants_are_all_used(tables):
 
 @pytest.mark.parametrize("fraction", [None, 0.3])
 def test_multitask_pools_all_rows_of_all_tasks(tables, fraction):
-    learner = MultiTask(config=MetaConfig(query_batch=40), risk=RISK)
+    learner = MultiTask(settings=MetaSettings(query_batch=40), risk=RISK)
     support, query = draws(tables, learner, fraction, 100)
     assert query.obs.shape == (100, 40, 1, 2)
     assert support.obs.shape == (100, 40, 0, 2)
@@ -521,10 +522,10 @@ def test_the_next_action_is_the_logged_one_within_an_episode():
     size = only.transitions
     ends = np.cumsum(EPISODES[0]) - 1
     inside = np.setdiff1d(np.arange(size), ends)
-    scaled = scale_actions(only.columns["action"], SPACES)
+    scaled = SPACES.to_unit(only.columns["action"])
     np.testing.assert_allclose(scaled[:, 0], 2 * (np.arange(size) + 0.5) / size - 1, atol=1e-6)
     np.testing.assert_allclose(
-        unscale_actions(jnp.asarray(scaled), SPACES), only.columns["action"], atol=1e-6
+        SPACES.from_unit(jnp.asarray(scaled)), only.columns["action"], atol=1e-6
     )
     batches = {}
     for policy in ("logged", "uniform"):

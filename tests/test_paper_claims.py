@@ -29,10 +29,11 @@ def write_run(
     bias: tuple[float, ...] = (0.0,) * 3,
     **changes: int | float,
 ) -> None:
-    """A finished run folder of 100 episodes with these totals; `changes` name risk or deploy."""
+    """A finished run folder of 100 episodes with these totals; `changes` name guard or deploy."""
     settings = config_to_json(configure(arm, domain, "cpu")) | {"seed": seed}
     for name, one in changes.items():
-        settings["risk" if name in settings["risk"] else "deploy"][name] = one
+        section = "guard_settings" if name in settings["guard_settings"] else "deploy"
+        settings[section][name] = one
     if test_transitions is not None:
         settings["data"]["test_transitions"] = test_transitions
     folder = root / "-".join([domain, arm, str(seed), str(test_transitions), *changes])
@@ -242,7 +243,7 @@ def test_runs_of_other_settings_or_lengths_are_not_mixed(tmp_path: Path) -> None
     write_run(tmp_path, "mesa", "navigation1", 0, violations=50, risk_limit=0.9)
     one = found(tmp_path)["navigation1_fewer_than_multitask"]
     assert one.verdict == "not measured"
-    assert "risk.risk_limit=0.9" in one.missing
+    assert "guard_settings.risk_limit=0.9" in one.missing
     other = tmp_path / "lengths"
     write_run(other, "mesa", "navigation1", 0, violations=1, episodes=20)
     write_run(other, "multitask", "navigation1", 0, violations=3)

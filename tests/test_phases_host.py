@@ -18,13 +18,14 @@ from safemesa.phases.build import phase_key, task_learner_key
 from safemesa.phases.collection import sac as collect_sac
 from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.deploy_state import deploy_roots, initial_state
+from safemesa.phases.deployment.guarded_sac import build_agent
 from safemesa.phases.deployment.host import HostEnvironment, deploy_host, episode_seed, pending_act
-from safemesa.phases.deployment.state import build_agent, deploy_roots, initial_state
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import load_risk_model
 from safemesa.phases.storage.checkpoint import Checkpointer
-from safemesa.phases.storage.replay import read_replay
+from safemesa.phases.storage.replay_file import read_replay
 from safemesa.phases.storage.run_folder import METRIC_FIELDS
 
 # Their logs are too short for ten violations.

@@ -24,8 +24,8 @@ from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt
 from safemesa.phases.collection.logs import FewViolationsWarning, collect_train_logs
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.deployment.recorder import Recorder
-from safemesa.phases.deployment.state import Chunk
+from safemesa.phases.deployment.deploy_state import Chunk
+from safemesa.phases.deployment.run_recorder import Recorder
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.run import RunOptions, run
@@ -191,9 +191,11 @@ def test_a_finished_run_is_left_alone(finished: Path, data_dir: Path) -> None:
 
 
 def test_a_folder_of_another_configuration_is_refused(finished: Path, data_dir: Path) -> None:
-    other = replace(tiny_config(), risk=replace(tiny_config().risk, risk_limit=0.5))
+    config = tiny_config()
+    limit = replace(config.guard_settings, risk_limit=0.5)
+    other = replace(config, guard_settings=limit)
     before = (finished / "config.json").read_text()
-    with pytest.raises(OutputFolderError, match=r"risk\.risk_limit is 0\.1 there and 0\.5 here"):
+    with pytest.raises(OutputFolderError, match=r"risk_limit is 0\.1 there and 0\.5 here"):
         run([other], [finished], RunOptions(data_dir=data_dir))
     assert (finished / "config.json").read_text() == before
 

@@ -5,7 +5,7 @@ import pytest
 from safemesa.core.errors import ConfigurationError
 from safemesa.domains.registry import domain, domain_names
 from safemesa.experiments.arms import ARMS, configure
-from safemesa.phases.build import build_learners
+from safemesa.phases.agent_kinds import make_agent
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.presets import DOMAIN_PRESETS, PRESETS, preset_config
 
@@ -32,7 +32,7 @@ def test_presets_configure_every_arm(name: str, preset: str) -> None:
         config = configure(arm, name, preset)
         assert (config.domain, config.preset, config.arm) == (name, preset, arm)
         assert config_from_json(RunConfig, config_to_json(config)) == config
-        build_learners(config, found.spaces)
+        make_agent(config, found.spaces)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -44,7 +44,7 @@ def test_paper_presets_have_the_numbers_of_the_tables(name: str) -> None:
         config.adapt.steps,
         config.adapt.scratch_steps,
         config.risk.gamma_risk,
-        config.risk.risk_limit,
+        config.risk_limit,
     )
     assert found == TABLES[name]
     assert config.risk.hidden == config.sac.hidden == (256, 256)
@@ -54,7 +54,7 @@ def test_paper_presets_have_the_numbers_of_the_tables(name: str) -> None:
 def test_a_domain_of_the_users_own_has_settings() -> None:
     config = preset_config("my_robots:WALKERS", "cpu")
     assert config.domain == "my_robots:WALKERS"
-    assert config.data.train_policy == "sac"
+    assert config.data.train_policy == "auto"
 
 
 def test_files_without_newer_fields_are_read_with_their_defaults() -> None:

@@ -15,15 +15,16 @@ from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.sampling import RowIndex
 from safemesa.domains.probe_base import AbstractProbe, ProbeTask
 from safemesa.domains.probes import ACTION, CERTAIN, DELAYED, NEVER, TASK, WALK
-from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
+from safemesa.learners.meta.settings import MAMLSettings, MetaSettings
 from safemesa.networks.normaliser import fit_normaliser
 from safemesa.phases.adapt import adapt, scratch_prior
-from safemesa.phases.build import build_learners, fresh_risk_networks
+from safemesa.phases.build import fresh_risk_networks, prior_learners
 from safemesa.phases.collection.compiled import collect_log
-from safemesa.phases.config import AdaptConfig, DataConfig, RunConfig
+from safemesa.phases.config import AdaptConfig, DeployConfig, RunConfig
+from safemesa.phases.log_tables import TrainTables, build_train_tables
 from safemesa.phases.meta_train import MetaTrainState, meta_train_chunk
 from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import TrainTables, build_train_tables
 
 GAMMA = 0.8
 CASES = [
@@ -43,8 +44,9 @@ TRAIN_SIGNS = (1.0, -1.0, 1.0, -1.0)
 def config_of(meta_learner: str, **parts) -> RunConfig:
     return RunConfig(
         meta_learner=meta_learner,
-        data=DataConfig(next_action="uniform"),
-        risk=RiskConfig(gamma_risk=GAMMA, hidden=(32,), learning_rate=5e-3),
+        risk=RiskConfig(gamma_risk=GAMMA, hidden=(32,)),
+        adapt=dataclasses.replace(parts.pop("adapt", AdaptConfig()), learning_rate=5e-3),
+        deploy=DeployConfig(learning_rate=5e-3),
         **parts,
     )
 
@@ -142,20 +144,18 @@ def padded(index: RowIndex, width: int) -> RowIndex:
 
 def priors_of(config: RunConfig) -> list[Prior]:
     """Phase 1 on all probes side by side; both signs of the hidden task share their logs."""
-    learners = build_learners(config, TASK.spaces)
+    learners = prior_learners(config)
     tables: list[TrainTables] = []
     normalisers, states = [], []
     for seed, (probe, _) in enumerate(CASES):
         data = train_logs(probe)
         normalisers.append(fit_normaliser([np.asarray(log.columns["obs"]) for log in data.train]))
-        one = build_train_tables(data, normalisers[-1], config.data, 0)
+        one = build_train_tables(data, normalisers[-1], config.sampling, 0)
         halves, everything = padded(one.halves, TRAIN_ROWS), padded(one.everything, TRAIN_ROWS)
         tables.append(dataclasses.replace(one, halves=halves, everything=everything))
         critic, recovery = fresh_risk_networks(dataclasses.replace(config, seed=seed), probe.spaces)
         states.append(
-            MetaTrainState(
-                learners.meta.init(critic), learners.prior_recovery.init_recovery(recovery)
-            )
+            MetaTrainState(learners.meta.init(critic), learners.risk.init_recovery(recovery))
         )
     stack = functools.partial(jax.tree.map, lambda *leaves: np.stack(leaves))
 
@@ -175,7 +175,7 @@ def priors_of(config: RunConfig) -> list[Prior]:
 
 @pytest.fixture(scope="module")
 def multitask() -> list[Prior]:
-    meta = MetaConfig(iterations=600, query_batch=64, outer_rate=5e-3)
+    meta = MetaSettings(iterations=600, query_batch=64, outer_rate=5e-3)
     return priors_of(config_of("multitask", meta=meta))
 
 
@@ -194,7 +194,7 @@ def test_multitask_finds_the_exact_risk_unless_it_depends_on_the_task(multitask,
 @pytest.mark.slow
 def test_maml_adapts_to_every_probe_in_three_steps():
     """Among them to either sign of the hidden task, from one prior that leaves it open."""
-    meta = MetaConfig(
+    meta = MAMLSettings(
         iterations=400,
         tasks=4,
         support_batch=64,

@@ -17,20 +17,20 @@ from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetErr
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 from safemesa.guards import Situation, Takeover
+from safemesa.guards.settings import TakeoverSettings
 from safemesa.guards.takeover import TakeoverState
-from safemesa.learners.config import (
-    RecoveryConfig,
-    RehearsalConfig,
-    RiskConfig,
-    TakeoverConfig,
-    TargetConfig,
-)
+from safemesa.learners.config import RehearsalConfig, RiskConfig, TargetConfig
 from safemesa.learners.recovery import (
     AbstractRecovery,
     FixedAction,
     RecoveryNetwork,
     make_recovery,
     recoveries,
+)
+from safemesa.learners.recovery.settings import (
+    FixedSettings,
+    NetworkSettings,
+    RecoverySettings,
 )
 from safemesa.learners.risk import risk_target, with_recovery_actions
 from safemesa.learners.targets import make_target
@@ -106,10 +106,10 @@ def test_nobody_computes_recovery_actions_that_are_not_asked_for() -> None:
 
 def test_the_logit_has_a_gradient_where_the_risk_has_none() -> None:
     lost = logistic_critic((0.0, 1.0, 40.0))
-    policy, obs, risk = constant_recovery(0.5), jnp.zeros((4, 1)), RiskConfig(recovery_penalty=0.0)
+    policy, obs, risk = constant_recovery(0.5), jnp.zeros((4, 1)), RiskConfig()
 
     def size(objective: str) -> float:
-        config = RecoveryConfig(objective=objective)
+        config = NetworkSettings(objective=objective, penalty=0.0)
         grads = jax.grad(lambda p: p.loss(lost, obs, obs, config, risk))(policy)
         return float(jnp.abs(grads.network.biases[-1]).sum())
 
@@ -118,7 +118,7 @@ def test_the_logit_has_a_gradient_where_the_risk_has_none() -> None:
 
 
 def test_a_fixed_action_is_given_in_physical_units() -> None:
-    config = RecoveryConfig(kind="fixed", action=(-2.0, 0.75))
+    config = FixedSettings(action=(-2.0, 0.75))
     brake = make_recovery(config, RiskConfig(), SPACES, key=jax.random.key(0))
     action, memory = brake.act(CRITIC, jnp.zeros(3), brake.begin())
     np.testing.assert_allclose(np.asarray(action), [-1.0, 0.5], atol=1e-7)
@@ -140,11 +140,12 @@ def decide(guard: Takeover, limit: float, proposed: float, recovery: AbstractRec
     return guard.select_action(state, situation, key=jax.random.key(0))
 
 
-QUIET = RiskConfig(recovery_noise=0.0)
+def quiet(**settings) -> Takeover:
+    return Takeover(settings=TakeoverSettings(recovery_noise=0.0, **settings))
 
 
 def test_takeover_keeps_the_proposal_up_to_its_limit() -> None:
-    guard, recovery = Takeover(config=QUIET), constant_recovery(-1.0)
+    guard, recovery = quiet(), constant_recovery(-1.0)
     risk = risk_at(0.0, 0.4)
     kept = decide(guard, risk + 1e-4, 0.4, recovery)
     taken = decide(guard, risk - 1e-4, 0.4, recovery)
@@ -156,7 +157,7 @@ def test_takeover_keeps_the_proposal_up_to_its_limit() -> None:
 
 
 def test_of_the_actions_that_are_safe_enough_the_nearest_to_the_proposal_runs() -> None:
-    guard = Takeover(config=QUIET, takeover=TakeoverConfig(candidates=3, told="executed"))
+    guard = quiet(candidates=3, told="executed")
     recovery = constant_recovery(-20.0)  # action -1
     # Candidates at 0.5, 0 and -0.5 between the proposal 1 and the recovery's -1.
     limit = risk_at(0.0, 0.0) + 1e-4
@@ -168,7 +169,7 @@ def test_of_the_actions_that_are_safe_enough_the_nearest_to_the_proposal_runs() 
 
 
 def test_a_charge_falls_on_proposals_above_the_limit() -> None:
-    guard = Takeover(config=QUIET, takeover=TakeoverConfig(charge=3.0))
+    guard = quiet(charge=3.0)
     state = guard.begin(jnp.asarray(risk_at(0.0, 0.0), jnp.float32), jnp.ones(()))
     actions = jnp.asarray([[-0.5], [0.5]])
     charged = guard.reward_term(state, CRITIC, jnp.zeros((2, 1)), actions, jnp.zeros(2))
@@ -177,7 +178,7 @@ def test_a_charge_falls_on_proposals_above_the_limit() -> None:
 
 def test_the_limit_follows_the_level_of_calm_states() -> None:
     """The level goes to the quantile of a known distribution; the limit follows it down, not up."""
-    guard = Takeover(config=QUIET, takeover=TakeoverConfig(calm_share=0.9))
+    guard = quiet(calm_share=0.9)
     state = guard.begin(jnp.asarray(0.1), jnp.asarray(0.05))
     rng = np.random.default_rng(0)
 
@@ -198,9 +199,9 @@ def test_the_limit_follows_the_level_of_calm_states() -> None:
 
 
 def test_rows_that_are_not_calm_and_given_limits_move_nothing() -> None:
-    state = Takeover(config=QUIET).begin(jnp.asarray(0.1), jnp.asarray(0.05))
-    follows = Takeover(config=QUIET).follow(state, jnp.ones(4), jnp.zeros(4))
-    fixed = Takeover(config=QUIET, takeover=TakeoverConfig(limit=0.1))
+    state = quiet().begin(jnp.asarray(0.1), jnp.asarray(0.05))
+    follows = quiet().follow(state, jnp.ones(4), jnp.zeros(4))
+    fixed = quiet(risk_limit=0.1)
     assert float(follows.limit) == pytest.approx(0.1)
     assert fixed.follow(state, jnp.ones(4), jnp.ones(4)) is state
 
@@ -315,7 +316,7 @@ def test_the_limit_is_a_quantile_of_what_the_recovery_holds() -> None:
     calm = obs[:760, 0]  # within 40 steps of the violation nothing is calm
     risks = sigmoid(0.5 * calm + 2.0 * np.tanh(-1.0) - 0.3)
     assert found.source == "new robot"
-    quantile = np.quantile(risks, config.takeover.calm_share)
+    quantile = np.quantile(risks, config.guard_settings.calm_share)
     assert found.limit == pytest.approx(quantile, rel=5e-3)
     assert not found.tells_little
     same = RiskModel(
@@ -403,9 +404,8 @@ def test_a_recovery_remembers_within_a_takeover_and_an_episode() -> None:
     config = tiny_config("scratch+takeover")
     config = replace(
         config,
-        recovery=RecoveryConfig(kind="counting"),
-        risk=replace(config.risk, recovery_noise=0.0),
-        takeover=TakeoverConfig(limit=0.0),
+        recovery=RecoverySettings(kind="counting"),
+        guard_settings=TakeoverSettings(risk_limit=0.0, recovery_noise=0.0),
         deploy=replace(config.deploy, episodes=3, steps=60),
     )
     log = collect_test(config)
@@ -414,7 +414,7 @@ def test_a_recovery_remembers_within_a_takeover_and_an_episode() -> None:
     seen: list[float] = []
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.deployment.deployment import make_deployment
-    from safemesa.phases.deployment.state import build_agent
+    from safemesa.phases.deployment.guarded_sac import build_agent
 
     domain = find_domain("navigation2")
     agent = build_agent(config, domain.spaces)
@@ -478,7 +478,7 @@ def test_a_recovery_of_the_users_own_comes_from_the_caller(tmp_path: Path) -> No
 
 
 def test_a_network_is_made_by_name() -> None:
-    made = make_recovery(RecoveryConfig(), RiskConfig(hidden=(4,)), SPACES, key=jax.random.key(1))
+    made = make_recovery(NetworkSettings(), RiskConfig(hidden=(4,)), SPACES, key=jax.random.key(1))
     assert isinstance(made, RecoveryNetwork)
     with pytest.raises(ConfigurationError, match="netwrk"):
-        make_recovery(RecoveryConfig(kind="netwrk"), RiskConfig(), SPACES, key=jax.random.key(1))
+        make_recovery(RecoverySettings(kind="netwrk"), RiskConfig(), SPACES, key=jax.random.key(1))

@@ -60,6 +60,7 @@ from safemesa.experiments.recovery_skill.takeover_truth import (
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
+from safemesa.phases.config import with_names
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import RiskModel
 
@@ -405,10 +406,10 @@ def test_states_are_drawn_from_before_harm_from_overrides_and_from_the_rest() ->
 
 def test_own_limits() -> None:
     model, config = probe_model(constant_recovery(0.0)), tiny_config()
-    assert own_limit(model, config) == config.risk.risk_limit
+    assert own_limit(model, config) == config.risk_limit
     found = replace(model, limit=jnp.float32(0.25))
     assert own_limit(found, config) == 0.25
-    takeover = replace(config, guard="takeover")
+    takeover = with_names(config, guard="takeover")
     assert own_limit(model, takeover) is None
     assert own_limit(found, takeover) == 0.25
 

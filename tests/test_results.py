@@ -323,8 +323,8 @@ def test_the_equal_tuning_chose_by_its_rule() -> None:
         allowed = {name: sum(counts) for name, (counts, late) in settings.items() if late >= bar}
         assert min(allowed, key=allowed.__getitem__) == "look-ahead"
     for run in find_runs([RESULTS / "look_ahead_cpu"]):
-        risk = run.settings["risk"]
-        assert (risk["gamma_risk"], risk["risk_limit"]) == (0.95, 0.5)
+        assert run.settings["risk"]["gamma_risk"] == 0.95
+        assert run.config.risk_limit in (0.5, None)  # None: a guard that asks for no risk
 
 
 def test_the_page_of_tuning_shows_the_committed_look_aheads() -> None:

@@ -7,9 +7,10 @@ import pytest
 from tiny import episodes_of, tiny_config
 
 from safemesa.core.errors import CheckpointError
-from safemesa.learners.meta import MAML, meta_learners
+from safemesa.core.registry import Plugin
+from safemesa.learners.meta import MAML, MAMLSettings, meta_learners
 from safemesa.phases import run as pipeline
-from safemesa.phases.config import RunConfig
+from safemesa.phases.config import RunConfig, with_names
 from safemesa.phases.run import RunOptions, run
 
 
@@ -101,8 +102,44 @@ def test_what_the_hash_does_not_cover_is_not_shared(monkeypatch: pytest.MonkeyPa
     mesa = tiny_config("mesa")
     assert possible(mesa)
     assert not possible(tiny_config("mesa_as_printed"))  # its recovery policy saw the test log
-    monkeypatch.setitem(meta_learners._items, "own", Own)
+    monkeypatch.setitem(meta_learners._plugins._items, "own", Plugin("own", MAMLSettings, Own))
     assert not possible(replace(mesa, meta_learner="own"))
+
+
+def test_what_phase_1_does_not_read_leaves_its_prior_alone(tmp_path: Path) -> None:
+    """Of the settings of a guard that has no say in the safety loss, and of later phases."""
+    mesa = tiny_config("mesa")
+    train = pipeline.train_folder(pipeline.find_domain(mesa.domain), mesa, tmp_path)
+    train.mkdir()
+    (train / "manifest.json").write_text("{}")
+
+    def place(config: RunConfig) -> Path:
+        spaces = pipeline.find_domain(config.domain).spaces
+        return pipeline.SharedPriors(
+            folder=tmp_path, configs=[config], spaces=spaces, train=train
+        ).place(config)
+
+    guard = mesa.guard_settings
+    same = (
+        replace(mesa, guard_settings=replace(guard, risk_limit=0.7)),
+        replace(mesa, guard_settings=replace(guard, recovery_noise=0.0)),
+        with_names(mesa, guard="sqrl"),
+        replace(mesa, adapt=replace(mesa.adapt, learning_rate=1e-2)),
+        replace(mesa, deploy=replace(mesa.deploy, learning_rate=1e-2)),
+        replace(mesa, rehearsal=replace(mesa.rehearsal, adapt_share=0.1, worth=5)),
+        replace(mesa, sac=replace(mesa.sac, batch=3)),
+    )
+    assert {place(config) for config in same} == {place(mesa)}
+    csc = with_names(mesa, guard="csc")
+    stricter = replace(csc, guard_settings=replace(csc.guard_settings, conservatism=1.0))
+    others = (
+        csc,
+        stricter,
+        replace(mesa, rehearsal=replace(mesa.rehearsal, rows=5)),
+        replace(mesa, sampling=replace(mesa.sampling, violation_fraction=0.5)),
+        replace(mesa, recovery=replace(mesa.recovery, penalty=0.5)),
+    )
+    assert len({place(config) for config in (mesa, *others)}) == 1 + len(others)
 
 
 def test_a_damaged_shared_prior_is_refused(tmp_path: Path) -> None:

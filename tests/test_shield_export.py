@@ -17,7 +17,8 @@ from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFolderError
 from safemesa.core.files import sha256, write_json
 from safemesa.experiments.measures.log_metrics import exact_interval
-from safemesa.learners.config import TakeoverConfig
+from safemesa.guards.settings import TakeoverSettings
+from safemesa.phases.config import with_names
 from safemesa.phases.storage.artefacts import RiskModel, save_artefact
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.shield.export import (
@@ -287,10 +288,10 @@ def test_multiples_of_a_found_limit_are_those_of_this_model(tmp_path: Path) -> N
     rows = [measured(15, 20, limit=1.0), measured(5, 20, limit=2.0)]
     source = make_source()
     model = replace(source.model, limit=jnp.asarray(0.3))
-    config = replace(source.config, guard="takeover")
+    config = with_names(source.config, guard="takeover")
     calibration = evaluation(*rows, found=0.25, chosen=measured(9, 10, limit=0.5))
     found = replace(source, model=model, config=config, calibration=calibration)
-    given = replace(found, config=replace(config, takeover=TakeoverConfig(limit=0.3)))
+    given = replace(found, config=replace(config, guard_settings=TakeoverSettings(risk_limit=0.3)))
     for name, one, limit, count in (
         ("as_found", found, None, 15),
         ("twice", found, 0.6, 5),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safemesa.experiments.arms import configure
-from safemesa.phases.config import RunConfig
+from safemesa.phases.config import RunConfig, fitted
 
 
 def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -> RunConfig:
@@ -17,7 +17,11 @@ def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -
         seed=seed,
         data=replace(config.data, train_tasks=4, train_transitions=300, test_transitions=200),
         risk=replace(config.risk, hidden=(8,)),
-        meta=replace(config.meta, iterations=40, tasks=2, support_batch=16, query_batch=16),
+        meta=fitted(
+            type(config.meta),
+            config.meta,
+            {"iterations": 40, "tasks": 2, "support_batch": 16, "query_batch": 16},
+        ),
         adapt=replace(config.adapt, steps=6, scratch_steps=20, batch=16),
         sac=replace(config.sac, hidden=(8,), batch=16, warmup_steps=10),
         deploy=replace(config.deploy, episodes=6, chunk_steps=60),

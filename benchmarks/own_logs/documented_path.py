@@ -52,7 +52,7 @@ class Workshop:
         if not prior.exists():
             options: list[str | Path] = ["--seed", str(seed)]
             if self.choice.horizon == "stated":
-                options += ["--horizon", str(self.kind.stated_horizon)]
+                options += ["--risk.horizon", str(self.kind.stated_horizon)]
             if self.choice.preset is not None:
                 options += ["--preset", self.choice.preset]
             dataset = self.dataset(log_seed)

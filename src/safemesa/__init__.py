@@ -4,10 +4,10 @@ Public names are imported when they are first used, so `import safemesa` is chea
 JAX. It registers the domains, so that `gymnasium.make("safemesa/Navigation1-v0")` works.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safemesa._version import __version__
+from safemesa.core.lazy import lazy_names
 from safemesa.domains.registration import register_environments
 
 if TYPE_CHECKING:
@@ -55,14 +55,4 @@ _HOME_OF = {
 
 register_environments()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+__getattr__, __dir__ = lazy_names(__name__, _HOME_OF)

@@ -23,7 +23,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     """Runs the arms one after the other and writes the report."""
     flags = parse(DemoFlags, verb, arguments)
     prepare_jax()
-    from safemesa.cli.run import describe, run_options
+    from safemesa.cli.run_arm import describe, run_options
     from safemesa.experiments.arms import configure
     from safemesa.experiments.report.report_page import write_report
     from safemesa.phases.run import run

@@ -85,7 +85,7 @@ def _evaluate(flags: EvaluateFlags) -> dict[str, Any]:
     question = Question(lead=flags.lead, target=flags.target_miss_rate)
     known = {
         "policy_of_outcomes": "the one that drove the logs",
-        "policy_of_risk": config.data.next_action,
+        "policy_of_risk": config.sampling.next_action,
         "dt_declared": data.provenance.get("dt_declared") is not False,
     }
     if not flags.leave_one_task_out:
@@ -283,7 +283,9 @@ def _target_lines(report: dict[str, Any]) -> list[str]:
         f"{'':<13}{_row(target['test'])}",
     ]
     if target["risk_limit"] is not None and not target["test"]["useless"]:
-        lines.append(f"To use it: `safemesa adapt --risk-limit {target['risk_limit']:.4g}`.")
+        lines.append(
+            f"To use it: `safemesa adapt --guard-settings.risk-limit {target['risk_limit']:.4g}`."
+        )
     return lines
 
 

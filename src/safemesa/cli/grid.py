@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Literal
 
 from safemesa.cli.arguments import (
-    Settings,
+    SECTIONS,
     command_line,
-    parse,
+    current_spelling,
     parse_before_presets,
-    settings_of,
+    parse_onto_all,
 )
 from safemesa.core.errors import ConfigurationError
-from safemesa.experiments.arms import configure, require_known
+from safemesa.experiments.arms import configure
 from safemesa.experiments.grid.executors.job_scripts import collect_command, write_scripts
 from safemesa.experiments.grid.executors.local import LocalExecutor
 from safemesa.experiments.grid.executors.slurm import SlurmExecutor
 from safemesa.experiments.grid.executors.slurm_config import SlurmConfig
 from safemesa.experiments.grid.grid_folder import Grid, GridFolder, paired_runs
-from safemesa.phases.config import SEEDS, RunConfig
+from safemesa.phases.config import SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridFlags(Settings):
+class GridFlags:
     """Runs every arm on every domain with every seed; run again, it goes on where it stopped.
 
     Every arm and domain has the defaults of its preset; shown here are those of the first.
@@ -57,12 +57,14 @@ class GridFlags(Settings):
     emit: Literal["sbatch"] | None = None
     """Run nothing; write job scripts for SLURM into <out>/slurm."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """Of --executor slurm and --emit sbatch."""
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Runs what is unfinished and says where the results are."""
-    flags = parse_before_presets(GridFlags, verb, arguments)
-    grid = make_grid(flags, verb, arguments)
+    words = current_spelling(verb, arguments)
+    flags = parse_before_presets(GridFlags, verb, words, SECTIONS)
+    grid = make_grid(flags, verb, words)
     folder = GridFolder(flags.out or Path("runs") / f"grid-{flags.preset}")
     if flags.dry_run:
         folder.check(grid)
@@ -100,22 +102,9 @@ def make_grid(flags: GridFlags, verb: str, arguments: Sequence[str]) -> Grid:
     """
     arms, domains = names("arms", flags.arms), names("domains", flags.domains)
     presets = [configure(arm, domain, flags.preset) for domain in domains for arm in arms]
-    for one in presets:
-        require_known(one)
-    configs = [replace(one, data_seed=flags.data_seed) for one in presets]
-    parsed: dict[Settings, Settings] = {}
-
-    def with_flags(config: RunConfig) -> RunConfig:
-        default = Settings(**settings_of(config))
-        # Parsing takes a while, and most arms of a domain have equal presets.
-        # The first one also shows the help, with its defaults.
-        if default not in parsed:
-            parsed[default] = parse(
-                GridFlags, verb, arguments, replace(flags, **settings_of(default))
-            )
-        return replace(config, **settings_of(parsed[default]))
-
-    runs = paired_runs([with_flags(one) for one in configs], parse_seeds(flags.seeds))
+    _, configs = parse_onto_all(GridFlags, verb, arguments, presets, flags, SECTIONS, SECTIONS)
+    configs = [replace(config, data_seed=flags.data_seed) for config in configs]
+    runs = paired_runs(configs, parse_seeds(flags.seeds))
     return Grid(runs=runs, seeds_per_process=flags.seeds_per_process)
 
 

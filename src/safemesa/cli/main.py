@@ -11,7 +11,7 @@ from safemesa.core.errors import SafemesaError
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "all three phases of five arms on Navigation 2, with a report"),
-    "run": ("run", "ARM DOMAIN: one arm, all phases"),
+    "run": ("run_arm", "ARM DOMAIN: one arm, all phases"),
     "collect": ("phases", "DOMAIN: logs of the training tasks and of the new robot"),
     "meta-train": ("phases", "DATA: Phase 1, a prior from the training logs"),
     "adapt": ("phases", "PRIOR LOG: Phase 2, a risk model of the new robot"),

@@ -7,26 +7,38 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
 from safemesa.cli.arguments import (
+    DOMAIN_HELP,
     Common,
     Positional,
     command_line,
-    parse,
+    current_spelling,
     parse_before_presets,
+    parse_onto,
     parse_with_preset,
     prepare_jax,
+    sections_of,
     with_horizon,
     worker_count,
 )
-from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
+from safemesa.core.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DatasetError,
+    OutputFolderError,
+)
 from safemesa.core.files import file_name, read_json, sha256, write_json
-from safemesa.phases.config import RESIDENT_GIB, RunConfig
+from safemesa.phases.config import RESIDENT_GIB, RunConfig, config_from_json
 from safemesa.phases.presets import DOMAIN_PRESETS
 from safemesa.phases.presets.own_logs import for_own_logs
+
+T = TypeVar("T")
+OF_META_TRAIN = (*sections_of("meta_train"), "guard_settings")
+"""What Phase 1 reads, and the guard's settings, which some guards bring to the safety loss."""
 
 if TYPE_CHECKING:
     from safemesa.datasets.offline_tasks import OfflineTasks
@@ -37,9 +49,7 @@ if TYPE_CHECKING:
 class CollectFlags(Common):
     """Collects the logs of the training tasks and the small log of the new robot."""
 
-    domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN")]
-    """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
-    of your own as module:attribute."""
+    domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN", help=DOMAIN_HELP)]
     jobs: int | None = None
     """Processes that collect the logs of a simulated robot; default: one per core."""
     out: Path | None = None
@@ -55,9 +65,6 @@ class MetaTrainFlags(Common):
     arm: str | None = None
     """Whose method: safemesa, mesa, mesa_as_printed, mesa_metasgd or multitask; default: safemesa
     for logs of your own, mesa for those of our domains."""
-    horizon: float | None = None
-    """Seconds that the robot needs to get out of trouble: how far the risk looks ahead (as
-    --risk.horizon); default: what the logs suggest, which is printed."""
     out: Path = Path("prior")
     """Artefact folder of the prior."""
     memory: float = RESIDENT_GIB
@@ -70,7 +77,10 @@ class MetaTrainFlags(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptFlags:
-    """Phase 2: specialises a prior to the log of a new robot."""
+    """Phase 2: specialises a prior to the log of a new robot.
+
+    Settings that are not given are those of the prior.
+    """
 
     prior: Annotated[Positional[Path], tyro.conf.arg(metavar="PRIOR")]
     """Folder that `safemesa meta-train` wrote."""
@@ -80,16 +90,14 @@ class AdaptFlags:
     """Artefact folder of the risk model."""
     seed: int | None = None
     """Order of the batches; default: the prior's seed."""
-    steps: int | None = None
-    """Gradient steps; default: the prior's configuration."""
-    risk_limit: float | None = None
-    """Risk above which the guard steps in; default: found from the data (safemesa), or that of the
-    prior's configuration (the paper's methods)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeployFlags:
-    """Phase 3: learns the task in the environment behind the guard of a risk model."""
+    """Phase 3: learns the task in the environment behind the guard of a risk model.
+
+    Settings that are not given are those of the risk model.
+    """
 
     risk: Annotated[Positional[Path], tyro.conf.arg(metavar="RISK")]
     """Folder that `safemesa adapt` wrote."""
@@ -102,8 +110,6 @@ class DeployFlags:
     """Run folder."""
     seed: int | None = None
     """Test task, task networks and noise; default: the risk model's seed."""
-    episodes: int | None = None
-    """Episodes; default: the risk model's configuration."""
     tensorboard: bool = False
     """Also write TensorBoard event files."""
 
@@ -121,7 +127,7 @@ def _refuse_existing(folder: Path) -> None:
 
 def collect(verb: str, arguments: Sequence[str]) -> None:
     """Writes one dataset folder."""
-    flags, config = parse_with_preset(CollectFlags, verb, arguments)
+    flags, config = parse_with_preset(CollectFlags, verb, arguments, sections_of("collect"))
     name = f"{file_name(config.domain)}-{config.preset}-{config.data_seed}-with-test-{config.seed}"
     out = flags.out or Path("data") / name
     _refuse_existing(out)
@@ -158,9 +164,11 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.datasets.format import MANIFEST_FILE
     from safemesa.datasets.offline_tasks import OfflineTasks
 
-    first = parse_before_presets(MetaTrainFlags, verb, arguments)
+    arguments = current_spelling(verb, arguments)
+    first = parse_before_presets(MetaTrainFlags, verb, arguments, OF_META_TRAIN)
     if {"-h", "--help"} & set(arguments) and not (first.logs / MANIFEST_FILE).is_file():
-        parse(MetaTrainFlags, verb, arguments)  # without logs, the defaults of the first domain
+        # Without logs, the defaults of the first domain.
+        parse_with_preset(MetaTrainFlags, verb, arguments, OF_META_TRAIN)
     data = OfflineTasks.load(first.logs)
     if not data.train:
         raise DatasetError(
@@ -241,9 +249,9 @@ def _meta_train_config(
     simulated = collected if isinstance(collected, str) and ":" in collected else None
     if simulated or data.domain in DOMAIN_PRESETS:
         flags, config = parse_with_preset(
-            MetaTrainFlags, verb, arguments, domain=simulated or data.domain
+            MetaTrainFlags, verb, arguments, OF_META_TRAIN, domain=simulated or data.domain
         )
-        return flags, _looking_ahead(flags, config, data)
+        return flags, _looking_ahead(config, data)
     violations = sum(log.violations for log in data.train)
     share = violations / sum(log.transitions for log in data.train)
     # The networks, rates and sizes of Navigation 1.
@@ -251,22 +259,23 @@ def _meta_train_config(
         MetaTrainFlags,
         verb,
         arguments,
+        OF_META_TRAIN,
         arm="safemesa",
         change=lambda config: for_own_logs(config, share),
     )
-    config = _looking_ahead(flags, config, data)
-    fraction = config.risk.violation_fraction
+    config = _looking_ahead(config, data)
+    fraction = config.sampling.violation_fraction
     if fraction is not None:
         print(
             f"{share:.2%} of the training rows violate; {fraction:.0%} of the rows of each batch "
-            "are such (--risk.violation-fraction; None draws uniformly)."
+            "are such (--sampling.violation-fraction; None draws uniformly)."
         )
     return flags, replace(config, domain=data.domain)
 
 
-def _looking_ahead(flags: MetaTrainFlags, config: RunConfig, data: "OfflineTasks") -> RunConfig:
+def _looking_ahead(config: RunConfig, data: "OfflineTasks") -> RunConfig:
     """The configuration with the horizon that was asked for, or that the logs suggest."""
-    dt, asked = data.spaces.dt, flags.horizon or config.risk.horizon
+    dt, asked = data.spaces.dt, config.risk.horizon
     suggests = config.guard == "takeover" and data.domain not in DOMAIN_PRESETS
     if asked is None and not suggests:
         return config
@@ -280,7 +289,11 @@ def _looking_ahead(flags: MetaTrainFlags, config: RunConfig, data: "OfflineTasks
         f"The risk looks {horizon:.3g} s ahead ({horizon / dt:.0f} steps of {dt:g} s, gamma_risk "
         f"{config.risk.gamma_risk:.4g})"
         + ("." if asked is not None else ": so long this fleet's motion lasts. Is that how long a ")
-        + ("" if asked is not None else "robot needs to get out of trouble? If not: --horizon.")
+        + (
+            ""
+            if asked is not None
+            else "robot needs to get out of trouble? If not: --risk.horizon."
+        )
     )
     if horizon < 0.5 * suggested:
         print(
@@ -304,9 +317,30 @@ def _check_same_logs(working: Path, logs: Path) -> None:
         )
 
 
+def _parse_after(
+    artefact: str, kind: type[T], verb: str, arguments: Sequence[str], sections: Sequence[str]
+) -> tuple[T, RunConfig]:
+    """Flags whose defaults are the settings of the artefact that one of them names.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    words = current_spelling(verb, arguments)
+    first = parse_before_presets(kind, verb, words, sections)
+    manifest = getattr(first, artefact) / "manifest.json"
+    if {"-h", "--help"} & set(words) and not manifest.is_file():
+        return parse_onto(kind, verb, words, RunConfig(), first, sections)
+    stored = read_json(manifest, error=CheckpointError).get("config")
+    try:
+        config = config_from_json(RunConfig, stored if isinstance(stored, dict) else {})
+    except ConfigurationError as error:
+        raise CheckpointError(f"{manifest} is damaged: {error}") from error
+    return parse_onto(kind, verb, words, config, first, sections)
+
+
 def adapt(verb: str, arguments: Sequence[str]) -> None:
     """Writes one risk model."""
-    flags = parse(AdaptFlags, verb, arguments)
+    flags, config = _parse_after("prior", AdaptFlags, verb, arguments, sections_of("adapt"))
     _refuse_existing(flags.out)
     prepare_jax()
     from safemesa.datasets.offline_tasks import OfflineTasks
@@ -320,7 +354,7 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.storage.seen import load_seen, save_seen, seen_in_logs, together
     from safemesa.phases.takeover_limit import find_limit
 
-    prior, config, spaces = load_prior(flags.prior)
+    prior, _, spaces = load_prior(flags.prior)
     data = OfflineTasks.load(flags.log)
     data.check_spaces(spaces)
     known = read_manifest(flags.prior, "prior")[2]
@@ -328,19 +362,10 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     log = data.only_log()
     only = replace(data, train=(), test=replace(log, role="test"))
     warn_of_few_violations(only)
-    config = config if flags.seed is None else replace(config, seed=flags.seed)
-    if flags.risk_limit is not None:
-        config = replace(
-            config,
-            risk=replace(config.risk, risk_limit=flags.risk_limit),
-            takeover=replace(config.takeover, limit=flags.risk_limit),
-        )
-    if flags.steps is not None:
-        config = replace(config, adapt=replace(config.adapt, steps=flags.steps))
     loop = ChunkLoop("adapt", progress=BarProgress())
     (model,) = run_adapt([config], [prior], [only], loop)
     found = None
-    if config.guard == "takeover" and config.takeover.limit is None:
+    if config.guard == "takeover" and config.risk_limit is None:
         found = find_limit(model, config, log, spaces)
     notes = {
         "command": command_line(verb, arguments),
@@ -374,22 +399,18 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
 
 def deploy(verb: str, arguments: Sequence[str]) -> None:
     """Leaves a run folder, as `safemesa run` does."""
-    flags = parse(DeployFlags, verb, arguments)
+    flags, config = _parse_after("risk", DeployFlags, verb, arguments, sections_of("deploy"))
     prepare_jax()
-    from safemesa.cli.run import print_runs, run_options
+    from safemesa.cli.run_arm import print_runs, run_options
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.run import adopt, run
     from safemesa.phases.storage.artefacts import load_risk_model
     from safemesa.phases.storage.run_folder import RunFolder
     from safemesa.phases.storage.seen import load_seen, save_seen
 
-    model, config, spaces = load_risk_model(flags.risk)
+    model, _, spaces = load_risk_model(flags.risk)
     domain = find_domain(flags.domain)
     config = replace(config, domain=flags.domain)
-    if flags.seed is not None:
-        config = replace(config, seed=flags.seed)
-    if flags.episodes is not None:
-        config = replace(config, deploy=replace(config.deploy, episodes=flags.episodes))
     options = run_options(verb, arguments, Path("data"), flags.tensorboard)
     adopt(flags.out, config, domain, model, spaces, flags.log, options.command)
     seen = load_seen(flags.risk, spaces.obs_size + spaces.action_size)

@@ -1,6 +1,7 @@
 """What is observed and actuated: names, bounds and time step of a family of tasks."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,26 @@ class Spaces:
         """Number of actuated signals."""
         return len(self.action_names)
 
+    def to_unit(self, action: np.ndarray) -> np.ndarray:
+        """Physical actions `[..., act]` to [-1, 1] by their bounds; float32."""
+        low, high = np.asarray(self.action_low), np.asarray(self.action_high)
+        return (2.0 * (action - low) / (high - low) - 1.0).astype(np.float32)
+
+    def from_unit(self, action: Any) -> Any:
+        """Actions `[..., act]` in [-1, 1] to physical ones within their bounds; float32.
+
+        Takes arrays of NumPy and, also while compiling, of JAX.
+        """
+        low, high = _bounds(self.action_low, self.action_high)
+        if isinstance(action, np.ndarray):
+            physical = low + 0.5 * (action + 1.0) * (high - low)
+            return np.clip(physical, low, high).astype(np.float32)
+        import jax.numpy as jnp
+
+        shape = (1,) * (action.ndim - 1) + (-1,)
+        first, last = jnp.asarray(low).reshape(shape), jnp.asarray(high).reshape(shape)
+        return jnp.clip(first + 0.5 * (action + 1.0) * (last - first), first, last)
+
     def difference(self, other: "Spaces") -> str | None:
         """Where two spaces differ first, in words; None where one's logs are the other's.
 
@@ -38,6 +59,12 @@ class Spaces:
             if not same:
                 return f"{name} is {own}, expected {wanted}"
         return None
+
+
+@lru_cache(maxsize=64)
+def _bounds(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """As arrays of float32, made once: a simulator asks at every step."""
+    return np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
 def _close(given: Any, expected: Any) -> bool:

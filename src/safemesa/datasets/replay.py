@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from safemesa.core.errors import ConfigurationError
@@ -158,10 +159,24 @@ def sample_positions(replay: Replay, batch: int, *, key: Key) -> Int[Array, " ba
     return jax.random.randint(key, (batch,), 0, jnp.maximum(size(replay), 1))
 
 
+def positions(replay: Replay, first: int, count: int) -> Int[np.ndarray, " count"]:
+    """Where `count` rows lie, of those that may be overwritten the ones from number `first` on."""
+    return _in_ring(replay, np.arange(first, first + count))
+
+
+def next_position(replay: Replay) -> Int[Array, ""]:
+    """Where the next row goes, once the protected ones are written."""
+    return _in_ring(replay, replay.written - replay.protected)
+
+
+def _in_ring(replay: Replay, number: Any) -> Any:
+    """Where row `number` of those that may be overwritten goes."""
+    return replay.protected + number % (replay.capacity - replay.protected)
+
+
 def _position(replay: Replay, stream: Int[Array, "..."]) -> Int[Array, "..."]:
-    """Where the row that is written as number `stream` goes."""
-    ring = replay.capacity - replay.protected
-    wrapped = replay.protected + (stream - replay.protected) % ring
+    """Where the row that is written as number `stream` of all goes."""
+    wrapped = _in_ring(replay, stream - replay.protected)
     return jnp.where(stream < replay.protected, stream, wrapped)
 
 

@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import PyTree
-from safemesa.domains.mujoco_domain import AbstractMujocoDomain, StockStep
+from safemesa.domains.mujoco_robot import AbstractMujocoRobot, StockStep
 from safemesa.domains.perturbations import ActionNoise, ObservationNoise
 from safemesa.domains.simulation import ModelValues, build_stock
 
@@ -31,7 +31,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        domain: AbstractMujocoDomain,
+        domain: AbstractMujocoRobot,
         task: PyTree,
         *,
         render_mode: str | None,

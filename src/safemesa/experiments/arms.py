@@ -6,8 +6,12 @@ Free of JAX, so that `--help` is quick.
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.registry import PluginRegistry
+from safemesa.guards.registry import guards
+from safemesa.learners.meta.registry import meta_learners
 from safemesa.phases.config import RunConfig
 from safemesa.phases.presets import preset_config
 from safemesa.phases.presets.carl import carl_settings
@@ -32,7 +36,8 @@ def _as_printed(config: RunConfig) -> RunConfig:
     return replace(
         config,
         meta=replace(config.meta, inner_rate=1e-3, outer_rate=1e-5, recovery_logs="test"),
-        risk=replace(config.risk, learning_rate=1e-3),
+        adapt=replace(config.adapt, learning_rate=1e-3),
+        deploy=replace(config.deploy, learning_rate=1e-3),
     )
 
 
@@ -184,24 +189,6 @@ _ARMS = (
     ),
 )
 
-_META_LEARNER_TITLES = {
-    "maml": "MAML",
-    "meta_sgd": "Meta-SGD",
-    "multitask": "Multi-Task",
-    "scratch": "Scratch",
-}
-_GUARD_TITLES = {
-    "recovery_rl": "Recovery RL",
-    "lagrangian": "Lagrangian",
-    "sqrl": "SQRL",
-    "rcpo": "RCPO",
-    "csc": "CSC",
-    "takeover": "takeover",
-    "penalty": "reward penalty",
-    "none": "no guard",
-}
-"""A combination with a name that is not here, such as one of your own, is called by that name."""
-
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ARMS}
 
 
@@ -221,11 +208,9 @@ def find_arm(name: str) -> Arm:
             f"it takes neither a meta-learner nor a guard. Give {', '.join(carl)} alone."
         )
     if plus:
-        learner_title = _META_LEARNER_TITLES.get(meta_learner, meta_learner)
-        guard_title = _GUARD_TITLES.get(guard, guard)
         return Arm(
             name=name,
-            title=f"{learner_title} + {guard_title}",
+            title=f"{_title(meta_learners, meta_learner)} + {_title(guards, guard)}",
             meta_learner=meta_learner,
             guard=guard,
             summary=f"the meta-learner {meta_learner} behind the guard {guard}",
@@ -237,34 +222,23 @@ def find_arm(name: str) -> Arm:
     )
 
 
-def require_known(config: RunConfig) -> None:
-    """Refuses a meta-learner or guard that is not registered, as the run itself would.
-
-    Names of ours are not looked up, because the registries import JAX: a list of runs stays quick.
-
-    Raises:
-        ConfigurationError: unknown.
-    """
-    if config.meta_learner in _META_LEARNER_TITLES and config.guard in _GUARD_TITLES:
-        return
-    from safemesa.domains.registry import domain as find_domain
-    from safemesa.guards import guards
-    from safemesa.learners.meta import meta_learners
-
-    # A user's module may register more than its domain.
-    find_domain(config.domain)
-    for registry, name in ((meta_learners, config.meta_learner), (guards, config.guard)):
-        registry[name]
+def _title(registry: "PluginRegistry[Any]", name: str) -> str:
+    """What tables call a plug-in; its name where it is not known here, such as in a report."""
+    return registry.find(name).title if name in registry else name
 
 
 def configure(arm: str, domain: str, preset: str) -> RunConfig:
-    """The configuration of an arm on a domain at a preset; flags may change it further."""
+    """The configuration of an arm on a domain at a preset; flags may change it further.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
     record = find_arm(arm)
-    config = record.change(preset_config(domain, preset))
-    return replace(
-        config,
-        arm=arm,
-        agent=record.agent,
-        meta_learner=record.meta_learner,
-        guard=record.guard,
-    )
+    names = (meta_learners, record.meta_learner), (guards, record.guard)
+    if ":" in domain and any(":" not in name and name not in known for known, name in names):
+        from safemesa.domains.registry import domain as find_domain
+
+        # A user's module may register more than its domain.
+        find_domain(domain)
+    config = preset_config(domain, preset, record.meta_learner, record.guard)
+    return replace(record.change(config), arm=arm, agent=record.agent)

@@ -1,7 +1,7 @@
 """What a guard is: how a safety critic is used in Phase 3.
 
-A new guard is one final class in one file of this folder: subclass `AbstractGuard`, register it by
-name, import it in `guards/__init__.py` (or register it from your own code: docs/add_a_guard.md).
+A new guard is one final class: subclass `AbstractGuard`, and register it from your own code
+(docs/add_a_guard.md). One of ours is a file of this folder and an entry in `guards/registry.py`.
 All methods are pure and work on one run; `risk_obs` are normalised observations.
 """
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
-from safemesa.learners.config import GuardConfig, RiskConfig
+from safemesa.guards.settings import GuardSettings, LimitSettings
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.learners.risk import no_risk_term
 from safemesa.networks.critics import RiskCritic
@@ -65,17 +65,16 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractGuard(abc.ABC):
-    """A use of the critic. Subclasses are frozen dataclasses, without fields or with defaults.
+    """A use of the critic. Subclasses are frozen dataclasses whose one field are their settings.
 
     Every guard says what is executed; all else is nothing unless it is overridden.
     """
 
-    config: RiskConfig
-    settings: GuardConfig = field(default_factory=GuardConfig)
+    settings: GuardSettings = field(default_factory=LimitSettings)
+    """What flags `--guard-settings.*` say; a subclass that can be told other things has a default
+    of another type (`guards/settings.py`)."""
     uses_risk: ClassVar[bool] = True
     """False when Phase 3 needs no risk model at all."""
-    sections: ClassVar[tuple[str, ...]] = ()
-    """Sections of a run's configuration that are fields of the guard beside these two."""
 
     @abc.abstractmethod
     def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
@@ -85,11 +84,16 @@ class AbstractGuard(abc.ABC):
         """Dual variables and the like; an empty tuple if there are none."""
         return ()
 
+    @property
+    def calm_share(self) -> float | None:
+        """The quantile of the fleet's calm states that `begin` is told; None: it need not be."""
+        return None
+
     def begin(self, limit: Float[Array, ""], level: Float[Array, ""]) -> PyTree:
         """The state before Phase 3; `init()` where a guard has its limit from the settings.
 
         `limit` is the risk model's, `level` what its critic says of the fleet's calm states (1
-        where the model rehearses none).
+        where the model rehearses none, or `calm_share` is None).
         """
         del limit, level
         return self.init()

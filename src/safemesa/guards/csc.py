@@ -1,6 +1,6 @@
 """Conservative safety critics: risk is raised where the policy leaves the data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import jax
@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Key, PyTree, RiskBatch
 from safemesa.guards.base import Decision, Situation
 from safemesa.guards.duals import AbstractLagrangian
-from safemesa.guards.registry import guards
 from safemesa.guards.rejection import first_safe
+from safemesa.guards.settings import CSCSettings
 from safemesa.networks.critics import RiskCritic
 
 STRIDE = 2
@@ -20,7 +20,6 @@ policy's actions at all rows would make a meta-iteration half as long again."""
 
 
 @final
-@guards.register("csc")
 @dataclass(frozen=True, kw_only=True)
 class CSC(AbstractLagrangian):
     """Bharadhwaj et al. 2021 (arXiv 2010.14497), on SAC: conservatism, sampling and a Lagrangian.
@@ -38,10 +37,12 @@ class CSC(AbstractLagrangian):
     - The threshold of the sampling is `eps_risk` instead of one computed per iteration.
     """
 
+    settings: CSCSettings = field(default_factory=CSCSettings)
+
     def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
         """The first of `samples` draws that is safe enough, else the least risky."""
         del state
-        return first_safe(situation, self.config.risk_limit, self.settings.samples, key=key)
+        return first_safe(situation, self.settings.risk_limit, self.settings.samples, key=key)
 
     def risk_term(
         self, critic: RiskCritic, batch: RiskBatch, logits: Float[Array, "batch members"]

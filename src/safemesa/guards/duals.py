@@ -1,7 +1,7 @@
 """Dual variables: a price of risk that rises while the constraint is violated."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
 from safemesa.guards.base import AbstractGuard
-from safemesa.learners.config import MULTIPLIER_RANGE
+from safemesa.guards.settings import MULTIPLIER_RANGE, LagrangianSettings
 from safemesa.learners.optimiser import Adam
 from safemesa.networks.critics import RiskCritic
 
@@ -68,13 +68,15 @@ class AbstractLagrangian(AbstractGuard):
     `1 + nu`: Adam's step does not depend on the scale of a loss.
     """
 
+    settings: LagrangianSettings = field(default_factory=LagrangianSettings)
+
     @property
     def _dual(self) -> DualAscent:
         settings = self.settings
         return DualAscent(
             start=settings.actor_multiplier,
             rate=settings.multiplier_rate,
-            limit=self.config.risk_limit,
+            limit=self.settings.risk_limit,
         )
 
     def init(self) -> Multiplier:
@@ -89,7 +91,7 @@ class AbstractLagrangian(AbstractGuard):
         action: Float[Array, "batch act"],
     ) -> Float[Array, " batch"]:
         """`nu (Q_risk - eps_risk)`; its gradient reaches the actor through the action alone."""
-        return state.value * (jax.vmap(critic)(risk_obs, action) - self.config.risk_limit)
+        return state.value * (jax.vmap(critic)(risk_obs, action) - self.settings.risk_limit)
 
     def update(
         self, state: Multiplier, critic: RiskCritic, batch: RiskBatch

@@ -1,18 +1,19 @@
 """No guard: the task policy's action always runs (the Unconstrained comparison)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from safemesa.core.types import Key, PyTree
 from safemesa.guards.base import AbstractGuard, Decision, Situation, let_run_unasked
-from safemesa.guards.registry import guards
+from safemesa.guards.settings import GuardSettings
 
 
 @final
-@guards.register("none")
 @dataclass(frozen=True, kw_only=True)
 class NoGuard(AbstractGuard):
     """Plain SAC; no risk model is trained or asked."""
+
+    settings: GuardSettings = field(default_factory=GuardSettings)
 
     uses_risk: ClassVar[bool] = False
 

@@ -1,18 +1,17 @@
 """Reward penalty: no critic and no constraint, a violation costs reward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Key, PyTree
 from safemesa.guards.base import AbstractGuard, Decision, Situation, let_run_unasked
-from safemesa.guards.registry import guards
+from safemesa.guards.settings import PenaltySettings
 from safemesa.networks.critics import RiskCritic
 
 
 @final
-@guards.register("penalty")
 @dataclass(frozen=True, kw_only=True)
 class RewardPenalty(AbstractGuard):
     """`r - violation_penalty c`: the comparison RP of Recovery RL (Thananjeyan et al. 2021).
@@ -20,6 +19,8 @@ class RewardPenalty(AbstractGuard):
     The control for every other guard: it needs neither logs nor a critic. Returns in
     `metrics.jsonl` are the domain's own, without the penalty.
     """
+
+    settings: PenaltySettings = field(default_factory=PenaltySettings)
 
     uses_risk: ClassVar[bool] = False
 

@@ -1,6 +1,6 @@
 """RCPO: the reward pays for risk, at a price that is learned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import jax
@@ -9,12 +9,11 @@ from jaxtyping import Array, Float
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.guards.base import AbstractGuard, Decision, Situation, let_run
 from safemesa.guards.duals import DualAscent, Multiplier
-from safemesa.guards.registry import guards
+from safemesa.guards.settings import RCPOSettings
 from safemesa.networks.critics import RiskCritic
 
 
 @final
-@guards.register("rcpo")
 @dataclass(frozen=True, kw_only=True)
 class RCPO(AbstractGuard):
     """Reward-constrained policy optimisation (Tessler et al. 2019), as Recovery RL compares it.
@@ -27,13 +26,15 @@ class RCPO(AbstractGuard):
     is subtracted in every Bellman step, so that discounted sums of it accumulate.
     """
 
+    settings: RCPOSettings = field(default_factory=RCPOSettings)
+
     @property
     def _dual(self) -> DualAscent:
         settings = self.settings
         return DualAscent(
             start=settings.reward_multiplier,
             rate=settings.multiplier_rate,
-            limit=self.config.risk_limit,
+            limit=self.settings.risk_limit,
         )
 
     def init(self) -> Multiplier:

@@ -1,6 +1,6 @@
 """Recovery RL: the recovery policy takes over where the task policy's action is too risky."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import jax
@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from safemesa.core.types import Key, PyTree
 from safemesa.guards.base import AbstractGuard, Decision, Situation
-from safemesa.guards.registry import guards
+from safemesa.guards.settings import RecoveryRLSettings
 
 
 @final
-@guards.register("recovery_rl")
 @dataclass(frozen=True, kw_only=True)
 class RecoveryRL(AbstractGuard):
     """Thananjeyan et al. 2021, section 4; MESA section 2.3.
@@ -25,13 +24,15 @@ class RecoveryRL(AbstractGuard):
     default (`risk.critics`), there the maximum of two.
     """
 
+    settings: RecoveryRLSettings = field(default_factory=RecoveryRLSettings)
+
     def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
         """The proposal if `Q_risk <= risk_limit`, otherwise a noisy recovery action."""
         del state
         proposed = situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
-        intervened = ~(risk <= self.config.risk_limit)  # also where the risk is not a number
-        noise = self.config.recovery_noise * jax.random.normal(key, proposed.shape)
+        intervened = ~(risk <= self.settings.risk_limit)  # also where the risk is not a number
+        noise = self.settings.recovery_noise * jax.random.normal(key, proposed.shape)
         escape, memory = situation.recover()
         escape = jnp.clip(escape + noise, -1.0, 1.0)
         action = jnp.where(intervened, escape, proposed)

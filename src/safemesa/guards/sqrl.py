@@ -1,17 +1,16 @@
 """SQRL: the task policy is restricted to actions that the critic calls safe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from safemesa.core.types import Key, PyTree
 from safemesa.guards.base import Decision, Situation
 from safemesa.guards.duals import AbstractLagrangian
-from safemesa.guards.registry import guards
 from safemesa.guards.rejection import first_safe
+from safemesa.guards.settings import SQRLSettings
 
 
 @final
-@guards.register("sqrl")
 @dataclass(frozen=True, kw_only=True)
 class SQRL(AbstractLagrangian):
     """Srinivasan et al. 2020 (arXiv 2010.14603): rejection sampling and a Lagrangian.
@@ -29,7 +28,9 @@ class SQRL(AbstractLagrangian):
     - The critic's loss is the one of all arms; the paper's cross-entropy is `--risk.loss bce`.
     """
 
+    settings: SQRLSettings = field(default_factory=SQRLSettings)
+
     def select_action(self, state: PyTree, situation: Situation, *, key: Key) -> Decision:
         """The first of `samples` draws that is safe enough, else the least risky."""
         del state
-        return first_safe(situation, self.config.risk_limit, self.settings.samples, key=key)
+        return first_safe(situation, self.settings.risk_limit, self.settings.samples, key=key)

@@ -1,17 +1,17 @@
 """Takeover: the recovery drives where its own critic says that it could soon no longer save."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import Key, Metrics, RiskBatch
 from safemesa.guards.base import AbstractGuard, Decision, Situation
-from safemesa.guards.registry import guards
-from safemesa.learners.config import TakeoverConfig
+from safemesa.guards.settings import TakeoverSettings
 from safemesa.networks.critics import RiskCritic
 
 FOLLOW_RATE = 0.02
@@ -39,7 +39,6 @@ class TakeoverState(eqx.Module):
 
 
 @final
-@guards.register("takeover")
 @dataclass(frozen=True, kw_only=True)
 class Takeover(AbstractGuard):
     """This software's own guard (arm `safemesa`): Recovery RL at a limit that the data decide.
@@ -50,14 +49,25 @@ class Takeover(AbstractGuard):
     learning it follows what the critic says of the fleet's calm states down.
     """
 
-    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
-    sections: ClassVar[tuple[str, ...]] = ("takeover",)
+    settings: TakeoverSettings = field(default_factory=TakeoverSettings)
 
     def init(self) -> TakeoverState:
-        """The limit of the settings (`takeover.limit`, else `risk.risk_limit`)."""
-        limit = self.config.risk_limit if self.takeover.limit is None else self.takeover.limit
-        found = jnp.asarray(limit, jnp.float32)
+        """The limit of the settings.
+
+        Raises:
+            ConfigurationError: they have none, and no risk model has brought one.
+        """
+        if self.settings.risk_limit is None:
+            raise ConfigurationError(
+                "the guard takeover has no limit: the risk model has none, and "
+                "--guard-settings.risk-limit is None. Adapt the prior, which finds it, or give one."
+            )
+        found = jnp.asarray(self.settings.risk_limit, jnp.float32)
         return TakeoverState(found, found, jnp.ones(()))
+
+    @property
+    def calm_share(self) -> float:
+        return self.settings.calm_share
 
     def begin(self, limit: Float[Array, ""], level: Float[Array, ""]) -> TakeoverState:
         """The risk model's limit."""
@@ -76,9 +86,9 @@ class Takeover(AbstractGuard):
 
         Stochastic approximation of a quantile (Robbins and Monro 1951), in the logarithm.
         """
-        if not self.takeover.follow or self.takeover.limit is not None:
+        if not self.settings.follow or self.settings.risk_limit is not None:
             return state
-        above = (calm_risk > state.level).astype(jnp.float32) - (1.0 - self.takeover.calm_share)
+        above = (calm_risk > state.level).astype(jnp.float32) - (1.0 - self.settings.calm_share)
         count = jnp.maximum(jnp.sum(calm), 1.0)
         factor = jnp.exp(FOLLOW_RATE * jnp.sum(calm * above) / count)
         return TakeoverState(state.found, state.ratio, jnp.minimum(state.level * factor, 1.0))
@@ -91,13 +101,13 @@ class Takeover(AbstractGuard):
         limit, proposed = state.limit, situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
         intervened = ~(risk <= limit)  # also where the risk is not a number
-        noise = self.config.recovery_noise * jax.random.normal(key, proposed.shape)
+        noise = self.settings.recovery_noise * jax.random.normal(key, proposed.shape)
         escape, memory = situation.recover()
         escape = jnp.clip(escape + noise, -1.0, 1.0)
-        if self.takeover.candidates:
+        if self.settings.candidates:
             escape = self._nearest(situation, escape, limit)
         action = jnp.where(intervened, escape, proposed)
-        told = proposed if self.takeover.told == "proposal" else action
+        told = proposed if self.settings.told == "proposal" else action
         kept = situation.remembered(memory, intervened)
         return Decision(action, told, risk, intervened, kept)
 
@@ -118,16 +128,16 @@ class Takeover(AbstractGuard):
     ) -> Float[Array, " batch"]:
         """The charge for what would be taken over."""
         del cost
-        if self.takeover.charge == 0.0:
+        if self.settings.charge == 0.0:
             return jnp.zeros(risk_obs.shape[0])
         above = ~(jax.vmap(critic)(risk_obs, action) <= state.limit)
-        return -self.takeover.charge * above.astype(jnp.float32)
+        return -self.settings.charge * above.astype(jnp.float32)
 
     def _nearest(
         self, situation: Situation, escape: Float[Array, " act"], limit: Float[Array, ""]
     ) -> Float[Array, " act"]:
         """The first step from the proposal to the recovery's action that is within the limit."""
-        count = self.takeover.candidates
+        count = self.settings.candidates
         parts = (jnp.arange(count, dtype=jnp.float32) + 1.0) / (count + 1.0)
         way = (escape - situation.proposed)[None]
         tried = situation.proposed[None] + parts[:, None] * way

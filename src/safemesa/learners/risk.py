@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
-from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
 from safemesa.learners.optimiser import Adam
-from safemesa.learners.recovery import AbstractRecovery
+from safemesa.learners.recovery.base import AbstractRecovery
+from safemesa.learners.recovery.settings import NetworkSettings, RecoverySettings
 from safemesa.learners.targets import AbstractTarget, Sampled
 from safemesa.networks.critics import RiskCritic
 
@@ -112,7 +113,7 @@ class RiskLearner:
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
     learning_rate: float
     target: AbstractTarget = SAMPLED
-    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    recovery: RecoverySettings = field(default_factory=NetworkSettings)
 
     @property
     def optimiser(self) -> Adam:

@@ -18,16 +18,17 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows
-from safemesa.learners.meta import inner_loop, meta_learners
+from safemesa.learners.meta.base import inner_loop
+from safemesa.learners.meta.registry import meta_learners
 from safemesa.learners.risk import RiskState, soft_update, with_recovery_actions
 from safemesa.networks.normaliser import fit_normaliser
-from safemesa.phases.build import Learners, build_learners, phase_key
+from safemesa.phases.build import Learners, adaptation_learners, phase_key
 from safemesa.phases.config import RunConfig
+from safemesa.phases.log_tables import LogTable, build_log_table, chosen_rows, learned_obs
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import Prior, RiskModel, prior_template
-from safemesa.phases.tables import LogTable, build_log_table, chosen_rows, learned_obs
 from safemesa.phases.takeover_limit import find_limit
 
 CHUNK = 500
@@ -75,7 +76,7 @@ def inner_adaptation(
 ) -> RiskState:
     """The inner step that Phase 1 optimised: same rate, same number of rows, same bootstrap."""
     meta = learners.meta
-    batch = tables.draw(meta.config.support_batch, meta.risk.violation_fraction, key=key)
+    batch = tables.draw(meta.settings.support_batch, learners.sampling.violation_fraction, key=key)
     batch = with_recovery_actions(batch, meta.target, state.recovery.policy, state.target_critic)
     support = jax.tree.map(lambda leaf: leaf[None], batch)
     critic = inner_loop(
@@ -83,14 +84,12 @@ def inner_adaptation(
         prior.log_step_sizes,
         support,
         meta.risk,
-        risk_term=learners.guard.risk_term,
+        risk_term=learners.risk_term,
         target=meta.target,
-        bootstrap=None if meta.config.target_rate == 1.0 else state.target_critic,
+        bootstrap=None if meta.settings.target_rate == 1.0 else state.target_critic,
     )
-    target = soft_update(state.target_critic, critic, learners.adaptation.target_rate)
-    recovery, _ = learners.adaptation.update_recovery(
-        state.recovery, critic, batch.obs, batch.action
-    )
+    target = soft_update(state.target_critic, critic, learners.risk.target_rate)
+    recovery, _ = learners.risk.update_recovery(state.recovery, critic, batch.obs, batch.action)
     return replace(state, critic=critic, target_critic=target, recovery=recovery)
 
 
@@ -111,12 +110,12 @@ def adapt_chunk(
 
     def step(number: Array, state: RiskState) -> tuple[RiskState, Metrics]:
         key = jax.random.fold_in(root, number)
-        fraction = learners.adaptation.config.violation_fraction
+        fraction = learners.sampling.violation_fraction
         batch = tables.draw(rows - rehearsed, fraction, key=key)
         if rehearsed:
             fleet = tables.rehearse(rehearsed, key=jax.random.fold_in(key, 1))
             batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, fleet)
-        return learners.adaptation.update(state, batch, learners.guard.risk_term)
+        return learners.risk.update(state, batch, learners.risk_term)
 
     shapes = jax.eval_shape(lambda s: step(start, s)[1], state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -155,7 +154,7 @@ def _run_adapt(
 def scratch_prior(config: RunConfig, test_log: OfflineTasks) -> Prior:
     """Fresh networks, normalised by the only log that this arm may see."""
     template = prior_template(config, test_log.spaces)
-    obs = learned_obs(test_log.only_log(), config.data)
+    obs = learned_obs(test_log.only_log(), config.sampling)
     return replace(template, model=replace(template.model, normaliser=fit_normaliser([obs])))
 
 
@@ -187,23 +186,21 @@ def adapt_with_snapshots(
     """
     config, axis = configs[0], SeedAxis(len(configs))
     spaces = test_logs[0].spaces
-    learners = build_learners(config, spaces)
+    learners = adaptation_learners(config)
     total = adaptation_steps(config) if steps is None else steps
     tables, indices = [], []
     for prior, data in zip(priors, test_logs, strict=True):
         log = data.only_log()
         tables.append(
-            build_log_table((log,), spaces, prior.model.normaliser, config.data.next_action)
+            build_log_table((log,), spaces, prior.model.normaliser, config.sampling.next_action)
         )
-        rows = chosen_rows(log, config.data)
+        rows = chosen_rows(log, config.sampling)
         indices.append(make_row_index([rows], [np.asarray(log.columns["cost"])]))
     prior = axis.stack([replace(one, model=replace(one.model, rehearsal=None)) for one in priors])
     rehearsed, rehearsal = _rehearsal(axis, config, priors, spaces)
     everything = AdaptTables(axis.stack(tables), _stack_indices(axis, indices), rehearsal)
     roots = axis.stack([phase_key(one.seed, "adapt") for one in configs])
-    state = axis.stack(
-        [learners.adaptation.init(one.model.critic, one.model.recovery) for one in priors]
-    )
+    state = axis.stack([learners.risk.init(one.model.critic, one.model.recovery) for one in priors])
     inner = min(learners.meta.inner_steps, total)
 
     def advance(state: RiskState, start: int, stop: int) -> tuple[RiskState, Metrics]:
@@ -264,7 +261,7 @@ def _with_limit(model: RiskModel, config: RunConfig, data: OfflineTasks) -> Risk
     """The model with the limit of the guard `takeover`; other guards have that of the settings."""
     if config.guard != "takeover":
         return model
-    limit = config.takeover.limit
+    limit = config.risk_limit
     if limit is None:
         limit = find_limit(model, config, data.only_log(), data.spaces).limit
     return replace(model, limit=jnp.asarray(limit, jnp.float32))

@@ -13,7 +13,7 @@ from safemesa.phases import adapt as adapt_phase, meta_train as meta_train_phase
 from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.deployment import make_deployment
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.guarded_sac import build_agent
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import Prior, RiskModel
 

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 
 import jax
 
-from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key
-from safemesa.guards import AbstractGuard, asks_a_critic, guards
-from safemesa.learners.meta import AbstractMetaLearner, meta_learners
-from safemesa.learners.recovery import AbstractRecovery, make_recovery
-from safemesa.learners.risk import RiskLearner
-from safemesa.learners.sac import SAC
+from safemesa.guards.base import AbstractGuard
+from safemesa.guards.registry import guards
+from safemesa.learners.config import SamplingConfig
+from safemesa.learners.meta.base import AbstractMetaLearner
+from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.recovery.base import AbstractRecovery
+from safemesa.learners.recovery.registry import make_recovery
+from safemesa.learners.risk import RiskLearner, RiskTerm, no_risk_term
 from safemesa.learners.targets import make_target
 from safemesa.networks.critics import RiskCritic
 from safemesa.phases.config import RunConfig
@@ -19,60 +21,77 @@ from safemesa.phases.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Learners:
-    """Everything that a configuration says about learning; hashable, hence jit-static."""
+    """What Phase 1 or 2 asks about learning; hashable, hence jit-static."""
 
     meta: AbstractMetaLearner
-    guard: AbstractGuard
-    sac: SAC
-    prior_recovery: RiskLearner
-    """Recovery policy of Phase 1."""
-    adaptation: RiskLearner
-    """Critic and recovery policy of Phase 2."""
-    deployment: RiskLearner
-    """Critic and recovery policy of Phase 3."""
+    risk: RiskLearner
+    """Of the phase: in Phase 1 for the recovery policy alone."""
+    risk_term: RiskTerm
+    """The guard's addition to the safety loss."""
+    sampling: SamplingConfig
 
 
-def build_learners(config: RunConfig, spaces: Spaces) -> Learners:
-    """Looks names up and hands each learner its part of the configuration.
+def prior_learners(config: RunConfig) -> Learners:
+    """What Phase 1 asks.
 
     Raises:
-        ConfigurationError: an unknown meta-learner or guard, or one without a critic whose task
-            learner is to see what a risk model normalised.
+        ConfigurationError: an unknown name.
     """
-    if config.sac.normalise_obs and config.agent == "sac" and not asks_a_critic(config.guard):
-        raise ConfigurationError(
-            f"sac.normalise-obs uses the normaliser of the risk model, which the guard "
-            f"{config.guard!r} has not: the task learner of {config.arm} would see something else "
-            "than that of the other arms. Leave it out."
-        )
-
-    target = make_target(config.target)
-
-    def risk_learner(target_rate: float, learning_rate: float) -> RiskLearner:
-        return RiskLearner(
-            config=config.risk,
-            target_rate=target_rate,
-            learning_rate=learning_rate,
-            target=target,
-            recovery=config.recovery,
-        )
-
-    rate = config.risk.learning_rate
-    guard = guards[config.guard]
     return Learners(
-        meta=meta_learners[config.meta_learner](
-            config=config.meta, risk=config.risk, target=target
-        ),
-        guard=guard(
-            config=config.risk,
-            settings=config.guard_settings,
-            **{name: getattr(config, name) for name in guard.sections},
-        ),
-        sac=SAC(config=config.sac, obs_size=spaces.obs_size, action_size=spaces.action_size),
-        prior_recovery=risk_learner(1.0, config.meta.recovery_rate),
-        adaptation=risk_learner(config.adapt.target_rate, rate),
-        deployment=risk_learner(config.deploy.target_rate, rate),
+        meta=_meta_learner(config),
+        risk=risk_learner(config, 1.0, config.meta.recovery_rate),
+        risk_term=risk_term(config),
+        sampling=config.sampling,
     )
+
+
+def adaptation_learners(config: RunConfig) -> Learners:
+    """What Phase 2 asks.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
+    return Learners(
+        meta=_meta_learner(config),
+        risk=risk_learner(config, config.adapt.target_rate, config.adapt.learning_rate),
+        risk_term=risk_term(config),
+        sampling=config.sampling,
+    )
+
+
+def risk_learner(config: RunConfig, target_rate: float, learning_rate: float) -> RiskLearner:
+    """Critic and recovery policy, with the rates of a phase."""
+    return RiskLearner(
+        config=config.risk,
+        target_rate=target_rate,
+        learning_rate=learning_rate,
+        target=make_target(config.target),
+        recovery=config.recovery,
+    )
+
+
+def make_guard(config: RunConfig) -> AbstractGuard:
+    """The guard with its settings.
+
+    Raises:
+        ConfigurationError: unknown.
+    """
+    return guards[config.guard](settings=config.guard_settings)
+
+
+def adds_to_safety_loss(config: RunConfig) -> bool:
+    """Whether the guard has a say in Phases 1 and 2."""
+    return guards[config.guard].risk_term is not AbstractGuard.risk_term
+
+
+def risk_term(config: RunConfig) -> RiskTerm:
+    """The guard's addition to the safety loss; of guards without one, the same for all."""
+    return make_guard(config).risk_term if adds_to_safety_loss(config) else no_risk_term
+
+
+def _meta_learner(config: RunConfig) -> AbstractMetaLearner:
+    kind = meta_learners[config.meta_learner]
+    return kind(settings=config.meta, risk=config.risk, target=make_target(config.target))
 
 
 def phase_key(seed: int, phase: str) -> Key:

@@ -5,25 +5,31 @@ settings that measurement decided (`docs/fidelity.md`).
 """
 
 import dataclasses
+import json
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.registry import PluginRegistry
+from safemesa.guards.registry import guards
 from safemesa.learners.carl.config import CARLConfig
 from safemesa.learners.config import (
-    GuardConfig,
-    MetaConfig,
-    RecoveryConfig,
     RehearsalConfig,
     RiskConfig,
     SACConfig,
-    TakeoverConfig,
+    SamplingConfig,
     TargetConfig,
     require_at_least,
+    require_rate,
     require_share,
 )
+from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.recovery.registry import recoveries
+from safemesa.learners.recovery.settings import NetworkSettings, RecoverySettings
+from safemesa.phases.migration import migrated
 
 RESIDENT_GIB = 2.0
 """Training logs of up to this size are kept on the device; no part of a configuration, because it
@@ -35,32 +41,24 @@ SEEDS = 2**32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """The logs: sizes, and whose next action the risk is learned for."""
+    """The logs that are collected."""
 
     train_tasks: int = 24
+    """How many training robots there are."""
     train_transitions: int = 10_000
     """Transitions per training task."""
     test_transitions: int = 100
     """Transitions of the new robot's log."""
     train_policy: str = "random"
-    """Who drives the training robots: `random` (the domain's random policies), or `sac` (an
-    unconstrained SAC, whose whole replay up to `train_transitions` is the log)."""
-    safe_starts: bool = False
-    """Leave out rows that begin in a violation: nothing can be saved there, and where a collection
-    goes on after violations they are half of the rows."""
-    next_action: str = "uniform"
-    """Policy whose risk Phases 1-2 learn: `uniform` over the action space, or `logged` (the next
-    action of the log; where an episode ends there, a uniform one)."""
+    """Who drives the training robots: `random` (the domain's random policies), `sac` (an
+    unconstrained SAC, whose whole replay up to `train_transitions` is the log; for simulators), or
+    `auto` (`sac` on a simulator, `random` on a compiled domain)."""
 
     def __post_init__(self) -> None:
         """Refuses unknown policies and empty logs."""
-        if self.train_policy not in ("random", "sac"):
+        if self.train_policy not in ("random", "sac", "auto"):
             raise ConfigurationError(
-                f"data.train-policy is {self.train_policy!r}; expected 'random' or 'sac'."
-            )
-        if self.next_action not in ("uniform", "logged"):
-            raise ConfigurationError(
-                f"data.next-action is {self.next_action!r}; expected 'uniform' or 'logged'."
+                f"data.train-policy is {self.train_policy!r}; expected 'random', 'sac' or 'auto'."
             )
         require_at_least(self, 1, "train_tasks", "train_transitions", "test_transitions")
 
@@ -74,6 +72,9 @@ class AdaptConfig:
     scratch_steps: int = 2_000
     """Steps of a meta-learner without training logs (RRL in Table 2)."""
     batch: int = 64
+    """Rows of a batch."""
+    learning_rate: float = 3e-4
+    """Adam rate of critic and recovery policy."""
     target_rate: float = 1.0
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
 
@@ -81,6 +82,7 @@ class AdaptConfig:
         """Refuses impossible values."""
         require_at_least(self, 0, "steps", "scratch_steps")
         require_at_least(self, 1, "batch")
+        require_rate(self, "learning_rate")
         require_share(self, "target_rate")
 
 
@@ -89,8 +91,11 @@ class DeployConfig:
     """Phase 3."""
 
     episodes: int = 300
+    """Episodes after which the phase ends."""
     steps: int | None = None
     """Environment steps after which the phase ends even within an episode; `None`: no such end."""
+    learning_rate: float = 3e-4
+    """Adam rate of critic and recovery policy."""
     target_rate: float = 2e-4
     """Polyak rate of the target critic; 1 bootstraps from the online critic."""
     keep_test_log: bool = True
@@ -105,6 +110,7 @@ class DeployConfig:
         require_at_least(self, 1, "episodes", "chunk_steps")
         if self.steps is not None:
             require_at_least(self, 1, "steps")
+        require_rate(self, "learning_rate")
         require_share(self, "target_rate")
 
     def maximum_steps(self, horizon: int) -> int:
@@ -135,39 +141,199 @@ class RunConfig:
     meta_learner: str = "maml"
     guard: str = "recovery_rl"
     data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
-    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    recovery: RecoverySettings = field(default_factory=NetworkSettings)
+    """Of the type that its `kind` has."""
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
-    guard_settings: GuardConfig = field(default_factory=GuardConfig)
-    takeover: TakeoverConfig = field(default_factory=TakeoverConfig)
-    meta: MetaConfig = field(default_factory=MetaConfig)
+    guard_settings: Any = None
+    """Of the type that the guard has; None stands for its defaults."""
+    meta: Any = None
+    """Of the type that the meta-learner has; None stands for its defaults."""
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     carl: CARLConfig = field(default_factory=CARLConfig)
 
     def __post_init__(self) -> None:
-        """Refuses seeds that are no random streams of their own."""
+        """Refuses seeds that are no random streams of their own, and settings of something else."""
         for name in ("seed", "data_seed"):
             value = getattr(self, name)
             if not 0 <= value < SEEDS:
                 raise ConfigurationError(
                     f"{name} is {value}; expected a number from 0 to {SEEDS - 1}."
                 )
+        for section, (registry, name) in plugins_of(self).items():
+            wanted, given = _settings_type(registry, name), getattr(self, section)
+            if given is None:
+                object.__setattr__(self, section, wanted())
+            elif wanted is not UnreadSettings and type(given) is not wanted:
+                raise ConfigurationError(
+                    f"{section} is a {type(given).__name__}; the {registry.kind} {name!r} reads a "
+                    f"{wanted.__name__}. Change both (`safemesa.phases.config.with_names`)."
+                )
+
+    @property
+    def risk_limit(self) -> float | None:
+        """The limit of the guard's settings; None where the data decide it, or none is asked."""
+        return getattr(self.guard_settings, "risk_limit", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadSettings:
+    """Settings of a guard, meta-learner or recovery that is not known here, as they were read."""
+
+    text: str = "{}"
+    """As JSON."""
+    kind: str = ""
+
+
+def plugins_of(config: Any) -> "dict[str, tuple[PluginRegistry[Any], str]]":
+    """Sections whose type is a plug-in's: the registry, and the plug-in's name.
+
+    `config` has the fields of `RunConfig` that name plug-ins.
+    """
+    return {
+        "guard_settings": (guards, config.guard),
+        "meta": (meta_learners, config.meta_learner),
+        "recovery": (recoveries, config.recovery.kind),
+    }
+
+
+def _settings_type(registry: "PluginRegistry[Any]", name: str) -> type:
+    """Of a plug-in; what cannot be found here may be found where the run is carried out."""
+    try:
+        return registry.find(name).settings
+    except ConfigurationError:
+        return UnreadSettings
+
+
+def fitted(kind: type, /, *sources: Any, **values: Any) -> Any:
+    """Settings of a type with those values that it has; later sources and `values` come first."""
+    names = {one.name for one in dataclasses.fields(kind)}
+    given: dict[str, Any] = {}
+    for source in sources:
+        if isinstance(source, Mapping):
+            given |= {name: value for name, value in source.items() if name in names}
+        else:
+            shared = names & {one.name for one in dataclasses.fields(source)}
+            given |= {name: getattr(source, name) for name in shared}
+    return kind(**given | values)
+
+
+def for_plugin(kind: type, source: Any) -> Any:
+    """Settings of a plug-in with the values that others had under the same names.
+
+    What is None by default is decided by the data, and not by what was meant for another plug-in.
+    """
+    settings = fitted(kind, source)
+    open_ones = {one.name: None for one in dataclasses.fields(kind) if one.default is None}
+    return dataclasses.replace(settings, **open_ones)
+
+
+def with_names(
+    config: RunConfig,
+    *,
+    guard: str | None = None,
+    meta_learner: str | None = None,
+    recovery: str | None = None,
+) -> RunConfig:
+    """A configuration with another guard, meta-learner or recovery.
+
+    It keeps those of the settings that the new one has, too (`for_plugin`).
+
+    Raises:
+        ConfigurationError: unknown.
+    """
+    changes: dict[str, Any] = {}
+    if guard is not None:
+        settings = for_plugin(guards.find(guard).settings, config.guard_settings)
+        changes |= {"guard": guard, "guard_settings": settings}
+    if meta_learner is not None:
+        settings = for_plugin(meta_learners.find(meta_learner).settings, config.meta)
+        changes |= {"meta_learner": meta_learner, "meta": settings}
+    if recovery is not None:
+        kind = recoveries.find(recovery).settings
+        changes["recovery"] = fitted(kind, config.recovery, kind=recovery)
+    return dataclasses.replace(config, **changes)
+
+
+PHASES: dict[str, tuple[str, ...]] = {
+    "collect": ("data_seed", "data", "sac"),
+    "meta_train": (
+        "seed",
+        "data_seed",
+        "meta_learner",
+        "meta",
+        "sampling",
+        "risk",
+        "target",
+        "recovery",
+        "rehearsal.rows",
+    ),
+    "adapt": (
+        "seed",
+        "meta_learner",
+        "meta",
+        "guard",
+        "guard_settings",
+        "sampling",
+        "risk",
+        "target",
+        "recovery",
+        "rehearsal.adapt_share",
+        "adapt",
+    ),
+    "deploy": (
+        "seed",
+        "agent",
+        "guard",
+        "guard_settings",
+        "sampling",
+        "risk",
+        "target",
+        "recovery",
+        "rehearsal.rows",
+        "rehearsal.worth",
+        "sac",
+        "deploy",
+    ),
+}
+"""What each phase reads. A guard that adds to the safety loss is read by Phase 1, too."""
+
+
+def read_by(config: RunConfig, names: Iterable[str]) -> dict[str, Any]:
+    """The settings of those names, as plain values."""
+    values = config_to_json(config)
+    chosen: dict[str, Any] = {}
+    for name in names:
+        section, _, inner = name.partition(".")
+        chosen[name] = values[section][inner] if inner else values[section]
+    return chosen
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    if isinstance(config, RunConfig):
+        for section in plugins_of(config):
+            settings = getattr(config, section)
+            if isinstance(settings, UnreadSettings):
+                values[section] = json.loads(settings.text)
+    return values
 
 
 def config_from_json(kind: type, values: dict[str, Any], place: str = "config") -> Any:
     """The inverse of `config_to_json`; refuses unknown, missing and ill-typed fields.
 
-    A field that the file does not have, because it is older, takes its default.
+    A field that the file does not have, because it is older, takes its default; settings that have
+    moved since are found (`phases.migration`).
     """
     hints = typing.get_type_hints(kind)
+    if kind is RunConfig:
+        values = migrated(values)
+        hints |= _plugin_hints(values)
     optional = {
         one.name
         for one in dataclasses.fields(kind)
@@ -184,11 +350,28 @@ def config_from_json(kind: type, values: dict[str, Any], place: str = "config") 
     )
 
 
+def _plugin_hints(values: dict[str, Any]) -> dict[str, type]:
+    """The types of the sections that belong to plug-ins, which the values name."""
+    names = {
+        "guard_settings": (guards, values.get("guard", "recovery_rl")),
+        "meta": (meta_learners, values.get("meta_learner", "maml")),
+        "recovery": (recoveries, (values.get("recovery") or {}).get("kind", "network")),
+    }
+    return {section: _settings_type(*named) for section, named in names.items()}
+
+
+def _record(kind: type, values: dict[str, Any], place: str) -> Any:
+    """A section; of a plug-in that is not known here, its text."""
+    if kind is UnreadSettings:
+        return UnreadSettings(text=json.dumps(values), kind=str(values.get("kind", "")))
+    return config_from_json(kind, values, place)
+
+
 def _value(hint: Any, value: Any, place: str) -> Any:
     """Checks one field against its annotation."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
-            return config_from_json(hint, value, place)
+            return _record(hint, value, place)
     elif typing.get_origin(hint) is tuple:
         if isinstance(value, list | tuple):
             inner = typing.get_args(hint)[0]

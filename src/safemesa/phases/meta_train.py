@@ -17,13 +17,9 @@ from safemesa.datasets.replay import RowLayout
 from safemesa.learners.meta import MetaState
 from safemesa.learners.risk import RecoveryState, with_recovery_actions
 from safemesa.networks.normaliser import Normaliser, fit_normaliser
-from safemesa.phases.build import Learners, build_learners, fresh_risk_networks, phase_key
+from safemesa.phases.build import Learners, fresh_risk_networks, phase_key, prior_learners
 from safemesa.phases.config import RESIDENT_GIB, RunConfig
-from safemesa.phases.loop import ChunkLoop
-from safemesa.phases.rehearsal import draw_rehearsal
-from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import (
+from safemesa.phases.log_tables import (
     LogFiles,
     LogTable,
     MetaBatch,
@@ -36,6 +32,10 @@ from safemesa.phases.tables import (
     sample_meta_batch,
     sample_meta_rows,
 )
+from safemesa.phases.loop import ChunkLoop
+from safemesa.phases.rehearsal import draw_rehearsal
+from safemesa.phases.seeds import SeedAxis
+from safemesa.phases.storage.artefacts import Prior, RiskModel
 
 CHUNK = 500
 """Outer steps between checkpoints and progress reports."""
@@ -89,7 +89,7 @@ def _outer_steps(
 
     `draw(step, key)` is the batch of an outer step.
     """
-    config = learners.meta.config
+    rows = learners.meta.settings.query_batch
 
     def outer_step(index: Array, state: MetaTrainState) -> tuple[MetaTrainState, Metrics]:
         key_batch, key_recovery = step_keys(root, index)
@@ -100,10 +100,9 @@ def _outer_steps(
             )
             for one in batch
         )
-        meta, metrics = learners.meta.update(state.meta, support, query, learners.guard.risk_term)
-        rows = _recovery_rows(batch, test_table, config.query_batch, key_recovery)
-        recovery, recovery_metrics = learners.prior_recovery.update_recovery(
-            state.recovery, meta.critic, *rows
+        meta, metrics = learners.meta.update(state.meta, support, query, learners.risk_term)
+        recovery, recovery_metrics = learners.risk.update_recovery(
+            state.recovery, meta.critic, *_recovery_rows(batch, test_table, rows, key_recovery)
         )
         return MetaTrainState(meta, recovery), metrics | recovery_metrics
 
@@ -129,7 +128,7 @@ def meta_train_chunk(
     stop: Int[Array, ""],
 ) -> tuple[MetaTrainState, Metrics]:
     """Outer steps `start` to `stop` on logs that are on the device; returns mean metrics."""
-    plan, fraction = learners.meta.plan(tables.tasks), learners.meta.risk.violation_fraction
+    plan, fraction = learners.meta.plan(tables.tasks), learners.sampling.violation_fraction
 
     def draw(step: Array, key: Key) -> MetaBatch:
         del step
@@ -185,7 +184,7 @@ def _draw_rows(
     axis: SeedAxis, learners: Learners, tables: TrainTables, roots: PyTree, start: Array
 ) -> MetaRows:
     """Numbers of the rows of `STREAMED` outer steps from `start` on: `[steps, ...]` per seed."""
-    plan, fraction = learners.meta.plan(tables.tasks), learners.meta.risk.violation_fraction
+    plan, fraction = learners.meta.plan(tables.tasks), learners.sampling.violation_fraction
 
     def draw(root: Key) -> MetaRows:
         def one(step: Array) -> MetaRows:
@@ -224,13 +223,13 @@ def meta_train(
     read while those before are learned from. The prior is the same.
     """
     config, axis = configs[0], SeedAxis(len(configs))
-    learners = build_learners(config, data.spaces)
-    normaliser = fit_normaliser([learned_obs(log, config.data) for log in data.train])
-    policy = config.data.next_action
+    learners = prior_learners(config)
+    normaliser = fit_normaliser([learned_obs(log, config.sampling) for log in data.train])
+    policy = config.sampling.next_action
     tables = build_train_tables(
         data,
         normaliser,
-        config.data,
+        config.sampling,
         config.data_seed,
         resident_gib,
         split=learners.meta.plan(len(data.train)).support_steps > 0,
@@ -283,9 +282,7 @@ def meta_train(
 
 def _initial_state(config: RunConfig, learners: Learners, data: OfflineTasks) -> MetaTrainState:
     critic, recovery = fresh_risk_networks(config, data.spaces)
-    return MetaTrainState(
-        learners.meta.init(critic), learners.prior_recovery.init_recovery(recovery)
-    )
+    return MetaTrainState(learners.meta.init(critic), learners.risk.init_recovery(recovery))
 
 
 def _prior(

@@ -15,7 +15,7 @@ from safemesa.datasets.replay import RowLayout
 from safemesa.datasets.task_log import TaskLog
 from safemesa.networks.normaliser import Normaliser
 from safemesa.phases.config import RunConfig
-from safemesa.phases.tables import LogFiles, chosen_rows, log_layout
+from safemesa.phases.log_tables import LogFiles, chosen_rows, log_layout
 
 CALM_HORIZONS = 2.0
 """A state is calm where no violation follows within so many effective horizons, 1 / (1 - gamma)."""
@@ -44,12 +44,12 @@ def draw_rehearsal(
         logs=data.train,
         spaces=data.spaces,
         normaliser=normaliser,
-        next_action=config.data.next_action,
+        next_action=config.sampling.next_action,
     )
     starts = files.starts[:-1]
     numbers = np.concatenate(
         [
-            start + chosen_rows(log, config.data)
+            start + chosen_rows(log, config.sampling)
             for log, start in zip(data.train, starts, strict=True)
         ]
     )

@@ -23,10 +23,8 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.adapt import adapt, scratch_prior, uses_training_logs
-from safemesa.phases.agents.choose import make_agent
-from safemesa.phases.build import build_learners
-from safemesa.phases.carl.agent import WorldModel
-from safemesa.phases.carl.run import WorldModels
+from safemesa.phases.agent_kinds import AGENTS, make_agent
+from safemesa.phases.carl.carl_agent import WorldModel
 from safemesa.phases.collection.logs import (
     collect_test_log,
     load_or_collect_train,
@@ -35,7 +33,7 @@ from safemesa.phases.collection.logs import (
 )
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.deployment import make_deployment
-from safemesa.phases.deployment.recorder import Recorder, common_start
+from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.progress import NoProgress, Progress
@@ -45,7 +43,6 @@ from safemesa.phases.storage.artefacts import (
     RiskModel,
     load_prior,
     load_risk_model,
-    prior_template,
     read_manifest,
     save_artefact,
 )
@@ -178,19 +175,7 @@ class _Pipeline:
 
     def models(self, test_logs: list[OfflineTasks]) -> Sequence[RiskModel | WorldModel]:
         """Phases 1 and 2: what the agent is deployed with."""
-        if self.config.agent == "carl":
-            world = WorldModels(
-                configs=self.configs,
-                runs=self.runs,
-                domain=self.domain,
-                load_train=self.train_logs,
-                make_loop=self.loop,
-                wall=self.wall,
-            )
-            return world.make(test_logs)
-        if build_learners(self.config, self.domain.spaces).guard.uses_risk:
-            return self.risk_models(test_logs)
-        return [prior_template(one, self.domain.spaces).model for one in self.configs]
+        return AGENTS[self.config.agent].prepare(self, test_logs)
 
     def train_logs(self) -> OfflineTasks:
         """The training logs, collected or read."""

@@ -20,9 +20,9 @@ from safemesa.datasets.task_log import TaskLog
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.phases.config import RunConfig
+from safemesa.phases.log_tables import chosen_rows
 from safemesa.phases.rehearsal import calm_rows, rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
-from safemesa.phases.tables import chosen_rows
 
 ENOUGH_OF_THE_ROBOT = 500
 """Calm states of the new robot's own log from which on the fleet's are not asked."""
@@ -65,7 +65,7 @@ class FoundLimit:
 
 
 def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces) -> FoundLimit:
-    """The risk that `takeover.calm_share` of the calm states lie below as the recovery acts there.
+    """The risk that `calm_share` of the calm states lie below as the recovery acts there.
 
     Calm states are those of the new robot's log where it has enough, otherwise the fleet's, which
     the model rehearses.
@@ -73,7 +73,7 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
     Raises:
         DatasetError: there are too few calm states, or the critic calls them all dangerous.
     """
-    own = chosen_rows(log, config.data)
+    own = chosen_rows(log, config.sampling)
     own = own[calm_rows(log, config.risk.gamma_risk)[own]]
     obs = np.asarray(log.columns["obs"])[own]
     normalised = np.asarray(model.normaliser(jnp.asarray(obs, jnp.float32)))
@@ -92,7 +92,7 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
         )
     risk = calm_risks(model, normalised)
     shares = (0.5, 0.75, 0.9, 0.95, 0.99)
-    limit = float(np.quantile(risk, config.takeover.calm_share))
+    limit = float(np.quantile(risk, config.guard_settings.calm_share))
     if limit > LARGEST_LIMIT:
         raise DatasetError(
             f"no limit can be found: the critic gives calm states of the {source} a risk of "

@@ -22,10 +22,9 @@ from safemesa.phases.config import RunConfig
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.same_signals import units_of
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
-from safemesa.phases.storage.replay import read_replay
+from safemesa.phases.storage.replay_file import read_replay
 from safemesa.phases.storage.run_folder import RunFolder, provenance
 from safemesa.phases.storage.seen import Seen, load_seen, seen_in, seen_in_logs, together
-from safemesa.phases.tables import physical_actions, scale_actions, unscale_actions
 from safemesa.shield import runtime
 from safemesa.shield.model_card import model_card
 from safemesa.shield.time_to_act import SAME_LIMIT, measured_time_to_act
@@ -76,9 +75,19 @@ class Source:
 
     @property
     def limit(self) -> float:
-        """Risk above which the guard takes over: found from the data, or that of the settings."""
+        """Risk above which the guard takes over: found from the data, or that of the settings.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
         found = self.model.limit
-        return self.config.risk.risk_limit if found is None else float(found)
+        limit = self.config.risk_limit if found is None else float(found)
+        if limit is None:
+            raise ConfigurationError(
+                f"neither the risk model nor its guard {self.config.guard!r} has a risk limit. "
+                "Give one: --risk-limit."
+            )
+        return limit
 
     @property
     def violations(self) -> int | None:
@@ -162,7 +171,7 @@ def _seen(
     if not found and model.rehearsal is not None:
         rows, places = np.asarray(model.rehearsal), rehearsal_layout(spaces).places
         mean, std = np.asarray(model.normaliser.mean), np.asarray(model.normaliser.std)
-        action = physical_actions(rows[:, places["action"]], spaces)
+        action = spaces.from_unit(rows[:, places["action"]])
         found = [seen_in(rows[:, places["obs"]] * std + mean, action)]
     scratch = run is not None and not (run.prior / "manifest.json").is_file()
     if own is not None and (found or scratch):
@@ -170,7 +179,7 @@ def _seen(
     if run is not None and found and artefact == run.deployed_model:
         columns = read_replay(run.replay)
         if len(columns["obs"]):
-            action = physical_actions(columns["action"], spaces)
+            action = spaces.from_unit(columns["action"])
             found.append(seen_in(columns["obs"], action))
     return together(found) if found else None
 
@@ -269,7 +278,7 @@ def time_to_act(source: Source, options: ShieldOptions) -> dict[str, Any] | None
     None where the calibration does not say it.
     """
     found = None
-    if source.config.guard == "takeover" and source.config.takeover.limit is None:
+    if source.config.risk_limit is None:
         found = source.model.limit
     return measured_time_to_act(
         source.calibration,
@@ -507,9 +516,9 @@ def reference_answers(
     model: RiskModel, spaces: Spaces, obs: np.ndarray, action: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """JAX's risks `[n]` and recovery actions `[n, act]` for physical inputs."""
-    risk = model.risk(jnp.asarray(obs), jnp.asarray(scale_actions(action, spaces)))
+    risk = model.risk(jnp.asarray(obs), jnp.asarray(spaces.to_unit(action)))
     unit = model.recover(jnp.asarray(obs))
-    return np.asarray(risk), np.asarray(unscale_actions(unit, spaces))
+    return np.asarray(risk), np.asarray(spaces.from_unit(unit))
 
 
 def read_calibration(path: Path) -> Any:

@@ -18,16 +18,15 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.guards import AbstractGuard
 from safemesa.learners.risk import RiskLearner, RiskState
-from safemesa.phases.build import build_learners
+from safemesa.phases.build import make_guard, risk_learner
 from safemesa.phases.config import RunConfig
-from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
-from safemesa.phases.tables import (
+from safemesa.phases.log_tables import (
     LogTable,
     build_log_table,
     chosen_rows,
     log_layout,
-    scale_actions,
 )
+from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 from safemesa.shield.export import shield_tensors
 
@@ -95,23 +94,24 @@ class OnlineRisk:
             raise ConfigurationError(f"capacity is {capacity}; expected at least 1.")
         self.spaces, self.normaliser, self.policy = spaces, model.normaliser, policy
         self._model = model
-        learners = build_learners(config, spaces)
-        self.learner, self.batch = learners.deployment, learners.sac.config.batch
-        self.noise = config.risk.recovery_noise
+        self.learner = risk_learner(config, config.deploy.target_rate, config.deploy.learning_rate)
+        self.batch, self._fraction = config.sac.batch, config.sampling.violation_fraction
+        self.noise = getattr(config.guard_settings, "recovery_noise", 0.0)
         self.layout = log_layout(spaces)
         kept = np.zeros((0, self.layout.width), np.float32)
         if log is not None and config.deploy.keep_test_log:
             log.check_spaces(spaces)
             only = log.only_log()
             table = build_log_table((only,), spaces, model.normaliser, "logged")
-            kept = np.asarray(table.rows)[chosen_rows(only, config.data)]
+            kept = np.asarray(table.rows)[chosen_rows(only, config.sampling)]
         self._fleet, self._worth = None, config.rehearsal.worth
         if model.rehearsal is not None and config.rehearsal.rows:
             self._fleet = np.asarray(model.rehearsal)
-        self._guard, self._level = learners.guard, None
+        self._guard, self._level = make_guard(config), None
         if model.limit is not None:
-            level = fleet_level(model, spaces, config.takeover.calm_share)
-            self._level = learners.guard.begin(model.limit, jnp.asarray(level, jnp.float32))
+            share = self._guard.calm_share
+            level = 1.0 if share is None else fleet_level(model, spaces, share)
+            self._level = self._guard.begin(model.limit, jnp.asarray(level, jnp.float32))
         self._kept, self._written = len(kept), 0
         self._rows = np.concatenate([kept, np.zeros((capacity, self.layout.width), np.float32)])
         self._mean = np.asarray(model.normaliser.mean)
@@ -151,10 +151,10 @@ class OnlineRisk:
         unknown = next_action is None
         following = np.zeros(self.spaces.action_size) if unknown else next_action
         # A proposal may be outside its limits; what would have run is within them.
-        following = np.clip(scale_actions(following, self.spaces), -1.0, 1.0)
+        following = np.clip(self.spaces.to_unit(following), -1.0, 1.0)
         columns = {
             "obs": (obs - self._mean) / self._std,
-            "action": scale_actions(action, self.spaces),
+            "action": self.spaces.to_unit(action),
             "next_obs": (next_obs - self._mean) / self._std,
             "next_action": following,
             "cost": cost,
@@ -208,7 +208,7 @@ class OnlineRisk:
     def _draw(self) -> np.ndarray:
         """Positions of a batch, with a share of violations where the configuration asks for it."""
         positions = self._rng.integers(self.size, size=self.batch)
-        fraction = self.learner.config.violation_fraction
+        fraction = self._fraction
         if fraction is None:
             return positions
         costs = self._column(self._rows[: self.size], "cost")[:, 0]
@@ -226,9 +226,7 @@ class OnlineRisk:
                 f"the policy gave {list(action.shape)} for {len(rows)} observations; expected "
                 f"finite [{len(rows)}, {self.spaces.action_size}] in physical units."
             )
-        self._column(rows, "next_action")[:] = np.clip(
-            scale_actions(action, self.spaces), -1.0, 1.0
-        )
+        self._column(rows, "next_action")[:] = np.clip(self.spaces.to_unit(action), -1.0, 1.0)
         self._column(rows, "next_action_logged")[:] = 1.0
         return rows
 

@@ -49,7 +49,6 @@ from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.artefacts import Prior, RiskModel, load_prior, load_risk_model
 from safemesa.phases.storage.run_folder import RunFolder, provenance
-from safemesa.phases.tables import physical_actions, scale_actions
 
 DEPLOYED = ("multitask", "mesa", "rrl", "unconstrained")
 """Arms whose whole runs are read; missing ones are made."""
@@ -136,10 +135,11 @@ def measure(
     critics = trained_critics(configs, folders, test, place)
     critics |= oracles(configs, critics["multitask_prior"], test, fitted)
     place.progress.start("score", len(critics) * len(logs), 0)
-    gamma, limit = config.risk.gamma_risk, config.risk.risk_limit
+    gamma, limit = config.risk.gamma_risk, config.risk_limit
+    assert limit is not None  # Multi-Task's guard has one
     rows = []
     for policy, log in logs.items():
-        action = scale_actions(np.asarray(log.columns["action"]), domain.spaces)
+        action = domain.spaces.to_unit(np.asarray(log.columns["action"]))
         length = _log_length(domain) if policy == "data" else None
         questions = first_violations(log.columns, action, gamma, length)
         for name, model in critics.items():
@@ -161,7 +161,7 @@ def _unit(config: RunConfig) -> dict[str, Any]:
         "preset": config.preset,
         "seed": config.seed,
         "gamma_risk": config.risk.gamma_risk,
-        "risk_limit": config.risk.risk_limit,
+        "risk_limit": config.risk_limit,
     }
 
 
@@ -221,7 +221,7 @@ def oracles(
     log = collect_test_log(find_domain(config.domain), replace(config, data=long))
     steps = config.adapt.scratch_steps
     prior = Prior(multitask, scratch_prior(config, log).log_step_sizes)
-    logged = replace(config, data=replace(config.data, next_action="logged"))
+    logged = replace(config, sampling=replace(config.sampling, next_action="logged"))
     driven = replace(test, train=(), test=task_policy)
     fresh = scratch_prior(scratch, log)
     return {
@@ -278,7 +278,7 @@ def _task_policy_log(folder: Path, config: RunConfig, test: OfflineTasks) -> Tas
     columns = {name: values[late[0] :] for name, values in replayed.items() if name in COLUMNS}
     terminated = columns["terminated"] > 0.5
     ends = np.append(columns["step"][1:] == 0, True)
-    columns["action"] = physical_actions(columns["action"], test.spaces)
+    columns["action"] = test.spaces.from_unit(columns["action"])
     columns |= {"terminated": terminated, "truncated": ends & ~terminated}
     return replace(test.only_log(), columns=columns)
 

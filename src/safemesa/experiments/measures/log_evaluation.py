@@ -38,12 +38,13 @@ from safemesa.experiments.measures.log_metrics import (
     warning_time,
 )
 from safemesa.experiments.measures.risk_calibration import area_under_curve
+from safemesa.guards.settings import LimitSettings
 from safemesa.phases.adapt import adapt
 from safemesa.phases.config import RunConfig
 from safemesa.phases.horizon import suggested_horizon
+from safemesa.phases.log_tables import chosen_rows
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.storage.artefacts import Prior, RiskModel
-from safemesa.phases.tables import chosen_rows, scale_actions
 from safemesa.phases.takeover_limit import find_limit
 
 NULL_TOLERANCE = 0.05
@@ -119,7 +120,7 @@ class Question:
 
 def finds_limit(config: RunConfig) -> bool:
     """Whether the guard's limit is found from the data."""
-    return config.guard == "takeover" and config.takeover.limit is None
+    return config.guard == "takeover" and config.risk_limit is None
 
 
 def adapt_to(
@@ -130,10 +131,11 @@ def adapt_to(
         replace(data, train=(), test=_rows(split.log, split.fitted, "test")) for split in splits
     ]
     # Shuffled costs leave no calm states that a limit could be found from.
-    config = replace(config, takeover=replace(config.takeover, limit=1.0))
+    if finds_limit(config):
+        config = replace(config, guard_settings=replace(config.guard_settings, risk_limit=1.0))
     configs = [replace(config, seed=config.seed + index) for index in range(len(splits))]
     # Only logs of which as many rows are learned from are adapted to in one compiled call.
-    learned = np.array([len(chosen_rows(one.only_log(), config.data)) for one in logs])
+    learned = np.array([len(chosen_rows(one.only_log(), config.sampling)) for one in logs])
     models: dict[int, RiskModel] = {}
     for count in np.unique(learned):
         same = np.flatnonzero(learned == count).tolist()
@@ -151,7 +153,7 @@ def adapt_to_noise(
 ) -> list[RiskModel]:
     """Each prior adapted to shuffled costs, which say nothing of what begins in a violation."""
     return adapt_to(
-        replace(config, data=replace(config.data, safe_starts=False)), priors, splits, data
+        replace(config, sampling=replace(config.sampling, safe_starts=False)), priors, splits, data
     )
 
 
@@ -171,7 +173,7 @@ def limit_found(model: RiskModel, config: RunConfig, split: Split, spaces: Space
 def asked_risk(model: RiskModel, split: Split, spaces: Spaces) -> np.ndarray:
     """The risk of what is asked, `[asked]`."""
     obs = np.asarray(split.log.columns["obs"])[split.asked]
-    action = scale_actions(np.asarray(split.log.columns["action"])[split.asked], spaces)
+    action = spaces.to_unit(np.asarray(split.log.columns["action"])[split.asked])
     return risk_of(model, obs, action)
 
 
@@ -306,8 +308,7 @@ def _limit_notes(config: RunConfig, units: Sequence[float]) -> dict[str, Any]:
     """The limit that is used: found per model (`of_models`), or the `value` of the settings."""
     if finds_limit(config):
         return {"found": True, "value": None, "of_models": list(units)}
-    given = config.takeover.limit if config.guard == "takeover" else None
-    value = config.risk.risk_limit if given is None else given
+    value = LimitSettings().risk_limit if config.risk_limit is None else config.risk_limit
     return {"found": False, "value": value, "of_models": None}
 
 

@@ -22,7 +22,6 @@ from safemesa.phases.collection.compiled import collect_log, collect_test
 from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
 from safemesa.phases.storage.artefacts import Prior
-from safemesa.phases.tables import scale_actions
 
 STEPS = (0, 1, 5, 10, 20, 50, 100)
 """Adaptation steps at which Figure 2 and the tables look."""
@@ -205,12 +204,13 @@ def calibration(
     Raises:
         ConfigurationError: the arm bootstraps from logged actions, whose risk has no roll-out.
     """
-    if config.data.next_action != "uniform":
+    if config.sampling.next_action != "uniform":
         raise ConfigurationError(
-            "calibration needs data.next-action 'uniform': the risk of logged actions is that of "
-            "a mixture of collection policies, which cannot be rolled out from a state."
+            "calibration needs sampling.next-action 'uniform': the risk of logged actions is that "
+            "of a mixture of collection policies, which cannot be rolled out from a state."
         )
     predicted: list[list[np.ndarray]] = [[] for _ in steps]
+    limits: list[float] = []
     for task in tasks:
         one = replace(config, seed=task.seed)
         log = collect_test(domain, config.data, task.seed)
@@ -219,9 +219,13 @@ def calibration(
         else:
             start = scratch_prior(one, log)
         snapshots = adapt_with_snapshots([one], [start], [log], steps, steps=max(steps))
-        scaled = jnp.asarray(scale_actions(task.action, domain.spaces))
+        scaled = jnp.asarray(domain.spaces.to_unit(task.action))
         for place, models in zip(predicted, snapshots, strict=False):
             place.append(np.asarray(_risk(models[0], jnp.asarray(task.obs), scaled)))
+            # That of the guard's settings, or what the data decided for this robot.
+            limit = models[0].limit if config.risk_limit is None else config.risk_limit
+            assert limit is not None  # calibrated arms have a critic and, so, a limit
+            limits.append(float(limit))
     true = np.stack([task.true for task in tasks])
     return [
         CalibrationResult(
@@ -230,7 +234,7 @@ def calibration(
             step=step,
             predicted=np.stack(values),
             true=true,
-            risk_limit=config.risk.risk_limit,
+            risk_limit=float(np.median(limits)),
         )
         for step, values in zip(steps, predicted, strict=True)
     ]

@@ -24,7 +24,7 @@ from safemesa.phases.adapt import (
 )
 from safemesa.phases.config import RunConfig, config_from_json
 from safemesa.phases.storage.artefacts import RiskModel, load_prior, load_risk_model
-from safemesa.phases.storage.replay import read_replay
+from safemesa.phases.storage.replay_file import read_replay
 from safemesa.phases.storage.run_folder import RunFolder
 
 ACTIONS = 25

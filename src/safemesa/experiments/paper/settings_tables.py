@@ -47,7 +47,7 @@ _PHASE_1: tuple[tuple[str, float, Read, str], ...] = (
 )
 
 _PHASES_2_AND_3: tuple[tuple[str, float, Read, str], ...] = (
-    ("Adam rate of Phases 2 and 3, MESA", 1e-3, lambda c: c.risk.learning_rate, EQUAL),
+    ("Adam rate of Phases 2 and 3, MESA", 1e-3, lambda c: c.adapt.learning_rate, EQUAL),
     ("batch size of Phase 3", 256, lambda c: c.sac.batch, ""),
     ("discount of the task", 0.99, lambda c: c.sac.discount, ""),
 )
@@ -66,10 +66,10 @@ def _table_1() -> tuple[Setting, ...]:
         ("mesa", "steps of Phase 2", 500, lambda c: c.adapt.steps),
         ("rrl", "steps of Phase 2", 10_000, lambda c: c.adapt.scratch_steps),
         ("rrl", "batch size of Phase 2", 256, lambda c: c.adapt.batch),
-        ("rrl", "Adam rate of Phase 2", 3e-4, lambda c: c.risk.learning_rate),
+        ("rrl", "Adam rate of Phase 2", 3e-4, lambda c: c.adapt.learning_rate),
         ("unconstrained", "Adam rate of Phase 3", 3e-4, lambda c: c.sac.learning_rate),
         ("mesa", "gamma_risk", 0.8, lambda c: c.risk.gamma_risk),
-        ("mesa", "risk limit", 0.1, lambda c: c.risk.risk_limit),
+        ("mesa", "risk limit", 0.1, lambda c: c.risk_limit),
     )
     return (
         *mesa,
@@ -93,10 +93,10 @@ def _differences() -> tuple[Setting, ...]:
             )
         ),
         (2, "gamma_risk", "mesa", "navigation2", 0.65, lambda c: c.risk.gamma_risk),
-        (2, "risk limit", "mesa", "navigation1", 0.3, lambda c: c.risk.risk_limit),
+        (2, "risk limit", "mesa", "navigation1", 0.3, lambda c: c.risk_limit),
         (3, "iterations of Phase 1", "mesa", "halfcheetah", 15_000, lambda c: c.meta.iterations),
         (4, "iterations of Phase 1", "mesa", "ant", 15_000, lambda c: c.meta.iterations),
-        (4, "risk limit", "mesa", "ant", 0.3, lambda c: c.risk.risk_limit),
+        (4, "risk limit", "mesa", "ant", 0.3, lambda c: c.risk_limit),
     )
     return tuple(
         Setting(table=table, name=name, arm=arm, domain=domain, paper=value, read=read)

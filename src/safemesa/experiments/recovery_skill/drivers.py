@@ -22,7 +22,6 @@ from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser
 from safemesa.phases.storage.artefacts import RiskModel
-from safemesa.phases.tables import unscale_actions
 
 POLE_GAINS = (0.3, 8.0, 0.6, 1.5)
 """Of the linear controller of Cartpole, in the order of the observation: N per m, rad, m/s, rad/s,
@@ -58,7 +57,7 @@ class RecoveryDriver(AbstractDriver):
         """The recovery's action."""
         del key
         action, memory = self.recovery.act(self.critic, self.normaliser(obs), memory)
-        return unscale_actions(jnp.clip(action, -1.0, 1.0), self.spaces), memory
+        return self.spaces.from_unit(jnp.clip(action, -1.0, 1.0)), memory
 
     def begin(self) -> PyTree:
         """The recovery's."""
@@ -80,7 +79,7 @@ class LeastRiskDriver(AbstractDriver):
         """The first of the least risky candidates."""
         del key
         risks = jax.vmap(self.critic, (None, 0))(self.normaliser(obs), self.candidates)
-        return unscale_actions(self.candidates[jnp.argmin(risks)], self.spaces), memory
+        return self.spaces.from_unit(self.candidates[jnp.argmin(risks)]), memory
 
 
 @final

@@ -171,4 +171,4 @@ def own_limit(model: RiskModel, config: RunConfig) -> float | None:
     """The risk above which the guard of a run takes over; None where it is yet to be found."""
     if model.limit is not None:
         return float(model.limit)
-    return config.takeover.limit if config.guard == "takeover" else config.risk.risk_limit
+    return config.risk_limit

@@ -21,7 +21,6 @@ from safemesa.experiments.measures.run_contents import intervened
 from safemesa.experiments.recovery_skill.drivers import RecoveryDriver, recovery_driver
 from safemesa.experiments.recovery_skill.rollouts import Simulator
 from safemesa.experiments.recovery_skill.subjects import NamedModel
-from safemesa.phases.tables import physical_actions
 
 SIGNALS = {
     "risk": "risk of the proposal, Q(s, a)",
@@ -136,7 +135,7 @@ def takeover_truth(
         ConfigurationError: the robot cannot be put into an observed state.
     """
     driver = recovery_driver(named.model, spaces)
-    first = physical_actions(met.proposed, spaces)
+    first = spaces.from_unit(met.proposed)
     driven = simulator.drive(driver, met.obs, 1 + horizon, seed=seed, first=first)
     risk, advantage, next_value = map(
         np.asarray, _signals(driver, met.obs, met.proposed, driven.next_obs)

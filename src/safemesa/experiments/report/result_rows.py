@@ -21,9 +21,6 @@ BASELINE = "multitask"
 """The arm that others are compared with, seed by seed, where no other is named."""
 
 
-GUARDS_WITHOUT_SETTINGS = ("recovery_rl", "takeover", "none")
-"""Guards that read nothing of `guard_settings`: what presets say there sets no runs apart."""
-
 METRIC_TITLES = {
     "violations": "Violations",
     "violations_under_recovery": "Violations under recovery",
@@ -211,18 +208,10 @@ def _by_number(variant: str) -> list[str | float]:
 
 def _variants(records: list[RunRecord]) -> list[str]:
     """Per record the settings, seed aside, in which the records differ."""
-    flat = [_flatten(_settings_in_use(record)) for record in records]
+    flat = [_flatten({**record.settings, "seed": None}) for record in records]
     names = sorted({name for one in flat for name in one})
     differing = [name for name in names if len({repr(one.get(name)) for one in flat}) > 1]
     return [", ".join(f"{name}={one.get(name)}" for name in differing) for one in flat]
-
-
-def _settings_in_use(record: RunRecord) -> dict[str, Any]:
-    """The settings that decide a run, seed aside."""
-    settings = {**record.settings, "seed": None}
-    if settings.get("guard") in GUARDS_WITHOUT_SETTINGS:
-        settings.pop("guard_settings", None)
-    return settings
 
 
 def _flatten(values: dict[str, Any], place: str = "") -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """What a meta-learner is, and the inner loop that Phases 1 and 2 share.
 
-A new meta-learner is one final class in one file of this folder: subclass `AbstractMetaLearner`,
-register it by name, import it in `learners/meta/__init__.py` (or register it from your own code:
-docs/add_a_meta_learner.md).
+A new meta-learner is one final class: subclass `AbstractMetaLearner`, and register it from your own
+code (docs/add_a_meta_learner.md). One of ours is a file of this folder and an entry in its
+`registry.py`.
 """
 
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from safemesa.core.types import Metrics, PyTree, RiskBatch
-from safemesa.learners.config import MetaConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
+from safemesa.learners.meta.settings import MAMLSettings, MetaSettings
 from safemesa.learners.optimiser import Adam
 from safemesa.learners.risk import RiskTerm, no_risk_term, risk_loss, risk_target, soft_update
 from safemesa.learners.targets import AbstractTarget, Sampled
@@ -54,7 +55,9 @@ class AbstractMetaLearner(abc.ABC):
     not override is MAML's.
     """
 
-    config: MetaConfig
+    settings: Any = field(default_factory=MAMLSettings)
+    """What flags `--meta.*` say: MAML's, of which a subclass may have a default of another type
+    (`learners/meta/settings.py`)."""
     risk: RiskConfig
     target: AbstractTarget = field(default_factory=Sampled)
     """Whose risk is learned."""
@@ -64,30 +67,35 @@ class AbstractMetaLearner(abc.ABC):
     @property
     def inner_steps(self) -> int:
         """Inner gradient steps that this learner takes first in Phase 2: as many as in Phase 1."""
-        return self.config.inner_steps
+        return self.settings.inner_steps
+
+    @property
+    def inner_rate(self) -> float:
+        """Where the rates of the inner steps start."""
+        return self.settings.inner_rate
 
     def plan(self, tasks: int) -> BatchPlan:
         """The rows of an outer step: of K distinct tasks, support and query from disjoint rows."""
-        config = self.config
+        settings = self.settings
         return BatchPlan(
-            min(config.tasks, tasks),
+            min(settings.tasks, tasks),
             True,
-            config.inner_steps,
-            config.support_batch,
-            config.query_batch,
+            settings.inner_steps,
+            settings.support_batch,
+            settings.query_batch,
         )
 
     def init(self, critic: RiskCritic) -> MetaState:
         """State before the first outer step: Adam moments at zero, inner rates at their start."""
-        rates = constant_step_sizes(critic, self.config.inner_rate)
-        follower = None if self.config.target_rate == 1.0 else jax.tree.map(jnp.copy, critic)
-        return MetaState(critic, rates, outer_optimiser(self.config).init(critic), None, follower)
+        rates = constant_step_sizes(critic, self.inner_rate)
+        follower = None if self.settings.target_rate == 1.0 else jax.tree.map(jnp.copy, critic)
+        return MetaState(critic, rates, outer_optimiser(self.settings).init(critic), None, follower)
 
     def follow(self, state: MetaState, critic: RiskCritic) -> RiskCritic | None:
         """The critic that bootstraps after an outer step; None where that is the critic itself."""
         if state.target_critic is None:
             return None
-        return soft_update(state.target_critic, critic, self.config.target_rate)
+        return soft_update(state.target_critic, critic, self.settings.target_rate)
 
     @abc.abstractmethod
     def update(
@@ -170,7 +178,7 @@ def adapted_loss(
     support: RiskBatch,
     query: RiskBatch,
     *,
-    config: MetaConfig,
+    settings: MAMLSettings,
     risk: RiskConfig,
     risk_term: RiskTerm,
     target: AbstractTarget = SAMPLED,
@@ -186,7 +194,7 @@ def adapted_loss(
         log_step_sizes,
         support,
         risk,
-        first_order=config.first_order,
+        first_order=settings.first_order,
         risk_term=risk_term,
         target=target,
         bootstrap=bootstrap,
@@ -219,6 +227,6 @@ def mean_over_tasks(
     return jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def outer_optimiser(config: MetaConfig) -> Adam:
+def outer_optimiser(settings: MetaSettings) -> Adam:
     """Adam behind a clip of the global norm."""
-    return Adam(learning_rate=config.outer_rate, gradient_clip=config.gradient_clip)
+    return Adam(learning_rate=settings.outer_rate, gradient_clip=settings.gradient_clip)

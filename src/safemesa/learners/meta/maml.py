@@ -14,16 +14,14 @@ from safemesa.learners.meta.base import (
     mean_over_tasks,
     outer_optimiser,
 )
-from safemesa.learners.meta.registry import meta_learners
 from safemesa.learners.risk import RiskTerm, no_risk_term
 from safemesa.networks.critics import RiskCritic
 
 
 @final
-@meta_learners.register("maml")
 @dataclass(frozen=True, kw_only=True)
 class MAML(AbstractMetaLearner):
-    """One fixed inner rate; exact second order, or first order with `config.first_order`."""
+    """One fixed inner rate; exact second order, or first order with `settings.first_order`."""
 
     def update(
         self,
@@ -39,7 +37,7 @@ class MAML(AbstractMetaLearner):
                 critic,
                 state.log_step_sizes,
                 *batches,
-                config=self.config,
+                settings=self.settings,
                 risk=self.risk,
                 risk_term=risk_term,
                 target=self.target,
@@ -50,7 +48,7 @@ class MAML(AbstractMetaLearner):
             return jax.value_and_grad(loss_of)(state.critic, *batches)
 
         loss, grads = mean_over_tasks(task_gradient, support, query)
-        critic, optimiser = outer_optimiser(self.config).step(
+        critic, optimiser = outer_optimiser(self.settings).step(
             state.critic, grads, state.critic_optimiser
         )
         follower = self.follow(state, critic)

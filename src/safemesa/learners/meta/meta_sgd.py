@@ -1,6 +1,6 @@
 """Meta-SGD: MAML that also learns its inner rates, one per tensor (Li et al. 2017)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import jax
@@ -15,25 +15,26 @@ from safemesa.learners.meta.base import (
     mean_over_tasks,
     outer_optimiser,
 )
-from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.meta.settings import MetaSGDSettings
 from safemesa.learners.optimiser import Adam
 from safemesa.learners.risk import RiskTerm, no_risk_term
 from safemesa.networks.critics import RiskCritic
 
 
 @final
-@meta_learners.register("meta_sgd")
 @dataclass(frozen=True, kw_only=True)
 class MetaSGD(AbstractMetaLearner):
     """Inner rates are exponentials of learned numbers, so they stay positive."""
 
+    settings: MetaSGDSettings = field(default_factory=MetaSGDSettings)
+
     @property
     def step_size_optimiser(self) -> Adam:
         """Works on the logarithms of the rates."""
-        return Adam(learning_rate=self.config.step_size_rate)
+        return Adam(learning_rate=self.settings.step_size_rate)
 
     def init(self, critic: RiskCritic) -> MetaState:
-        """All rates start at `config.inner_rate`."""
+        """All rates start at `settings.inner_rate`."""
         state = super().init(critic)
         optimiser = self.step_size_optimiser.init(state.log_step_sizes)
         return replace(state, step_size_optimiser=optimiser)
@@ -51,7 +52,7 @@ class MetaSGD(AbstractMetaLearner):
             return adapted_loss(
                 *parameters,
                 *batches,
-                config=self.config,
+                settings=self.settings,
                 risk=self.risk,
                 risk_term=risk_term,
                 target=self.target,
@@ -62,7 +63,7 @@ class MetaSGD(AbstractMetaLearner):
             return jax.value_and_grad(loss_of)((state.critic, state.log_step_sizes), *batches)
 
         loss, (grads, rate_grads) = mean_over_tasks(task_gradient, support, query)
-        critic, optimiser = outer_optimiser(self.config).step(
+        critic, optimiser = outer_optimiser(self.settings).step(
             state.critic, grads, state.critic_optimiser
         )
         rates, rate_optimiser = self.step_size_optimiser.step(

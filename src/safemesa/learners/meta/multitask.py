@@ -1,6 +1,6 @@
 """Multi-task learning: one critic on the pooled training logs (MESA section 5, Multi-Task)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import jax
@@ -13,25 +13,31 @@ from safemesa.learners.meta.base import (
     critic_gradient,
     outer_optimiser,
 )
-from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.meta.settings import MetaSettings
 from safemesa.learners.risk import RiskTerm, no_risk_term
 
 
 @final
-@meta_learners.register("multitask")
 @dataclass(frozen=True, kw_only=True)
 class MultiTask(AbstractMetaLearner):
     """No inner loop: each row of a batch comes from a task drawn at random."""
+
+    settings: MetaSettings = field(default_factory=MetaSettings)
 
     @property
     def inner_steps(self) -> int:
         """None; Phase 2 is Adam from the first step."""
         return 0
 
+    @property
+    def inner_rate(self) -> float:
+        """No step is taken at it."""
+        return 1.0
+
     def plan(self, tasks: int) -> BatchPlan:
         """One row from each of `query_batch` tasks drawn with replacement."""
         del tasks
-        return BatchPlan(self.config.query_batch, False, 0, 0, 1)
+        return BatchPlan(self.settings.query_batch, False, 0, 0, 1)
 
     def update(
         self,
@@ -46,7 +52,7 @@ class MultiTask(AbstractMetaLearner):
         loss, grads = critic_gradient(
             state.critic, pooled, self.risk, risk_term, self.target, state.target_critic
         )
-        critic, optimiser = outer_optimiser(self.config).step(
+        critic, optimiser = outer_optimiser(self.settings).step(
             state.critic, grads, state.critic_optimiser
         )
         follower = self.follow(state, critic)

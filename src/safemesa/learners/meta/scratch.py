@@ -1,6 +1,6 @@
 """No Phase 1: fresh networks that see the test log alone (Recovery RL, RRL)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from safemesa.core.types import Metrics, RiskBatch
@@ -10,16 +10,17 @@ from safemesa.learners.meta.base import (
     MetaState,
     constant_step_sizes,
 )
-from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.meta.settings import NoPhase1Settings
 from safemesa.learners.risk import RiskTerm, no_risk_term
 from safemesa.networks.critics import RiskCritic
 
 
 @final
-@meta_learners.register("scratch")
 @dataclass(frozen=True, kw_only=True)
 class Scratch(AbstractMetaLearner):
     """The prior is the initialisation."""
+
+    settings: NoPhase1Settings = field(default_factory=NoPhase1Settings)
 
     uses_training_logs: ClassVar[bool] = False
 

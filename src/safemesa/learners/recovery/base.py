@@ -1,8 +1,7 @@
 """What a recovery is: who drives where a guard takes over.
 
-A new recovery is one final class in one file of this folder: subclass `AbstractRecovery`, register
-it by name, import it in `recovery/__init__.py` (or register it from your own code:
-docs/add_a_recovery.md).
+A new recovery is one final class: subclass `AbstractRecovery`, and register it from your own code
+(docs/add_a_recovery.md). One of ours is a file of this folder and an entry in `registry.py`.
 """
 
 import abc
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float
 
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, PyTree
-from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
 from safemesa.networks.critics import RiskCritic
 
 
@@ -30,9 +29,9 @@ class AbstractRecovery(eqx.Module):
     @classmethod
     @abc.abstractmethod
     def make(
-        cls, config: RecoveryConfig, risk: RiskConfig, spaces: Spaces, *, key: Key
+        cls, settings: Any, risk: RiskConfig, spaces: Spaces, *, key: Key
     ) -> "AbstractRecovery":
-        """A fresh one for a robot; `config` are its settings."""
+        """A fresh one for a robot; `settings` are those of its kind."""
 
     @abc.abstractmethod
     def act(
@@ -49,11 +48,11 @@ class AbstractRecovery(eqx.Module):
         critic: RiskCritic,
         obs: Float[Array, "batch obs"],
         action: Float[Array, "batch act"],
-        config: RecoveryConfig,
+        settings: Any,
         risk: RiskConfig,
     ) -> Float[Array, ""]:
         """What learning lowers, given the critic as it is; `action` was executed at `obs`."""
-        del critic, obs, action, config, risk
+        del critic, obs, action, settings, risk
         return jnp.zeros(())
 
     def exported(self, spaces: Spaces) -> dict[str, Any] | None:

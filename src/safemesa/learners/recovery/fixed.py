@@ -9,14 +9,13 @@ from jaxtyping import Array, Float
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, PyTree
-from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
 from safemesa.learners.recovery.base import AbstractRecovery
-from safemesa.learners.recovery.registry import recoveries
+from safemesa.learners.recovery.settings import FixedSettings
 from safemesa.networks.critics import RiskCritic
 
 
 @final
-@recoveries.register("fixed")
 class FixedAction(AbstractRecovery):
     """An action in [-1, 1] that learns nothing; `recovery.action` gives it in physical units."""
 
@@ -24,7 +23,7 @@ class FixedAction(AbstractRecovery):
 
     @classmethod
     def make(
-        cls, config: RecoveryConfig, risk: RiskConfig, spaces: Spaces, *, key: Key
+        cls, settings: FixedSettings, risk: RiskConfig, spaces: Spaces, *, key: Key
     ) -> "AbstractRecovery":
         """From its physical values.
 
@@ -33,14 +32,13 @@ class FixedAction(AbstractRecovery):
         """
         del risk, key
         low, high = np.asarray(spaces.action_low), np.asarray(spaces.action_high)
-        given = np.asarray(config.action, np.float64)
+        given = np.asarray(settings.action, np.float64)
         if given.shape != low.shape or not ((low <= given) & (given <= high)).all():
             raise ConfigurationError(
-                f"recovery.action is {list(config.action)}; expected {low.size} numbers from "
+                f"recovery.action is {list(settings.action)}; expected {low.size} numbers from "
                 f"{low.tolist()} to {high.tolist()}, for {', '.join(spaces.action_names)}."
             )
-        unit = 2.0 * (given - low) / (high - low) - 1.0
-        return cls(jnp.asarray(unit, jnp.float32))
+        return cls(jnp.asarray(spaces.to_unit(given)))
 
     def act(
         self, critic: RiskCritic, obs: Float[Array, " obs"], memory: PyTree

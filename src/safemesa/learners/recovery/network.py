@@ -9,15 +9,14 @@ from jaxtyping import Array, Float
 
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, PyTree
-from safemesa.learners.config import RecoveryConfig, RiskConfig
+from safemesa.learners.config import RiskConfig
 from safemesa.learners.recovery.base import AbstractRecovery
-from safemesa.learners.recovery.registry import recoveries
+from safemesa.learners.recovery.settings import NetworkSettings
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.mlp import MLP
 
 
 @final
-@recoveries.register("network")
 class RecoveryNetwork(AbstractRecovery):
     """A deterministic tanh network; it needs no critic to act and remembers nothing."""
 
@@ -29,10 +28,10 @@ class RecoveryNetwork(AbstractRecovery):
 
     @classmethod
     def make(
-        cls, config: RecoveryConfig, risk: RiskConfig, spaces: Spaces, *, key: Key
+        cls, settings: NetworkSettings, risk: RiskConfig, spaces: Spaces, *, key: Key
     ) -> "AbstractRecovery":
         """Of the critic's hidden sizes."""
-        del config
+        del settings
         return cls(spaces.obs_size, spaces.action_size, risk.hidden, key=key)
 
     def raw(self, obs: Float[Array, " obs"]) -> Float[Array, " act"]:
@@ -55,7 +54,7 @@ class RecoveryNetwork(AbstractRecovery):
         critic: RiskCritic,
         obs: Float[Array, "batch obs"],
         action: Float[Array, "batch act"],
-        config: RecoveryConfig,
+        settings: NetworkSettings,
         risk: RiskConfig,
     ) -> Float[Array, ""]:
         """Risk of its action, or the logit of that risk, with a penalty on saturation.
@@ -67,14 +66,15 @@ class RecoveryNetwork(AbstractRecovery):
         def single(one_obs: Float[Array, " obs"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
             raw = self.raw(one_obs)
             action = jnp.tanh(raw)
-            if config.objective == "logit":
+            if settings.objective == "logit":
                 return jnp.max(critic.logits(one_obs, action)), jnp.mean(jnp.square(raw))
             return critic(one_obs, action), jnp.mean(jnp.square(raw))
 
         danger, size = jax.vmap(single)(obs)
-        loss = jnp.mean(danger) + risk.recovery_penalty * jnp.mean(size)
-        if config.behaviour > 0.0:
-            loss += config.behaviour * jnp.mean(jnp.square(jax.vmap(self)(obs) - action))
+        del risk
+        loss = jnp.mean(danger) + settings.penalty * jnp.mean(size)
+        if settings.behaviour > 0.0:
+            loss += settings.behaviour * jnp.mean(jnp.square(jax.vmap(self)(obs) - action))
         return loss
 
     def exported(self, spaces: Spaces) -> dict[str, Any]:

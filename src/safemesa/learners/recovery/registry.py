@@ -1,20 +1,29 @@
-"""The recoveries by name."""
+"""The recoveries by name. Free of JAX: their classes are imported when they are asked for."""
 
-from safemesa.core.registry import Registry
+from typing import TYPE_CHECKING
+
+from safemesa.core.registry import PluginRegistry
 from safemesa.core.spaces import Spaces
-from safemesa.core.types import Key
-from safemesa.learners.config import RecoveryConfig, RiskConfig
-from safemesa.learners.recovery.base import AbstractRecovery
+from safemesa.learners.config import RiskConfig
+from safemesa.learners.recovery.settings import FixedSettings, NetworkSettings, RecoverySettings
 
-recoveries: Registry[type[AbstractRecovery]] = Registry("recovery")
+if TYPE_CHECKING:
+    from safemesa.core.types import Key
+    from safemesa.learners.recovery.base import AbstractRecovery
+
+recoveries: "PluginRegistry[type[AbstractRecovery]]" = PluginRegistry("recovery", RecoverySettings)
+
+_HERE = "safemesa.learners.recovery"
+recoveries.declare("network", f"{_HERE}.network:RecoveryNetwork", "network", NetworkSettings)
+recoveries.declare("fixed", f"{_HERE}.fixed:FixedAction", "fixed action", FixedSettings)
 
 
 def make_recovery(
-    config: RecoveryConfig, risk: RiskConfig, spaces: Spaces, *, key: Key
-) -> AbstractRecovery:
-    """A fresh recovery of the kind that a configuration names.
+    settings: RecoverySettings, risk: RiskConfig, spaces: Spaces, *, key: "Key"
+) -> "AbstractRecovery":
+    """A fresh recovery of the kind that the settings name.
 
     Raises:
         ConfigurationError: unknown, or its settings do not fit the robot.
     """
-    return recoveries[config.kind].make(config, risk, spaces, key=key)
+    return recoveries[settings.kind].make(settings, risk, spaces, key=key)

@@ -18,11 +18,11 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
-from safemesa.learners.carl.agent import CARL, ModelState
 from safemesa.learners.carl.ensemble import ModelBatch, fit_scaling
-from safemesa.phases.agents.base import pack_logs, replay_layout
+from safemesa.learners.carl.learner import CARL, ModelState
 from safemesa.phases.build import phase_key
 from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import pack_logs, replay_layout
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
 

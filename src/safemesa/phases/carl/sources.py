@@ -22,17 +22,16 @@ from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import Replay, RowLayout, append, make_replay, size
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, Step
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.learners.carl.agent import CARL, ModelState, PlanState
 from safemesa.learners.carl.ensemble import fit_scaling
-from safemesa.phases.agents.base import replay_layout
+from safemesa.learners.carl.learner import CARL, ModelState, PlanState
 from safemesa.phases.build import phase_key
 from safemesa.phases.carl.fit import Rows, build_carl, fit, fresh_model, model_batch
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import replay_layout
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.tables import physical_actions, unscale_actions
 
 EPISODES_PER_CHUNK = 5
 """Episodes between checkpoints and progress reports."""
@@ -100,7 +99,7 @@ def drive(
         index, env, obs, plan, replay, _ = carry
         act_key = jax.random.fold_in(key_act, index)
         action, plan = _choose(carl, state.model, plan, obs, episode, act_key)
-        physical = unscale_actions(action, spaces)
+        physical = spaces.from_unit(action)
         env, result = domain.step(task, env, physical, key=jax.random.fold_in(key_env, index))
         replay = append(replay, _row(layout, obs, action, result, number, episode))
         done = result.terminated | result.truncated
@@ -273,7 +272,7 @@ def driven_logs(
     columns = {
         name: np.asarray(value) for name, value in driving_layout(spaces).unpack(rows).items()
     }
-    columns["action"] = physical_actions(columns["action"], spaces)
+    columns["action"] = spaces.from_unit(columns["action"])
     columns["episode"] = columns["episode"].astype(np.int32)
     first = np.flatnonzero(np.diff(columns["episode"], prepend=-1))
     lengths = np.diff(np.append(first, len(rows)))

@@ -10,7 +10,6 @@ from safemesa.phases.collection.tasks import sample_test_task, sample_train_task
 from safemesa.phases.config import DataConfig
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.progress import Progress
-from safemesa.phases.tables import physical_actions
 
 ACTION_STREAM = 4
 """Keeps the random actions of a seed apart from its other random numbers."""
@@ -41,7 +40,7 @@ def random_log(
         result, following = environment.step(action, episode)
         step += 1
         truncated = not result.terminated and bool(result.truncated or step >= domain.log_length)
-        physical = physical_actions(action, domain.spaces)
+        physical = domain.spaces.from_unit(action)
         values = (obs, physical, result.reward, result.cost, result.obs, result.terminated)
         for column, value in zip(COLUMNS, (*values, truncated, episode, step - 1), strict=True):
             rows[column].append(value)

@@ -62,7 +62,7 @@ def _collect_train(
     shown, data = progress or NoProgress(), config.data
     if isinstance(domain, AbstractHostDomain):
         collected = {"collection": collection_settings(domain, config)}
-        if data.train_policy == "random":
+        if train_policy(domain, config) == "random":
             found = collect_random_train(domain, data, config.data_seed, shown)
             return replace(found, provenance={**found.provenance, **collected})
         logs = collect_sac(domain, config, working, progress, jobs)
@@ -78,7 +78,7 @@ def _collect_train(
                 **collected,
             },
         )
-    if not isinstance(domain, AbstractJaxDomain) or data.train_policy != "random":
+    if not isinstance(domain, AbstractJaxDomain) or train_policy(domain, config) != "random":
         raise ConfigurationError(
             f"the logs of {domain.name} are collected by its random policies; data.train-policy "
             f"is {data.train_policy!r}, expected 'random'."
@@ -89,10 +89,18 @@ def _collect_train(
     return logs
 
 
+def train_policy(domain: AbstractDomain, config: RunConfig) -> str:
+    """Who drives the training robots: `random` or `sac`."""
+    if config.data.train_policy != "auto":
+        return config.data.train_policy
+    return "sac" if isinstance(domain, AbstractHostDomain) else "random"
+
+
 def collection_settings(domain: AbstractDomain, config: RunConfig) -> dict[str, Any]:
     """What decides training logs beside their sizes, as plain values."""
-    found: dict[str, Any] = {"train_policy": config.data.train_policy}
-    if isinstance(domain, AbstractHostDomain) and config.data.train_policy == "sac":
+    policy = train_policy(domain, config)
+    found: dict[str, Any] = {"train_policy": policy}
+    if isinstance(domain, AbstractHostDomain) and policy == "sac":
         found["sac"] = json.loads(json.dumps(asdict(replace(config.sac, normalise_obs=False))))
     return found
 

@@ -19,19 +19,18 @@ from safemesa.datasets.offline_tasks import TaskLog
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.learners.carl.config import CARLConfig
-from safemesa.learners.config import GuardConfig, MetaConfig, RiskConfig
+from safemesa.learners.config import RiskConfig, SamplingConfig
 from safemesa.phases.collection.host import TRAIN_SEEDS
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import SEEDS, AdaptConfig, DataConfig, DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
-from safemesa.phases.deployment.recorder import Recorder, common_start
-from safemesa.phases.deployment.state import build_agent
+from safemesa.phases.deployment.guarded_sac import build_agent
+from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import prior_template
-from safemesa.phases.storage.replay import read_replay, replay_file
+from safemesa.phases.storage.replay_file import read_replay, replay_file
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.phases.storage.sinks import NoSink
-from safemesa.phases.tables import physical_actions
 from safemesa.phases.workers import run_workers
 
 CHUNK_STEPS = 5_000
@@ -113,7 +112,7 @@ def _collection_config(config: RunConfig, index: int) -> RunConfig:
     data = DataConfig(
         train_tasks=config.data.train_tasks,
         train_transitions=steps,
-        train_policy=config.data.train_policy,
+        train_policy="sac",
     )
     return replace(
         config,
@@ -121,14 +120,15 @@ def _collection_config(config: RunConfig, index: int) -> RunConfig:
         data=data,
         agent="sac",
         carl=CARLConfig(),
+        sampling=SamplingConfig(),
         risk=RiskConfig(),
-        guard_settings=GuardConfig(),
         # There is no risk model whose normaliser SAC could share.
         sac=replace(config.sac, normalise_obs=False),
-        meta=MetaConfig(),
         adapt=AdaptConfig(),
         meta_learner="scratch",
+        meta=None,
         guard="none",
+        guard_settings=None,
         seed=TRAIN_SEEDS + SEEDS_PER_DATA_SEED * config.data_seed + index,
         deploy=DeployConfig(episodes=steps, steps=steps, chunk_steps=CHUNK_STEPS),
     )
@@ -190,7 +190,7 @@ def read_log(folder: Path, domain: AbstractHostDomain, task: PyTree, name: str) 
     # Copied, because the folder goes when the collection is complete.
     columns = {name: np.array(column) for name, column in read_replay(run.replay).items()}
     rows = len(columns["obs"])
-    columns["action"] = physical_actions(columns["action"], domain.spaces)
+    columns["action"] = domain.spaces.from_unit(columns["action"])
     del columns["proposed_action"]
     lengths = [line["length"] for line in run.metrics.read()]
     left = rows - sum(lengths)

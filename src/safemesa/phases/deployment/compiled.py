@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Int
 
 from safemesa.core.types import Metrics, PyTree
 from safemesa.domains.base import AbstractJaxDomain
-from safemesa.phases.agents.base import AbstractAgent
-from safemesa.phases.deployment.state import (
+from safemesa.phases.deployment.abstract_agent import AbstractAgent
+from safemesa.phases.deployment.deploy_state import (
     Chunk,
     DeployState,
     EpisodeRecord,
@@ -23,7 +23,6 @@ from safemesa.phases.deployment.state import (
     where,
 )
 from safemesa.phases.seeds import SeedAxis
-from safemesa.phases.tables import unscale_actions
 
 
 def environment_step(
@@ -31,7 +30,7 @@ def environment_step(
 ) -> tuple[DeployState, EpisodeRecord]:
     """Acts once, stores the transition, and starts the next episode where one has ended."""
     act = act_at(agent, state, roots)
-    action = unscale_actions(act.action, agent.spaces)
+    action = agent.spaces.from_unit(act.action)
     env, result = domain.step(
         task, state.env, action, key=jax.random.fold_in(roots.env, state.step)
     )

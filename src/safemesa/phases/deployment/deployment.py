@@ -11,21 +11,20 @@ import jax.numpy as jnp
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
+from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, sample_test_task
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.phases.agents.base import AbstractAgent
 from safemesa.phases.build import phase_key, task_learner_key
-from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import AbstractAgent
 from safemesa.phases.deployment.compiled import deploy
-from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
-from safemesa.phases.deployment.state import (
+from safemesa.phases.deployment.deploy_state import (
     DeployState,
     OnChunk,
     Roots,
     deploy_roots,
     initial_state,
 )
+from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
 from safemesa.phases.seeds import SeedAxis
 
 

@@ -20,8 +20,8 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
-from safemesa.phases.agents.base import AbstractAgent, Act
-from safemesa.phases.deployment.state import (
+from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act
+from safemesa.phases.deployment.deploy_state import (
     Chunk,
     DeployState,
     EpisodeRecord,
@@ -47,11 +47,6 @@ class HostEnvironment:
     run_seed: int
     spaces: Spaces
 
-    def __post_init__(self) -> None:
-        """Prepares the scaling of actions."""
-        low = np.asarray(self.spaces.action_low, np.float32)
-        self._low, self._half = low, 0.5 * (np.asarray(self.spaces.action_high, np.float32) - low)
-
     def reset(self, episode: int) -> np.ndarray:
         """The first observation of an episode."""
         obs, _ = self.env.reset(seed=episode_seed(self.run_seed, episode))
@@ -68,8 +63,7 @@ class HostEnvironment:
             ConfigurationError: the environment does not report costs of 0 or 1, or reports an
                 observation or reward that is not finite.
         """
-        physical = self._low + (action + np.float32(1.0)) * self._half
-        obs, reward, terminated, truncated, info = self.env.step(physical)
+        obs, reward, terminated, truncated, info = self.env.step(self.spaces.from_unit(action))
         cost = info.get("cost")
         if cost is None:
             raise ConfigurationError(

@@ -30,13 +30,15 @@ DOMAIN_PRESETS = {
 PRESETS = ("paper", "cpu", "quick")
 
 
-def preset_config(domain: str, preset: str) -> RunConfig:
+def preset_config(
+    domain: str, preset: str, meta_learner: str = "maml", guard: str = "recovery_rl"
+) -> RunConfig:
     """The configuration of a domain before an arm changes it.
 
     A domain of the user's, given as `module:attribute`, has the settings of HalfCheetah.
 
     Raises:
-        ConfigurationError: unknown domain or preset.
+        ConfigurationError: unknown domain, preset, meta-learner or guard.
     """
     named = domain if ":" not in domain else "halfcheetah"
     for kind, name, known in (
@@ -47,4 +49,5 @@ def preset_config(domain: str, preset: str) -> RunConfig:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigurationError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
-    return custom(domain, preset) if ":" in domain else DOMAIN_PRESETS[domain](preset)
+    found = custom(domain, preset) if ":" in domain else DOMAIN_PRESETS[domain](preset)
+    return found.with_plugins(meta_learner, guard)

@@ -35,6 +35,5 @@ def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
         )
     return replace(
         config,
-        data=replace(config.data, next_action="logged"),
-        risk=replace(config.risk, violation_fraction=fraction),
+        sampling=replace(config.sampling, next_action="logged", violation_fraction=fraction),
     )

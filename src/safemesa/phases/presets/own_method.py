@@ -6,7 +6,8 @@ They were chosen on held-out robots (docs/recovery.md, results/tuning).
 from dataclasses import replace
 
 from safemesa.core.errors import ConfigurationError
-from safemesa.learners.config import RecoveryConfig, RehearsalConfig, TargetConfig
+from safemesa.learners.config import RehearsalConfig, TargetConfig
+from safemesa.learners.recovery.settings import NetworkSettings
 from safemesa.phases.config import RunConfig
 
 HORIZON_STEPS = 20
@@ -33,7 +34,7 @@ def own_method(config: RunConfig) -> RunConfig:
     """The settings of a preset with those of `safemesa` instead of the paper's."""
     return replace(
         config,
-        data=replace(config.data, safe_starts=True),
+        sampling=replace(config.sampling, safe_starts=True, violation_fraction=None),
         risk=replace(
             config.risk,
             gamma_risk=1.0 - 1.0 / HORIZON_STEPS,
@@ -41,11 +42,10 @@ def own_method(config: RunConfig) -> RunConfig:
             # A squared error through a sigmoid neither resolves small risks nor recovers where the
             # sigmoid has saturated; the cross-entropy has the same minimum and does both.
             loss="bce",
-            recovery_noise=0.0,
-            violation_fraction=None,
         ),
+        guard_settings=replace(config.guard_settings, recovery_noise=0.0),
         target=TargetConfig(kind="mixture", recovers=0.5),
-        recovery=RecoveryConfig(objective="logit"),
+        recovery=NetworkSettings(objective="logit"),
         rehearsal=RehearsalConfig(rows=50_000),
         # Both the critic and whom it follows are learned, so what bootstraps must be slow.
         meta=replace(config.meta, query_batch=512, target_rate=5e-3),

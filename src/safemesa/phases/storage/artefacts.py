@@ -21,7 +21,7 @@ from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
 from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
-from safemesa.learners.carl.agent import ModelState
+from safemesa.learners.carl.learner import ModelState
 from safemesa.learners.meta.base import constant_step_sizes
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic

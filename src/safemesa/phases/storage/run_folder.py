@@ -5,13 +5,13 @@ import math
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safemesa
 from safemesa.core.errors import (
     CheckpointError,
     ConfigurationError,
@@ -190,7 +190,8 @@ def provenance() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """Commit of the source tree this runs from; None for an installed package."""
-    package = Path(safemesa.__file__).resolve().parent
+    # As a module, not by an import, which would be one upwards.
+    package = Path(str(sys.modules["safemesa"].__file__)).resolve().parent
     # A clone holds the package in `src`; an environment that lies in some clone does not.
     source = package.parents[1]
     if package.parent.name != "src" or not (source / ".git").exists():

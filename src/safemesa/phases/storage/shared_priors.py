@@ -17,13 +17,13 @@ import jax
 from safemesa.core.errors import CheckpointError, OutputFolderError
 from safemesa.core.files import atomic_folder, sha256
 from safemesa.core.spaces import Spaces
-from safemesa.guards import AbstractGuard
-from safemesa.phases.build import build_learners
-from safemesa.phases.config import RunConfig, config_to_json
+from safemesa.guards.registry import guards
+from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.recovery.registry import recoveries
+from safemesa.learners.targets import targets
+from safemesa.phases.build import adds_to_safety_loss
+from safemesa.phases.config import PHASES, RunConfig, read_by
 from safemesa.phases.storage.artefacts import Prior, load_prior, read_manifest, save_artefact
-
-LATER = ("arm", "agent", "guard", "guard_settings", "takeover", "adapt", "sac", "deploy", "carl")
-"""Settings that Phase 1 does not read (guards that add to its loss aside)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,15 @@ class SharedPriors:
     @property
     def possible(self) -> bool:
         """Whether the hash covers everything: no test log, and no classes of the user's own."""
-        learners = build_learners(self.configs[0], self.spaces)
-        ours = [type(one).__module__.split(".")[0] for one in (learners.meta, learners.guard)]
-        return self.configs[0].meta.recovery_logs != "test" and set(ours) == {"safemesa"}
+        config = self.configs[0]
+        classes = (
+            meta_learners[config.meta_learner],
+            guards[config.guard],
+            recoveries[config.recovery.kind],
+            targets[config.target.kind],
+        )
+        ours = all(one.__module__.split(".")[0] == "safemesa" for one in classes)
+        return ours and config.meta.recovery_logs != "test"
 
     def find(self) -> tuple[list[Prior], float] | None:
         """All priors and the seconds that their making took; None where one is missing.
@@ -80,14 +86,9 @@ class SharedPriors:
 
     def place(self, config: RunConfig) -> Path:
         """Its folder: a hash of settings, logs, code and machinery."""
-        settings = config_to_json(config)
-        kept = {name: value for name, value in settings.items() if name not in LATER}
-        kept["data"] = {**settings["data"], "test_transitions": None}
-        guard = build_learners(config, self.spaces).guard
-        if type(guard).risk_term is not AbstractGuard.risk_term:
-            kept["guard"] = [config.guard, settings["guard_settings"]]
+        guard = ("guard", "guard_settings") if adds_to_safety_loss(config) else ()
         decides = {
-            "settings": kept,
+            "settings": read_by(config, (*PHASES["meta_train"], *guard)),
             # Sharing a process changes the rounding.
             "together": len(self.configs),
             "logs": sha256(self.train / "manifest.json"),

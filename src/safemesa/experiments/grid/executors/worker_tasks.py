@@ -101,13 +101,13 @@ def prepare(
 
     from safemesa.domains.registry import domain as find_domain
     from safemesa.phases.adapt import uses_training_logs
-    from safemesa.phases.build import build_learners
+    from safemesa.phases.agent_kinds import make_agent
     from safemesa.phases.collection.logs import load_or_collect_train, train_folder
 
     wanted = {}
     for config in configs:
         domain = find_domain(config.domain)
-        build_learners(config, domain.spaces)
+        make_agent(config, domain.spaces)
         if uses_training_logs(config):
             wanted[(config.domain, config.preset, config.data_seed, config.data)] = domain, config
     there = [train_folder(domain, one, data_dir).exists() for domain, one in wanted.values()]

@@ -16,7 +16,6 @@ from safemesa.datasets.replay import Replay, RowLayout
 from safemesa.datasets.task_log import TaskLog
 from safemesa.phases.config import DeployConfig
 from safemesa.phases.storage.artefacts import Artefact
-from safemesa.phases.tables import scale_actions
 
 
 class Act(NamedTuple):
@@ -61,7 +60,7 @@ def pack_logs(logs: Sequence[TaskLog], spaces: Spaces) -> Float[np.ndarray, "row
     layout, parts = replay_layout(spaces), []
     for log in logs:
         columns = dict(log.columns)
-        columns["action"] = scale_actions(np.asarray(columns["action"]), spaces)
+        columns["action"] = spaces.to_unit(np.asarray(columns["action"]))
         columns["proposed_action"] = columns["action"]
         parts.append(np.asarray(layout.pack(columns)))
     return np.concatenate(parts)

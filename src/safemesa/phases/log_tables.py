@@ -20,29 +20,10 @@ from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import RowLayout
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows, split_support_query
 from safemesa.datasets.validation import row_chunks
-from safemesa.learners.meta import BatchPlan
+from safemesa.learners.config import SamplingConfig
+from safemesa.learners.meta.base import BatchPlan
 from safemesa.networks.normaliser import Normaliser
-from safemesa.phases.config import RESIDENT_GIB, DataConfig
-
-
-def scale_actions(action: np.ndarray, spaces: Spaces) -> np.ndarray:
-    """Physical actions `[..., act]` to [-1, 1] by the bounds of the action space."""
-    low, high = np.asarray(spaces.action_low), np.asarray(spaces.action_high)
-    return (2.0 * (action - low) / (high - low) - 1.0).astype(np.float32)
-
-
-def unscale_actions(action: Float[Array, "... act"], spaces: Spaces) -> Float[Array, "... act"]:
-    """Actions in [-1, 1] to physical units."""
-    shape = (1,) * (action.ndim - 1) + (-1,)
-    low = jnp.asarray(spaces.action_low, jnp.float32).reshape(shape)
-    high = jnp.asarray(spaces.action_high, jnp.float32).reshape(shape)
-    return low + 0.5 * (action + 1.0) * (high - low)
-
-
-def physical_actions(action: np.ndarray, spaces: Spaces) -> np.ndarray:
-    """Actions `[..., act]` in [-1, 1] as physical ones, within their bounds."""
-    low, high = (np.asarray(bound, np.float32) for bound in (spaces.action_low, spaces.action_high))
-    return np.clip(low + 0.5 * (action + 1.0) * (high - low), low, high).astype(np.float32)
+from safemesa.phases.config import RESIDENT_GIB
 
 
 class LogTable(eqx.Module):
@@ -96,7 +77,7 @@ class LogFiles:
     Attributes:
         logs: Their columns may be memory-mapped.
         normaliser: Of observations.
-        next_action: `DataConfig.next_action`.
+        next_action: `SamplingConfig.next_action`.
     """
 
     logs: tuple[TaskLog, ...]
@@ -142,10 +123,10 @@ class LogFiles:
         following, has_next = log.next_action(rows)
         columns = {
             "obs": (log.columns["obs"][rows] - mean) / std,
-            "action": scale_actions(log.columns["action"][rows], self.spaces),
+            "action": self.spaces.to_unit(log.columns["action"][rows]),
             "next_obs": (log.columns["next_obs"][rows] - mean) / std,
             "next_action": np.where(
-                has_next[:, None], scale_actions(following, self.spaces), np.float32(0.0)
+                has_next[:, None], self.spaces.to_unit(following), np.float32(0.0)
             ),
             "cost": log.columns["cost"][rows],
             "terminated": log.columns["terminated"][rows],
@@ -157,21 +138,21 @@ class LogFiles:
         return packed
 
 
-def chosen_rows(log: TaskLog, data: DataConfig) -> Int[np.ndarray, " rows"]:
+def chosen_rows(log: TaskLog, sampling: SamplingConfig) -> Int[np.ndarray, " rows"]:
     """Numbers of the rows of a log that are learned from."""
-    return log.safe_starts if data.safe_starts else np.arange(log.transitions, dtype=np.int32)
+    return log.safe_starts if sampling.safe_starts else np.arange(log.transitions, dtype=np.int32)
 
 
-def learned_obs(log: TaskLog, data: DataConfig) -> Float[np.ndarray, "rows obs"]:
+def learned_obs(log: TaskLog, sampling: SamplingConfig) -> Float[np.ndarray, "rows obs"]:
     """Observations that the normaliser is fitted to: of the rows that are learned from."""
     obs = np.asarray(log.columns["obs"])
-    return obs[log.safe_starts] if data.safe_starts else obs
+    return obs[log.safe_starts] if sampling.safe_starts else obs
 
 
 def build_log_table(
     logs: tuple[TaskLog, ...], spaces: Spaces, normaliser: Normaliser, next_action: str
 ) -> LogTable:
-    """All rows of some logs on the device; `next_action` is `DataConfig.next_action`."""
+    """All rows of some logs on the device; `next_action` is `SamplingConfig.next_action`."""
     files = LogFiles(logs=logs, spaces=spaces, normaliser=normaliser, next_action=next_action)
     table = np.empty((int(files.starts[-1]), files.layout.width), np.float32)
     for chunk in row_chunks(len(table)):
@@ -195,7 +176,7 @@ class TrainTables(eqx.Module):
 def build_train_tables(
     data: OfflineTasks,
     normaliser: Normaliser,
-    config: DataConfig,
+    sampling: SamplingConfig,
     seed: int,
     resident_gib: float = RESIDENT_GIB,
     *,
@@ -206,7 +187,7 @@ def build_train_tables(
     An outer step draws its support from one half of a task and its query from the other, in an
     order tossed per task and step: disjoint, and all data serve both purposes.
     """
-    next_action = config.next_action
+    next_action = sampling.next_action
     files = LogFiles(
         logs=data.train, spaces=data.spaces, normaliser=normaliser, next_action=next_action
     )
@@ -214,12 +195,12 @@ def build_train_tables(
     rng = np.random.default_rng([seed, 2])
     offsets = files.starts[:-1].tolist()
     costs = [np.asarray(log.columns["cost"]) for log in data.train]
-    everything = [chosen_rows(log, config) for log in data.train]
+    everything = [chosen_rows(log, sampling) for log in data.train]
     index = make_row_index(everything, costs, offsets)
     halves = index
     if split:
         twice = [cost for cost in costs for _ in range(2)]
-        rows = [half for log in data.train for half in _halves(log, config, rng)]
+        rows = [half for log in data.train for half in _halves(log, sampling, rng)]
         halves = make_row_index(rows, twice, np.repeat(offsets, 2).tolist())
     return TrainTables(
         table=build_log_table(data.train, data.spaces, normaliser, next_action) if fits else None,
@@ -230,9 +211,9 @@ def build_train_tables(
 
 
 def _halves(
-    log: TaskLog, config: DataConfig, rng: np.random.Generator
+    log: TaskLog, sampling: SamplingConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    rows = chosen_rows(log, config)
+    rows = chosen_rows(log, sampling)
     try:
         halves = split_support_query(np.asarray(log.columns["episode"])[rows], rng)
     except DatasetError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from safemesa.cli.arguments import (
+    ARM_HELP,
+    DOMAIN_HELP,
     Common,
     Positional,
     command_line,
@@ -26,14 +28,8 @@ if TYPE_CHECKING:
 class RunFlags(Common):
     """Runs one arm on one domain through all phases; run again, it goes on where it stopped."""
 
-    arm: Annotated[Positional[str], tyro.conf.arg(metavar="ARM")]
-    """safemesa, mesa, mesa_as_printed, mesa_metasgd, multitask, rrl, unconstrained, carl,
-    carl_offline, carl_offline_dtest, reward_penalty, mesa_no_adapt, mesa_frozen, oracle, or
-    <meta-learner>+<guard>: one of maml, meta_sgd, multitask, scratch with one of recovery_rl,
-    lagrangian, sqrl, rcpo, csc, takeover, penalty, none."""
-    domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN")]
-    """navigation1, navigation2, maze, cartpole, halfcheetah, halfcheetah_partial, ant, or a domain
-    of your own as module:attribute."""
+    arm: Annotated[Positional[str], tyro.conf.arg(metavar="ARM", help=ARM_HELP)]
+    domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN", help=DOMAIN_HELP)]
     out: Path | None = None
     """Run folder; default runs/<domain>-<preset>/<arm>-<seed>."""
     seeds: int = 1
@@ -57,7 +53,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     prepare_jax()
     from safemesa.phases.run import run
 
-    name = f"{config.arm}-{config.seed}"
+    name = f"{file_name(config.arm)}-{config.seed}"
     out = flags.out or Path("runs") / f"{file_name(config.domain)}-{config.preset}" / name
     seeds = [config.seed + offset for offset in range(flags.seeds)]
     folders = [out] if flags.seeds == 1 else [out / f"seed-{seed}" for seed in seeds]

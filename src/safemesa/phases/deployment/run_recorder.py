@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from safemesa.core.files import write_json
-from safemesa.datasets.replay import extend
+from safemesa.datasets.replay import extend, positions
 from safemesa.domains.base import AbstractDomain
-from safemesa.phases.agents.base import AbstractAgent
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.state import Chunk, DeployState
+from safemesa.phases.deployment.abstract_agent import AbstractAgent
+from safemesa.phases.deployment.deploy_state import Chunk, DeployState
 from safemesa.phases.progress import Progress
 from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
 from safemesa.phases.storage.checkpoint import Checkpointer
-from safemesa.phases.storage.replay import describe_replay, replay_file
+from safemesa.phases.storage.replay_file import describe_replay, replay_file
 from safemesa.phases.storage.run_folder import RunFolder
 from safemesa.phases.storage.sinks import Sink
 
@@ -100,11 +100,10 @@ class Recorder:
         state = chunk.state
         replay = state.replay
         first, last = chunk.first_step, int(state.step)
-        ring = replay.capacity - replay.protected
         # Padded, so that chunks of any length share a few compiled gathers.
         count = -(-(last - first) // GATHERED_ROWS) * GATHERED_ROWS
-        positions = replay.protected + np.arange(first, first + count) % ring
-        self.file.append(np.asarray(replay.rows[jnp.asarray(positions)])[: last - first])
+        rows = replay.rows[jnp.asarray(positions(replay, first, count))]
+        self.file.append(np.asarray(rows)[: last - first])
         lines = []
         done = int(state.episode) - len(chunk.episodes)
         for number, episode in enumerate(chunk.episodes, start=done):

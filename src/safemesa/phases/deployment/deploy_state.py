@@ -10,16 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from safemesa.core.errors import ConfigurationError
-from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.datasets.replay import Replay, append, extend, make_replay
+from safemesa.datasets.replay import Replay, append, extend, make_replay, next_position
 from safemesa.domains.base import Step
-from safemesa.phases.agents.base import AbstractAgent, Act, ViolationIndex
-from safemesa.phases.agents.guarded import Agent
-from safemesa.phases.build import build_learners
-from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act, ViolationIndex
 
 MAXIMUM_ROWS = 1_000_000
 """Capacity of the online replay."""
@@ -153,7 +148,7 @@ def observe(
     position = jnp.minimum(state.violations.count, state.violations.positions.shape[0] - 1)
     # The slot after the last violation is free, so it may be written before it is counted.
     violations = ViolationIndex(
-        state.violations.positions.at[position].set(_next_position(state.replay)),
+        state.violations.positions.at[position].set(next_position(state.replay)),
         state.violations.count + violated.astype(jnp.int32),
     )
     tally = Tally(
@@ -193,12 +188,6 @@ def where(condition: Bool[Array, ""], chosen: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda one, two: jnp.where(condition, one, two), chosen, other)
 
 
-def _next_position(replay: Replay) -> Int[Array, ""]:
-    """Where the next row will be written."""
-    ring = replay.capacity - replay.protected
-    return replay.protected + (replay.written - replay.protected) % ring
-
-
 def _risk_bias(tally: Tally, violated: Bool[Array, ""], gamma: float) -> Float[Array, ""]:
     """Mean over the episode of Q_risk of the executed action minus the discounted outcome."""
     length = tally.length.astype(jnp.float32)
@@ -226,27 +215,3 @@ def episodes_of(records: EpisodeRecord) -> list[dict[str, Any]]:
         {name: values[row].item() for name, values in columns.items() if name != "done"}
         for row in np.flatnonzero(columns["done"])
     ]
-
-
-def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
-    """SAC behind a guard; arms that differ in Phase 1 alone share it, compiled.
-
-    Raises:
-        ConfigurationError: the configuration is CARL's (see `make_agent`).
-    """
-    if config.agent != "sac":
-        raise ConfigurationError(
-            f"the agent {config.agent!r} is no SAC behind a guard. Run its arm as a whole: "
-            "`safemesa run`, or `run_arm` in Python."
-        )
-    learners = build_learners(config, spaces)
-    return Agent(
-        config=config.deploy,
-        spaces=spaces,
-        sac=learners.sac,
-        risk=learners.deployment,
-        guard=learners.guard,
-        data=config.data,
-        rehearsal=config.rehearsal,
-        calm_share=config.takeover.calm_share,
-    )

@@ -9,26 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.errors import ConfigurationError
+from safemesa.core.spaces import Spaces
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, sample_positions, size
-from safemesa.guards import AbstractGuard, Situation
-from safemesa.learners.config import RehearsalConfig
+from safemesa.guards.base import AbstractGuard, Situation
+from safemesa.learners.config import RehearsalConfig, SamplingConfig
 from safemesa.learners.risk import RiskLearner, RiskState
 from safemesa.learners.sac import SAC, SACState
 from safemesa.networks.normaliser import Normaliser
 from safemesa.networks.policies import TanhGaussianPolicy
-from safemesa.phases.agents.base import (
+from safemesa.phases.build import make_guard, risk_learner
+from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import (
     AbstractAgent as AbstractAgent,
     Act as Act,
     ViolationIndex as ViolationIndex,
     pack_logs,
     replay_layout as replay_layout,
 )
-from safemesa.phases.config import DataConfig
+from safemesa.phases.log_tables import chosen_rows
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
-from safemesa.phases.tables import chosen_rows
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 
 
@@ -52,11 +55,9 @@ class Agent(AbstractAgent):
     sac: SAC
     risk: RiskLearner
     guard: AbstractGuard
-    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     """Which rows of the fleet, that the risk model carries, safety batches hold."""
-    calm_share: float = 0.95
-    """`takeover.calm_share`."""
 
     @property
     def gamma_risk(self) -> float:
@@ -83,7 +84,7 @@ class Agent(AbstractAgent):
         if test_log is None or not self.guard.uses_risk:
             return np.zeros((0, self.layout.width), np.float32)
         log = test_log.only_log()
-        return pack_logs((log,), self.spaces)[chosen_rows(log, self.data)]
+        return pack_logs((log,), self.spaces)[chosen_rows(log, self.sampling)]
 
     def initial(self, model: RiskModel, *, key: Key) -> AgentState:
         """Fresh SAC networks and the adapted risk model."""
@@ -99,7 +100,8 @@ class Agent(AbstractAgent):
     def _first_guard_state(self, model: RiskModel) -> PyTree:
         if model.limit is None:
             return self.guard.init()
-        level = fleet_level(model, self.spaces, self.calm_share)
+        share = self.guard.calm_share
+        level = 1.0 if share is None else fleet_level(model, self.spaces, share)
         return self.guard.begin(model.limit, jnp.asarray(level, jnp.float32))
 
     def task_obs(self, state: AgentState, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
@@ -181,7 +183,7 @@ class Agent(AbstractAgent):
         risk_batch = self._risk_batch(state, sac.policy, replay.rows[balanced], key_next)
         # Multipliers answer to the policy, not to how many violations a batch is given.
         dual_batch = risk_batch
-        if self.risk.config.violation_fraction is not None:
+        if self.sampling.violation_fraction is not None:
             dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_next)
         risk, guard_state = state.risk, state.guard
         if self.config.learn_risk:
@@ -244,7 +246,7 @@ class Agent(AbstractAgent):
 
         A violation whose row was overwritten is drawn no more: the row as it came stays.
         """
-        batch, fraction = self.sac.config.batch, self.risk.config.violation_fraction
+        batch, fraction = self.sac.config.batch, self.sampling.violation_fraction
         key_any, key_violation = jax.random.split(key)
         if self.config.keep_test_log:
             rows = sample_positions(replay, batch, key=key_any)
@@ -339,3 +341,33 @@ class Agent(AbstractAgent):
             return jnp.where(is_own.reshape(-1, *(1,) * (own.ndim - 1)), own, other)
 
         return jax.tree.map(choose, batch, others)
+
+
+def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
+    """SAC behind a guard; arms that differ in Phase 1 alone share it, compiled.
+
+    Raises:
+        ConfigurationError: the configuration is CARL's (see `agent_kinds.make_agent`), a name is
+            unknown, or a guard has no critic whose normaliser the task learner is to use.
+    """
+    if config.agent != "sac":
+        raise ConfigurationError(
+            f"the agent {config.agent!r} is no SAC behind a guard. Run its arm as a whole: "
+            "`safemesa run`, or `run_arm` in Python."
+        )
+    guard = make_guard(config)
+    if config.sac.normalise_obs and not guard.uses_risk:
+        raise ConfigurationError(
+            f"sac.normalise-obs uses the normaliser of the risk model, which the guard "
+            f"{config.guard!r} has not: the task learner of {config.arm} would see something else "
+            "than that of the other arms. Leave it out."
+        )
+    return Agent(
+        config=config.deploy,
+        spaces=spaces,
+        sac=SAC(config=config.sac, obs_size=spaces.obs_size, action_size=spaces.action_size),
+        risk=risk_learner(config, config.deploy.target_rate, config.deploy.learning_rate),
+        guard=guard,
+        sampling=config.sampling,
+        rehearsal=config.rehearsal,
+    )

@@ -12,10 +12,10 @@ from jaxtyping import Array, Bool, Float, Int
 from safemesa.core.types import Key, Metrics
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, size
-from safemesa.learners.carl.agent import CARL, ModelState, PlanState
 from safemesa.learners.carl.ensemble import MODEL_METRICS, disagreement, model_input
-from safemesa.phases.agents.base import AbstractAgent, Act, ViolationIndex, pack_logs
+from safemesa.learners.carl.learner import CARL, ModelState, PlanState
 from safemesa.phases.carl.fit import Rows, fit, joined, model_batch
+from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act, ViolationIndex, pack_logs
 
 
 class WorldModel(NamedTuple):

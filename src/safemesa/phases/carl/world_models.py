@@ -8,12 +8,12 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain
-from safemesa.learners.carl.agent import ModelState
-from safemesa.phases.agents.base import pack_logs
-from safemesa.phases.carl.agent import CARLAgent, WorldModel
+from safemesa.learners.carl.learner import ModelState
+from safemesa.phases.carl.carl_agent import CARLAgent, WorldModel
 from safemesa.phases.carl.fit import build_carl, fit_to_logs, fit_to_test_logs, fresh_model
 from safemesa.phases.carl.sources import pretrain_in_tasks
 from safemesa.phases.config import RunConfig
+from safemesa.phases.deployment.abstract_agent import pack_logs
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.storage.artefacts import load_world_model, read_manifest, save_artefact
 from safemesa.phases.storage.run_folder import RunFolder

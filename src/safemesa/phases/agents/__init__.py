@@ -1,1 +1,0 @@
-"""Who acts and learns in Phase 3."""

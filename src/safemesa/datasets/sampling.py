@@ -21,7 +21,6 @@ class RowIndex(eqx.Module):
 
     rows: Int[Array, "tasks most_rows"]
     count: Int[Array, " tasks"]
-    violation_rows: Int[Array, "tasks most_violations"]
     violation_count: Int[Array, " tasks"]
 
 
@@ -82,7 +81,7 @@ def make_row_index(
     if not rows:
         raise DatasetError("there are no tasks to draw rows from, expected at least one.")
     ordered: list[np.ndarray] = []
-    violating: list[np.ndarray] = []
+    violations: list[int] = []
     for task, (own, cost, start) in enumerate(zip(rows, costs, starts, strict=True)):
         if len(own) == 0:
             raise DatasetError(f"task {task} has no rows to draw, expected at least one.")
@@ -93,9 +92,9 @@ def make_row_index(
                 f"row {shifted.max()} of the shared table has no int32 number. Use fewer or "
                 "shorter logs at a time."
             )
-        violating.append(shifted[is_violation])
+        violations.append(int(is_violation.sum()))
         ordered.append(np.concatenate([shifted[~is_violation], shifted[is_violation]]))
-    return RowIndex(*_pad(ordered), *_pad(violating))
+    return RowIndex(*_pad(ordered), jnp.array(violations, jnp.int32))
 
 
 def sample_rows(
@@ -141,11 +140,10 @@ def sample_rows(
 
 
 def _pad(lists: list[np.ndarray]) -> tuple[Int[Array, "tasks most"], Int[Array, " tasks"]]:
-    """Stacks ragged lists. Padding repeats a list's first row, so that no entry is out of range."""
+    """Stacks ragged lists, none empty. Padding repeats a list's first row: no entry is wrong."""
     counts = np.array([len(rows) for rows in lists], np.int32)
-    table = np.zeros((len(lists), max(1, int(counts.max()))), np.int32)
+    table = np.zeros((len(lists), int(counts.max())), np.int32)
     for task, rows in enumerate(lists):
-        if len(rows):
-            table[task] = rows[0]
-            table[task, : len(rows)] = rows
+        table[task] = rows[0]
+        table[task, : len(rows)] = rows
     return jnp.array(table), jnp.array(counts)

@@ -11,7 +11,7 @@ import shlex
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from typing import Annotated, Any, TypeVar, cast, get_origin, get_type_hints
 
@@ -132,15 +132,9 @@ def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None 
     return tyro.cli(kind, prog=prog, args=list(arguments), default=default)
 
 
-def with_sections(kind: type[T], sections: Mapping[str, Any], shown: Collection[str]) -> type[T]:
-    """The flags of a verb with those of sections, whose values are the defaults.
-
-    `--help` leaves out those that are not `shown`: one line of flags may serve all verbs of a run.
-    """
-    made = [
-        (name, type(one) if name in shown else tyro.conf.Suppress[type(one)], field(default=one))
-        for name, one in sections.items()
-    ]
+def with_sections(kind: type[T], sections: Mapping[str, Any]) -> type[T]:
+    """The flags of a verb with those of sections, whose values are the defaults."""
+    made = [(name, type(one), field(default=one)) for name, one in sections.items()]
     return make_dataclass(
         kind.__name__,
         made,
@@ -168,7 +162,7 @@ def parse_before_presets(
         for name, (registry, _) in plugins_of(default).items()
         if name in sections
     }
-    loosely = with_sections(kind, loose, sections)
+    loosely = with_sections(kind, loose)
     words = [word for word in arguments if word not in ("-h", "--help")]
     if len(words) < len(arguments):
         unheard = io.StringIO()
@@ -177,7 +171,7 @@ def parse_before_presets(
                 return parse(loosely, verb, words)
         except SystemExit:
             pass
-        return parse(with_sections(kind, shown, sections), verb, arguments)
+        return parse(with_sections(kind, shown), verb, arguments)
     return parse(loosely, verb, words)
 
 
@@ -288,14 +282,22 @@ def parse_onto_all(
     }
     _say_what_nobody_reads(arguments, known)
     read = {name for one in configs for name in READ_WITH[one.agent]}
-    settings = {name: union_of([type(getattr(one, name)) for one in configs]) for name in sections}
+    # One line of flags may serve all verbs and arms, but help is of what is read.
+    asked = bool({"-h", "--help"} & set(arguments))
+    settings = {
+        name: union_of(
+            [type(getattr(one, name)) for one in configs],
+            () if asked else _others(configs[0], name),
+        )
+        for name in sections
+        if not asked or (name in shown and name in read)
+    }
     settings = {name: union for name, union in settings.items() if fields(union)}
     everyones = {
         name: fitted(union, *(getattr(one, name) for one in reversed(configs)))
         for name, union in settings.items()
     }
-    shown = [name for name in shown if name in read and known.get(name, {name})]
-    exact = with_sections(kind, everyones, shown)
+    exact = with_sections(kind, everyones)
     own = {one.name: getattr(first, one.name) for one in fields(cast(Any, kind))}
     parsed: dict[Any, T] = {}
     changed = []
@@ -319,7 +321,7 @@ def parse_onto_all(
 def union_of(kinds: Sequence[type], others: Sequence[type] = ()) -> type:
     """One record of settings with the fields of several.
 
-    Those that only `others` have may be given, too, but `--help` does not show them.
+    Those that only `others` have may be given, too.
     """
     different = list(dict.fromkeys((*kinds, *others)))
     if len(different) == 1:
@@ -340,8 +342,7 @@ def union_of(kinds: Sequence[type], others: Sequence[type] = ()) -> type:
     made = []
     for name, hint in hints.items():
         described = Annotated[hint, tyro.conf.arg(help=docs[name])]
-        shown = described if name in read else tyro.conf.Suppress[described]
-        made.append((name, shown, field(default=defaults[name])))
+        made.append((name, described, field(default=defaults[name])))
 
     def check(self: Any) -> None:
         """Refuses what the records themselves refuse, where tyro can say of which flag it is."""

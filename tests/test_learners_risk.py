@@ -419,3 +419,14 @@ def test_a_recovery_leaves_the_logs_only_for_as_much_risk_as_it_is_told():
         )
         expected = 0.1 + 1.0 / weight
         np.testing.assert_allclose(state.policy(jnp.zeros(1)), [expected], atol=0.01)
+
+
+def test_a_critic_begins_with_the_risk_that_it_is_told():
+    """Near 0 with the noise of its weights; without a setting, about a half."""
+    sizes = {"obs_size": 2, "action_size": 1, "hidden": (16,), "critics": 2, "key": KEY}
+    plain = RiskCritic(**sizes)
+    shifted = plain.shifted_to(0.01)
+    obs, action = jnp.array([0.3, -0.2]), jnp.array([0.1])
+    change = shifted.logits(obs, action) - plain.logits(obs, action)
+    np.testing.assert_allclose(change, np.log(0.01 / 0.99), rtol=1e-5)
+    np.testing.assert_allclose(shifted(jnp.zeros(2), jnp.zeros(1)), 0.01, rtol=1e-5)

@@ -42,7 +42,6 @@ OF_META_TRAIN = (*sections_of("meta_train"), "guard_settings")
 
 if TYPE_CHECKING:
     from safemesa.datasets.offline_tasks import OfflineTasks
-    from safemesa.phases.storage.artefacts import Prior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +69,6 @@ class MetaTrainFlags(Common):
     memory: float = RESIDENT_GIB
     """GiB of training logs that are kept in memory; larger ones are read from their files while
     Phase 1 goes on, which is slower."""
-    again: bool = True
-    """Logs of your own: where the squared error leaves a critic that says the same of all calm
-    states, learns once more, with the cross-entropy (--risk.loss bce)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,43 +197,20 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
         working.open(config, command_line(verb, arguments))
         _check_same_logs(working.path, first.logs)
         test_logs = [data] if data.test is not None else None
-
-        def learn(config: RunConfig, name: str) -> "tuple[Prior, float]":
-            saver = Checkpointer(working.checkpoints, name)
-            loop = ChunkLoop("meta_train", [saver], BarProgress())
-            (prior,) = run_meta_train([config], data, test_logs, loop, resident_gib=flags.memory)
-            return prior, loop.wall_seconds
-
-        prior, seconds = learn(config, "meta_train")
-        if flags.again and _says_the_same_of_calm(prior, config, data):
-            print(
-                "The critic says nearly the same of all calm states, so that it could not tell "
-                "when to take over. Learning once more, with the cross-entropy (--risk.loss bce; "
-                "--no-again keeps the first)."
-            )
-            config = replace(config, risk=replace(config.risk, loss="bce"))
-            prior, more = learn(config, "meta_train_again")
-            seconds += more
+        saver = Checkpointer(working.checkpoints, "meta_train")
+        loop = ChunkLoop("meta_train", [saver], BarProgress())
+        (prior,) = run_meta_train([config], data, test_logs, loop, resident_gib=flags.memory)
         notes = {
             "command": command_line(verb, arguments),
-            "wall_s": seconds,
+            "wall_s": loop.wall_seconds,
             "tasks": [log.name for log in data.train],
             "units": units_of(data.provenance),
         }
         save_seen(flags.out, seen_in_logs(data.train))
         save_artefact(flags.out, prior, config, data.spaces, notes)
     shutil.rmtree(working.path)
-    print(f"Learned from {len(data.train)} logs in {seconds:.0f} s.")
+    print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
     print(f"Prior: {flags.out}")
-
-
-def _says_the_same_of_calm(prior: "Prior", config: RunConfig, data: "OfflineTasks") -> bool:
-    """Whether a prior of one's own logs, learned by the squared error, tells too little."""
-    from safemesa.phases.takeover_limit import tells_little_of_the_fleet
-
-    if config.guard != "takeover" or config.risk.loss != "mse" or data.domain in DOMAIN_PRESETS:
-        return False
-    return tells_little_of_the_fleet(prior.model, data.spaces)
 
 
 def _meta_train_config(
@@ -391,8 +364,8 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
         if found.tells_little:
             print(
                 "WARNING: the critic says nearly the same of all calm states, so that a takeover "
-                "may come too late. Try another --seed of meta-train, or twice its "
-                "--meta.iterations, and compare by `safemesa evaluate`."
+                "may come too late. Try more --meta.iterations of meta-train, and compare by "
+                "`safemesa evaluate`."
             )
     print(f"Risk model: {flags.out}")
 

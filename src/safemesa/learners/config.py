@@ -47,6 +47,10 @@ class RiskConfig:
     """Ensemble members; the risk is their maximum."""
     loss: str = "mse"
     """`mse` on the probability (paper) or `bce` on the logit."""
+    initial: float | None = None
+    """Risk that a critic begins with; None: about a half, as its networks come (paper). A slow copy
+    bootstraps few times, and what a critic began with is still in its level. Begun near 0, it says
+    what can happen within the steps that it has looked ahead so far."""
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
@@ -55,6 +59,8 @@ class RiskConfig:
         if not 0.0 < self.gamma_risk < 1.0:
             raise ConfigurationError(f"gamma_risk is {self.gamma_risk}; expected 0 < value < 1.")
         require_at_least(self, 1, "critics", "hidden")
+        if self.initial is not None and not 0.0 < self.initial < 1.0:
+            raise ConfigurationError(f"risk.initial is {self.initial}; expected 0 < value < 1.")
         if self.loss not in ("mse", "bce"):
             raise ConfigurationError(f"risk loss is {self.loss!r}; expected 'mse' or 'bce'.")
 

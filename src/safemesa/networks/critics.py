@@ -46,6 +46,15 @@ class RiskCritic(eqx.Module):
     ) -> None:
         self.ensemble = EnsembleMLP(critics, (obs_size + action_size, *hidden, 1), key=key)
 
+    def shifted_to(self, risk: float) -> "RiskCritic":
+        """With the last biases (zero when it is new) at the logit of a risk in (0, 1)."""
+        bias = jnp.log(risk) - jnp.log1p(-risk)
+        return eqx.tree_at(
+            lambda critic: critic.ensemble.members.biases[-1],
+            self,
+            replace_fn=lambda biases: jnp.full_like(biases, bias),
+        )
+
     def logits(
         self, obs: Float[Array, " obs"], action: Float[Array, " act"]
     ) -> Float[Array, " members"]:

@@ -105,6 +105,8 @@ def fresh_risk_networks(config: RunConfig, spaces: Spaces) -> tuple[RiskCritic, 
     key_critic, key_recovery, _ = jax.random.split(phase_key(config.seed, "networks"), 3)
     sizes = (spaces.obs_size, spaces.action_size, config.risk.hidden)
     critic = RiskCritic(*sizes, critics=config.risk.critics, key=key_critic)
+    if config.risk.initial is not None:
+        critic = critic.shifted_to(config.risk.initial)
     return critic, make_recovery(config.recovery, config.risk, spaces, key=key_recovery)
 
 

@@ -52,7 +52,7 @@ class FoundLimit:
 
         Then it knows what their drivers risk, and not who can still be saved: takeovers come late.
         """
-        return _is_flat(self.quantiles["0.5"], self.quantiles["0.95"])
+        return self.quantiles["0.5"] > FLAT * self.quantiles["0.95"]
 
     def notes(self) -> dict[str, Any]:
         """For manifests."""
@@ -112,27 +112,11 @@ def fleet_level(model: RiskModel, spaces: Spaces, share: float) -> float:
 
     1 where the model carries no rows of the fleet.
     """
-    risks = _fleet_risks(model, spaces)
-    return float(np.quantile(risks, share)) if len(risks) else 1.0
-
-
-def tells_little_of_the_fleet(model: RiskModel, spaces: Spaces) -> bool:
-    """As `FoundLimit.tells_little`, of the calm states that a prior carries."""
-    risks = _fleet_risks(model, spaces)
-    return len(risks) >= FEWEST and _is_flat(*np.quantile(risks, (0.5, 0.95)))
-
-
-def _is_flat(median: float, high: float) -> bool:
-    return bool(median > FLAT * high)
-
-
-def _fleet_risks(model: RiskModel, spaces: Spaces) -> Float[np.ndarray, " n"]:
-    """Risk of the recovery's action in the fleet's calm states that the model carries."""
     if model.rehearsal is None:
-        return np.zeros(0)
+        return 1.0
     columns = rehearsal_layout(spaces).unpack(model.rehearsal)
     calm = np.asarray(columns["obs"])[np.asarray(columns["calm"]) > 0.5]
-    return calm_risks(model, calm) if len(calm) else np.zeros(0)
+    return float(np.quantile(calm_risks(model, calm), share)) if len(calm) else 1.0
 
 
 def calm_risks(model: RiskModel, obs: Float[np.ndarray, "n obs"]) -> Float[np.ndarray, " n"]:

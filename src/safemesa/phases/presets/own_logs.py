@@ -27,11 +27,14 @@ def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
         config = replace(
             config,
             target=replace(config.target, recovers=0.75),
-            # The squared error resolves the risks at which these robots must be stopped better than
-            # the cross-entropy; where it tells nothing, `meta-train` learns again.
+            # Fifty times the slow copy bootstraps; a half to begin with would still be .1 to .2.
             risk=replace(
-                config.risk, loss="mse", hidden=tuple(min(n, 128) for n in config.risk.hidden)
+                config.risk,
+                initial=0.0067,
+                hidden=tuple(min(n, 128) for n in config.risk.hidden),
             ),
+            # Drivers do much the same in the same place, and what else would do no log shows.
+            recovery=replace(config.recovery, behaviour=5.0),
         )
     return replace(
         config,

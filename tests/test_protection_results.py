@@ -20,24 +20,25 @@ def block(mark: str) -> str:
 
 
 def simulated_table() -> str:
-    """Violations and mean return per arm, over the seeds that `safemesa` has on a domain."""
+    """Violations and mean return (Navigation: successes) per arm, over the seeds that all ran."""
     own = find_runs([RESULTS / "protection_cpu"])
-    seeds = {row.domain: row.seeds for row in results_table(own)}
-    others = [
-        run for run in find_runs([RESULTS / "robots_cpu"]) if run.seed in seeds.get(run.domain, ())
-    ]
-    rows = {(row.domain, row.title): row for row in results_table([*own, *others])}
+    others = find_runs([RESULTS / "robots_cpu", RESULTS / "comparisons_cpu"])
+    domains = sorted({run.domain for run in own})
     lines = [f"| domain, pairs | {' | '.join(ARMS)} |", f"|---|{'---|' * len(ARMS)}"]
-    for domain in sorted(seeds):
+    for domain in domains:
+        runs = [run for run in (*own, *others) if run.domain == domain]
+        seeds = {run.seed for run in runs if run in own}
+        seeds &= {row.seed for row in others if row.domain == domain and row.arm == "mesa"}
+        rows = {row.title: row for row in results_table([r for r in runs if r.seed in seeds])}
         cells = []
         for arm in ARMS:
-            row = rows.get((domain, arm))
-            if row is None or set(row.seeds) != set(seeds[domain]):
+            row = rows.get(arm)
+            if row is None or set(row.seeds) != seeds:
                 cells.append("-")
                 continue
-            violations, returns = row.metrics["violations"], row.metrics["return_mean"]
-            cells.append(f"{violations.mean:.1f} / {returns.mean:.0f}")
-        lines.append(f"| {domain}, {len(seeds[domain])} | {' | '.join(cells)} |")
+            done = "successes" if domain.startswith("navigation") else "return_mean"
+            cells.append(f"{row.metrics['violations'].mean:.1f} / {row.metrics[done].mean:.0f}")
+        lines.append(f"| {domain}, {len(seeds)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

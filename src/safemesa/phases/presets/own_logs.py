@@ -33,8 +33,6 @@ def for_own_logs(config: RunConfig, violating_share: float) -> RunConfig:
                 initial=0.0067,
                 hidden=tuple(min(n, 128) for n in config.risk.hidden),
             ),
-            # Drivers do much the same in the same place, and what else would do no log shows.
-            recovery=replace(config.recovery, behaviour=5.0),
         )
     return replace(
         config,

@@ -73,7 +73,10 @@ def _agent_state(size: Size, config: RunConfig) -> tuple[Agent, AgentState]:
 
 def online_step(size: Size, steps: int, *, safety: bool = True, guard: str = "recovery_rl") -> Run:
     """Act, store, update SAC, critic and recovery policy; without `safety`, SAC's update alone."""
-    config = replace(_config(size), guard=guard if safety else "none")
+    config = with_names(_config(size), guard=guard if safety else "none")
+    if config.guard == "takeover":  # no Phase 2 finds its limit here; the time is that of any
+        limited = replace(config.guard_settings, risk_limit=0.1)
+        config = replace(config, guard_settings=limited)
     agent, state = _agent_state(size, config)
     rows = jax.random.normal(jax.random.key(1), (size.replay // 2, agent.layout.width))
     empty = make_replay(capacity=size.replay, width=agent.layout.width, protected=100)

@@ -66,7 +66,7 @@ def agent_of(guard, **deploy) -> Agent:
         config=DeployConfig(**deploy),
         spaces=SPACES,
         sac=SAC(config=SACConfig(hidden=(8,), batch=BATCH), obs_size=1, action_size=1),
-        risk=RiskLearner(config=guard.config, target_rate=1.0, learning_rate=1e-3),
+        risk=RiskLearner(config=RiskConfig(), target_rate=1.0, learning_rate=1e-3),
         guard=guard,
     )
 
@@ -293,7 +293,7 @@ def test_a_dual_variable_rises_while_the_constraint_is_violated_and_falls_else(k
 
 @pytest.mark.parametrize("kind", DUALS)
 def test_without_a_rate_the_price_is_constant(kind):
-    guard = guard_of(kind, multiplier_rate=0.0, actor_multiplier=5.0, reward_multiplier=5.0)
+    guard = guard_of(kind, multiplier_rate=0.0, **{f"{DUALS[kind]}_multiplier": 5.0})
     assert moved(guard, batch_of(0.9, 0.9)) == pytest.approx(5.0)
 
 
@@ -391,7 +391,7 @@ def test_the_least_conservative_loss_is_where_the_docstring_says():
     )
     rows = rows._replace(policy_action=jnp.repeat(policy, 2)[:, None].astype(jnp.float32))
     guard = guard_of(CSC, conservatism=alpha)
-    config = replace(guard.config, gamma_risk=0.5)
+    config = RiskConfig(gamma_risk=0.5)
     rule = RiskLearner(config=config, target_rate=1.0, learning_rate=1e-2)
     start = rule.init(logistic_critic((0.0, 0.3, 0.1)), constant_recovery(0.0))
     rows = rows._replace(cost=jnp.full(16, target))

@@ -37,6 +37,11 @@ def adapted(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
 def run_behind(guard: str, folder: Path, adapted: Path, data_dir: Path) -> dict:
     """Phase 3 alone, as `safemesa deploy` runs it."""
     config, domain = tiny_config(f"scratch+{guard}"), find_domain("navigation2")
+    if guard == "takeover":  # Phase 2 finds its limit, and that of `adapted` had another guard
+        with pytest.raises(ConfigurationError, match="the guard takeover has no limit"):
+            guards[guard](settings=config.guard_settings).init()
+        limited = replace(config.guard_settings, risk_limit=0.1)
+        config = replace(config, guard_settings=limited)
     artefacts = adapted / "artefacts"
     model, _, spaces = load_risk_model(artefacts / "risk_model")
     adopt(folder, config, domain, model, spaces, artefacts / "test_log", "")

@@ -236,7 +236,7 @@ def test_a_run_goes_on_with_what_is_missing(
     assert prior[prior.index("--seed") :] == [
         "--seed",
         "0",
-        "--horizon",
+        "--risk.horizon",
         "1.5",
         "--preset",
         "quick",

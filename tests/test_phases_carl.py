@@ -192,8 +192,8 @@ def test_carl_takes_no_guard_and_no_meta_learner(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"guard": "recovery_rl"}, "neither a meta-learner nor a guard"),
-        ({"meta_learner": "maml"}, "neither a meta-learner nor a guard"),
+        ({"guard": "recovery_rl", "guard_settings": None}, "neither a meta-learner nor a guard"),
+        ({"meta_learner": "maml", "meta": None}, "neither a meta-learner nor a guard"),
         ({"agent": "karl"}, "Known: sac, carl"),
     ],
 )

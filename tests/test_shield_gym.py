@@ -32,9 +32,9 @@ def source_for(name: str, hidden: tuple[int, ...] = (16,)) -> Source:
     config = replace(
         source.config,
         domain=name,
-        risk=replace(source.config.risk, hidden=hidden, learning_rate=1e-2),
+        risk=replace(source.config.risk, hidden=hidden),
         sac=replace(source.config.sac, batch=64),
-        deploy=replace(source.config.deploy, target_rate=0.05),
+        deploy=replace(source.config.deploy, learning_rate=1e-2, target_rate=0.05),
     )
     return replace(source, model=model, config=config)
 

@@ -13,6 +13,7 @@ import tyro
 
 from safemesa.cli.arguments import (
     DOMAIN_HELP,
+    SECTIONS,
     Common,
     Positional,
     command_line,
@@ -95,7 +96,7 @@ class DeployFlags:
     Settings that are not given are those of the risk model.
     """
 
-    risk: Annotated[Positional[Path], tyro.conf.arg(metavar="RISK")]
+    model: Annotated[Positional[Path], tyro.conf.arg(metavar="RISK")]
     """Folder that `safemesa adapt` wrote."""
     domain: Annotated[Positional[str], tyro.conf.arg(metavar="DOMAIN")]
     """Domain to deploy on, as for `safemesa run`."""
@@ -161,7 +162,7 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.datasets.offline_tasks import OfflineTasks
 
     arguments = current_spelling(verb, arguments)
-    first = parse_before_presets(MetaTrainFlags, verb, arguments, OF_META_TRAIN)
+    first = parse_before_presets(MetaTrainFlags, verb, arguments, SECTIONS)
     if {"-h", "--help"} & set(arguments) and not (first.logs / MANIFEST_FILE).is_file():
         # Without logs, the defaults of the first domain.
         parse_with_preset(MetaTrainFlags, verb, arguments, OF_META_TRAIN)
@@ -372,7 +373,7 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
 
 def deploy(verb: str, arguments: Sequence[str]) -> None:
     """Leaves a run folder, as `safemesa run` does."""
-    flags, config = _parse_after("risk", DeployFlags, verb, arguments, sections_of("deploy"))
+    flags, config = _parse_after("model", DeployFlags, verb, arguments, sections_of("deploy"))
     prepare_jax()
     from safemesa.cli.run_arm import print_runs, run_options
     from safemesa.domains.registry import domain as find_domain
@@ -381,12 +382,12 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.storage.run_folder import RunFolder
     from safemesa.phases.storage.seen import load_seen, save_seen
 
-    model, _, spaces = load_risk_model(flags.risk)
+    model, _, spaces = load_risk_model(flags.model)
     domain = find_domain(flags.domain)
     config = replace(config, domain=flags.domain)
     options = run_options(verb, arguments, Path("data"), flags.tensorboard)
     adopt(flags.out, config, domain, model, spaces, flags.log, options.command)
-    seen = load_seen(flags.risk, spaces.obs_size + spaces.action_size)
+    seen = load_seen(flags.model, spaces.obs_size + spaces.action_size)
     if seen is not None:
         save_seen(RunFolder(flags.out).risk_model, seen)
     print_runs(run([config], [flags.out], options), [flags.out])

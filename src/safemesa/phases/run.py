@@ -31,7 +31,7 @@ from safemesa.phases.collection.logs import (
     train_folder,
     warn_of_few_violations,
 )
-from safemesa.phases.config import RunConfig
+from safemesa.phases.config import RunConfig, plugins_of
 from safemesa.phases.deployment.deployment import make_deployment
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.loop import ChunkLoop
@@ -76,7 +76,10 @@ def run(
     anything is written.
     """
     domain = find_domain(configs[0].domain)
-    make_agent(configs[0], domain.spaces)  # refuses unknown names before anything is written
+    # Unknown names are refused before anything is written.
+    for registry, name in plugins_of(configs[0]).values():
+        registry.find(name)
+    make_agent(configs[0], domain.spaces)
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):

@@ -438,6 +438,17 @@ def test_rare_violations_are_drawn_more_often(
         assert load_prior(Path(name))[1].sampling.violation_fraction == expected
 
 
+def test_a_horizon_of_own_logs_is_held_to_their_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 0.05 s; Navigation's, whose sizes are taken, are 1 s."""
+    monkeypatch.chdir(tmp_path)
+    logs.cart_fleet(tasks=2, episodes=6).save(Path("fleet"))
+    tiny = ["--preset", "quick", "--meta.iterations", "1", "--risk.hidden", "4"]
+    assert main(["meta-train", "fleet", *tiny, "--horizon", "0.5", "--out", "prior"]) == 0
+    assert load_prior(Path("prior"))[1].risk.gamma_risk == pytest.approx(0.9)
+
+
 def test_other_units_than_the_priors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -235,7 +235,8 @@ def _meta_train_config(
         arguments,
         OF_META_TRAIN,
         arm="safemesa",
-        change=lambda config: for_own_logs(config, share),
+        # Its own domain, so that a horizon in seconds is not held to Navigation's steps.
+        change=lambda config: replace(for_own_logs(config, share), domain=data.domain),
     )
     config = _looking_ahead(config, data)
     fraction = config.sampling.violation_fraction

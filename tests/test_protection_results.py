@@ -29,6 +29,8 @@ def simulated_table() -> str:
         runs = [run for run in (*own, *others) if run.domain == domain]
         seeds = {run.seed for run in runs if run in own}
         seeds &= {row.seed for row in others if row.domain == domain and row.arm == "mesa"}
+        if not seeds:
+            continue
         rows = {row.title: row for row in results_table([r for r in runs if r.seed in seeds])}
         cells = []
         for arm in ARMS:

@@ -43,7 +43,6 @@ from safemesa.experiments.runs.packed_runs import RUNS_FILE, PackedRuns
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 SHOWN = {
-    "navigation": ("README.md", "results"),
     "comparisons_cpu": ("docs/guards.md", "results"),
     "look_ahead_cpu": ("docs/results.md", "tuned"),
 }

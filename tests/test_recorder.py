@@ -8,7 +8,7 @@ import pytest
 
 from safemesa.core.costs import binary_cost, known_cost
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
-from safemesa.core.gym_checks import require_physical_observations
+from safemesa.core.wrapped import require_physical_observations
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.write import import_logs
 from safemesa.datasets.offline_tasks import OfflineTasks

@@ -148,7 +148,7 @@ def _timing_warnings(warns: dict[str, Any]) -> list[str]:
     announced, flagged = row["announced"], row["calm_time_share"]
     place = f"limit {_limit(warns, row['limit'])}{' the found one' * warns['limit']['found']}"
     horizon = f"{warns['horizon_s']:.3g} s ahead ({warns['horizon_steps']:.3g} steps)"
-    longer = "Learn the prior with a longer horizon (`meta-train --horizon SECONDS`)"
+    longer = "Learn the prior with a longer horizon (`meta-train --risk.horizon SECONDS`)"
     if row["too_late"]:
         lines.append(
             f"WARNING: a shield at this limit comes too late: {announced['count']} of "

@@ -16,20 +16,30 @@ def known_cost(value: Any, where: str) -> float:
     Raises:
         ConfigurationError: the cost is unknown; `where` names what gave it.
     """
+    expected = (
+        "a number: 1 where the state that is reached violates the constraint, else 0. An unknown "
+        "cost is never taken for safe"
+    )
+    return known_number(value, where, expected)
+
+
+def known_number(value: Any, where: str, expected: str) -> float:
+    """A finite number, of whatever type of Python or NumPy.
+
+    Raises:
+        ConfigurationError: it is none; `where` names what gave it.
+    """
     masked = value is np.ma.masked or np.ma.is_masked(value)
     try:
         number = np.asarray(value)
     except (ValueError, TypeError, RuntimeError):
         number = np.asarray(None)
     if not masked and number.dtype.kind in "buif" and number.size == 1:
-        cost = float(number.reshape(()))
-        if np.isfinite(cost):
-            return cost
+        known = float(number.reshape(()))
+        if np.isfinite(known):
+            return known
     given = "masked" if masked else f"{str(value)[:80]!r} ({type(value).__name__})"
-    raise ConfigurationError(
-        f"{where} is {given}, expected a number: 1 where the state that is reached violates the "
-        "constraint, else 0. An unknown cost is never taken for safe."
-    )
+    raise ConfigurationError(f"{where} is {given}, expected {expected}.")
 
 
 def binary_cost(value: Any, where: str) -> float:

@@ -14,11 +14,11 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from safemesa.core.costs import known_cost
+from safemesa.core.costs import known_cost, known_number
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
 from safemesa.core.files import atomic_path
-from safemesa.core.gym_checks import require_physical_observations
 from safemesa.core.spaces import Spaces
+from safemesa.core.wrapped import require_physical_observations
 from safemesa.datasets.format import ROLES, check_sound, make_provenance
 from safemesa.datasets.importers.arrays import DECLARATION
 from safemesa.datasets.importers.identity import LONGEST_LABEL, label
@@ -164,7 +164,7 @@ class RecordLog(gymnasium.Wrapper):
         row = (
             self._obs,
             sent,
-            np.float32(known_cost(reward, "the reward")),
+            np.float32(known_number(reward, "the reward", "a finite number")),
             np.float32(known_cost(info[self.cost_key], f"info[{self.cost_key!r}]")),
             following,
             bool(terminated),

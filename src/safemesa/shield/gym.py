@@ -4,17 +4,20 @@ The agent sees its own proposals, so it needs no change: it learns as if the shi
 environment, as the task policy of Recovery RL does.
 """
 
-import math
 from typing import Any, final
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from safemesa.core.costs import known_cost
 from safemesa.core.errors import ConfigurationError
-from safemesa.core.wrapped import moving_scale
+from safemesa.core.wrapped import require_physical_observations
 from safemesa.shield.online import OnlineRisk
 from safemesa.shield.runtime import Decision, Shield
+
+COST = 'info["cost"], which the online update learns from,'
+"""Where a cost comes from, for messages."""
 
 
 @final
@@ -76,12 +79,7 @@ def _check_environment(
     Raises:
         ConfigurationError: sizes or action limits differ, or observations are normalised.
     """
-    normaliser = moving_scale(env)
-    if normaliser is not None:
-        raise ConfigurationError(
-            f"{normaliser} is below the shield, which reads physical units and not a scale that "
-            "moves. Put it around the shield's wrapper: the agent still sees normalised numbers."
-        )
+    require_physical_observations(env, "the shield")
     observations, actions = shield.settings.observations, shield.settings.actions
     for kind, space, names in (
         ("observations", obs_space, observations.names),
@@ -127,24 +125,6 @@ def _check_online(shield: Shield, online: OnlineRisk | None) -> None:
             "the risk model of `online` is not the one that this shield was exported from: signals "
             "or normalisation differ. Give the folder that `safemesa adapt` wrote for it."
         )
-
-
-def _cost(value: Any) -> float:
-    if value is None:
-        raise ConfigurationError(
-            'the environment reports no info["cost"], which the online update learns from: 1 where '
-            "the new state violates, else 0. Add it with a wrapper; it is never guessed."
-        )
-    try:
-        cost = float(value) if not np.ma.is_masked(value) else math.nan
-    except (TypeError, ValueError):
-        cost = math.nan
-    if not math.isfinite(cost):
-        raise ConfigurationError(
-            f'the environment reports the cost {value!r} in info["cost"], which is unknown; '
-            "expected 1 where the new state violates, else 0."
-        )
-    return cost
 
 
 def _five(result: Any) -> Any:
@@ -210,7 +190,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
         executed = decision.action.astype(self.env.action_space.dtype)
         obs, reward, terminated, truncated, info = _five(self.env.step(executed))
         if self.online is not None:
-            cost = _cost(info.get("cost"))
+            cost = known_cost(info.get("cost"), COST)
             self._lane.observe(obs, cost, bool(terminated), bool(terminated or truncated))
             weights = self.online.learn()
             if weights is not None:
@@ -290,7 +270,7 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
             if self.online is not None:
                 source = info.get("final_info", {}) if restarted else info
                 costs = source.get("cost")
-                cost = _cost(None if costs is None else costs[index])
+                cost = known_cost(None if costs is None else costs[index], COST)
             lane.observe(last, cost, bool(terminated[index]), bool(ended[index]))
             if restarted:
                 lane.begin(obs[index])

@@ -191,7 +191,7 @@ def warning_time(gamma: float, dt: float, lead: float | None = None) -> WarningT
             f"the lead of {lead:g} s is {steps} steps of {dt:g} s, and the risk has an effective "
             f"horizon of {horizon:.3g} steps: what it says more than {window} steps before a "
             "violation has nothing to do with it. Learn the prior with a longer horizon "
-            "(`meta-train --horizon SECONDS`), or shorten the lead."
+            "(`meta-train --risk.horizon SECONDS`), or shorten the lead."
         )
     return WarningTime(lead=steps, window=window, horizon=horizon, dt=dt)
 

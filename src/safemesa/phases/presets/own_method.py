@@ -1,6 +1,6 @@
 """Settings of the arm `safemesa`: one critic, of a robot that recovers but stumbles.
 
-They were chosen on held-out robots (docs/recovery.md, results/tuning).
+They were chosen on held-out robots (docs/protection.md, results/tuning).
 """
 
 from dataclasses import replace

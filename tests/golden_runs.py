@@ -288,7 +288,7 @@ class Programs:
             episode=number,
             tally=jax.eval_shape(phase_3.empty_tally),
         )
-        roots = phase_3.deploy_roots(key)
+        roots = phase_3.deploy_roots(0)
         task = sample_test_task(self.world, 0)
         if isinstance(self.world, AbstractJaxDomain):
             world = self.world

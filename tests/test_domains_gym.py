@@ -15,6 +15,7 @@ from gymnasium.utils import seeding
 from gymnasium.utils.env_checker import check_env
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, root_key
 from safemesa.domains.gym import JaxDomainEnv
 from safemesa.domains.navigation import NAVIGATION1, NAVIGATION2
 from safemesa.domains.raster import BLUE, GREEN, RED
@@ -59,7 +60,7 @@ def test_an_episode_equals_the_compiled_scan():
     rows = [env.step(action) for action in actions]
 
     episode_seed = seeding.np_random(5)[0].integers(2**32, dtype=np.uint32)
-    key_reset, key_steps = jax.random.split(jax.random.key(episode_seed))
+    key_reset, key_steps = jax.random.split(root_key(episode_seed, Stream.GYM_EPISODE))
     task = sample_test_task(NAVIGATION2, 0)
     state, first = NAVIGATION2.reset(task, key=key_reset)
     np.testing.assert_array_equal(obs, first)

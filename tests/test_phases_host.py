@@ -12,15 +12,16 @@ import pytest
 from tiny import episodes_of, tiny_config
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, simulator_seed
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.registry import domain as find_domain
-from safemesa.phases.build import phase_key, task_learner_key
+from safemesa.phases.build import task_learner_key
 from safemesa.phases.collection import sac as collect_sac
 from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.deploy_state import deploy_roots, initial_state
 from safemesa.phases.deployment.guarded_sac import build_agent
-from safemesa.phases.deployment.host import HostEnvironment, deploy_host, episode_seed, pending_act
+from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import load_risk_model
@@ -87,7 +88,7 @@ def test_episodes_start_where_their_seed_says(finished: Path) -> None:
     rows, lines = read_replay(finished / "replay"), episodes_of(finished)
     starts = np.cumsum([0, *(line["length"] for line in lines)])[:-1]
     for episode, start in enumerate(starts):
-        obs, _ = env.reset(seed=episode_seed(7, episode))
+        obs, _ = env.reset(seed=simulator_seed(7, Stream.SIMULATOR, episode))
         np.testing.assert_allclose(rows["obs"][start], obs, rtol=1e-6)
     env.close()
 
@@ -171,7 +172,7 @@ def test_the_host_loop_acts_and_learns_as_compiled_chunks_do(tmp_path: Path) -> 
     agent = build_agent(config, domain.spaces)
     model, _, _ = load_risk_model(tmp_path / "run" / "artefacts" / "risk_model")
     log = OfflineTasks.load(tmp_path / "run" / "artefacts" / "test_log")
-    roots = deploy_roots(phase_key(config.seed, "deploy"))
+    roots = deploy_roots(config.seed)
     env = Recorded(rows, ends)
     host = HostEnvironment(env, config.seed, domain.spaces)
     start = initial_state(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces as Spaces
+from safemesa.core.streams import task_generator
 from safemesa.core.types import Key, PyTree
 
 
@@ -59,11 +60,8 @@ class AbstractDomain(abc.ABC):
 
 
 def sample_test_task(domain: AbstractDomain, seed: int) -> PyTree:
-    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm.
-
-    Training tasks are drawn from `[data seed, 0]`, which NumPy takes for the same as the data seed.
-    """
-    return domain.sample_task(np.random.default_rng([seed, 1]), "test")
+    """The test task of a run seed: the same in Phase 2's log and in Phase 3, in every arm."""
+    return domain.sample_task(task_generator(seed, "test"), "test")
 
 
 def choose_task(domain: AbstractDomain, task: PyTree, task_seed: int) -> PyTree:

@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Array, Float, UInt32
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key, PyTree
 from safemesa.domains.base import AbstractJaxDomain, Step, choose_task
 from safemesa.domains.registry import domain as domain_of_name
@@ -29,7 +30,7 @@ def _compiled(domain: AbstractJaxDomain) -> _Compiled:
     """Compiles a domain once for all environments of the process; tasks are arguments."""
 
     def reset(task: PyTree, seed: UInt32[Array, ""]) -> tuple[Key, PyTree, Float[Array, " obs"]]:
-        key_reset, key_steps = jax.random.split(jax.random.key(seed))
+        key_reset, key_steps = jax.random.split(root_key(seed, Stream.GYM_EPISODE))
         state, obs = domain.reset(task, key=key_reset)
         return key_steps, state, obs
 

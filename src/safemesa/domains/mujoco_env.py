@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, generator
 from safemesa.core.types import PyTree
 from safemesa.domains.mujoco_robot import AbstractMujocoRobot, StockStep
 from safemesa.domains.perturbations import ActionNoise, ObservationNoise
@@ -74,7 +75,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed, options=options)
         if seed is not None:
             # Another stream than that of the start state, which the stock environment draws.
-            self._noise = np.random.default_rng([seed, 1])
+            self._noise = generator(seed, Stream.SENSOR_NOISE)
         self._values.restore()
         obs, info = self.stock.reset(seed=seed)
         self._steps, self._return = 0, 0.0

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, root_key, substream
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.sampling import RowIndex, make_row_index, sample_rows
@@ -22,7 +23,7 @@ from safemesa.learners.meta.base import inner_loop
 from safemesa.learners.meta.registry import meta_learners
 from safemesa.learners.risk import RiskState, soft_update, with_recovery_actions
 from safemesa.networks.normaliser import fit_normaliser
-from safemesa.phases.build import Learners, adaptation_learners, phase_key
+from safemesa.phases.build import Learners, adaptation_learners
 from safemesa.phases.config import RunConfig
 from safemesa.phases.log_tables import LogTable, build_log_table, chosen_rows, learned_obs
 from safemesa.phases.loop import ChunkLoop
@@ -113,7 +114,7 @@ def adapt_chunk(
         fraction = learners.sampling.violation_fraction
         batch = tables.draw(rows - rehearsed, fraction, key=key)
         if rehearsed:
-            fleet = tables.rehearse(rehearsed, key=jax.random.fold_in(key, 1))
+            fleet = tables.rehearse(rehearsed, key=substream(key, Stream.FLEET_ROWS))
             batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, fleet)
         return learners.risk.update(state, batch, learners.risk_term)
 
@@ -199,7 +200,7 @@ def adapt_with_snapshots(
     prior = axis.stack([replace(one, model=replace(one.model, rehearsal=None)) for one in priors])
     rehearsed, rehearsal = _rehearsal(axis, config, priors, spaces)
     everything = AdaptTables(axis.stack(tables), _stack_indices(axis, indices), rehearsal)
-    roots = axis.stack([phase_key(one.seed, "adapt") for one in configs])
+    roots = axis.stack([root_key(one.seed, Stream.ADAPT) for one in configs])
     state = axis.stack([learners.risk.init(one.model.critic, one.model.recovery) for one in priors])
     inner = min(learners.meta.inner_steps, total)
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import jax
-
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key
 from safemesa.guards.base import AbstractGuard
 from safemesa.guards.registry import guards
@@ -94,15 +93,10 @@ def _meta_learner(config: RunConfig) -> AbstractMetaLearner:
     return kind(settings=config.meta, risk=config.risk, target=make_target(config.target))
 
 
-def phase_key(seed: int, phase: str) -> Key:
-    """The root key of one phase of one run."""
-    phases = ("networks", "meta_train", "adapt", "deploy")
-    return jax.random.fold_in(jax.random.key(seed), phases.index(phase))
-
-
 def fresh_risk_networks(config: RunConfig, spaces: Spaces) -> tuple[RiskCritic, AbstractRecovery]:
     """Critic and recovery policy of a run seed: the same initialisation in every arm."""
-    key_critic, key_recovery, _ = jax.random.split(phase_key(config.seed, "networks"), 3)
+    key_critic = root_key(config.seed, Stream.CRITIC)
+    key_recovery = root_key(config.seed, Stream.RECOVERY)
     sizes = (spaces.obs_size, spaces.action_size, config.risk.hidden)
     critic = RiskCritic(*sizes, critics=config.risk.critics, key=key_critic)
     if config.risk.initial is not None:
@@ -112,4 +106,4 @@ def fresh_risk_networks(config: RunConfig, spaces: Spaces) -> tuple[RiskCritic, 
 
 def task_learner_key(config: RunConfig) -> Key:
     """The key of SAC's initial networks: the same in every arm."""
-    return jax.random.split(phase_key(config.seed, "networks"), 3)[2]
+    return root_key(config.seed, Stream.TASK_LEARNER)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator, substream
 from safemesa.core.types import Key, RiskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
 from safemesa.datasets.replay import RowLayout
@@ -192,7 +193,7 @@ def build_train_tables(
         logs=data.train, spaces=data.spaces, normaliser=normaliser, next_action=next_action
     )
     fits = files.nbytes <= resident_gib * 2**30
-    rng = np.random.default_rng([seed, 2])
+    rng = generator(seed, Stream.HALVES)
     offsets = files.starts[:-1].tolist()
     costs = [np.asarray(log.columns["cost"]) for log in data.train]
     everything = [chosen_rows(log, sampling) for log in data.train]
@@ -247,7 +248,7 @@ def sample_meta_batch(
 
 def meta_batch(layout: RowLayout, rows: MetaRows, *, key: Key) -> MetaBatch:
     """The batch of rows `[..., width]` that `sample_meta_rows` chose with the same key."""
-    key_action = jax.random.split(key, 4)[3]
+    key_action = substream(key, Stream.NEXT_ACTIONS)
     if rows.support.shape[1] == 0:
         query = batch_of_rows(layout, rows.query, key=key_action)
         return MetaBatch(jax.tree.map(lambda leaf: leaf[:, :0], query), query)
@@ -262,7 +263,7 @@ def sample_meta_rows(
     tables: TrainTables, plan: BatchPlan, violation_fraction: float | None, *, key: Key
 ) -> MetaRows:
     """Draws tasks, then numbers of rows, as `sample_meta_batch`."""
-    key_tasks, key_order, key_rows, _ = jax.random.split(key, 4)
+    key_tasks, key_order, key_rows = jax.random.split(key, 3)
     if plan.distinct_tasks:
         tasks = jax.random.permutation(key_tasks, jnp.arange(tables.tasks, dtype=jnp.int32))
         tasks = tasks[: plan.tasks]

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, root_key, substream
 from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.learners.meta import MetaState
 from safemesa.learners.risk import RecoveryState, with_recovery_actions
 from safemesa.networks.normaliser import Normaliser, fit_normaliser
-from safemesa.phases.build import Learners, fresh_risk_networks, phase_key, prior_learners
+from safemesa.phases.build import Learners, fresh_risk_networks, prior_learners
 from safemesa.phases.config import RESIDENT_GIB, RunConfig
 from safemesa.phases.log_tables import (
     LogFiles,
@@ -59,8 +60,9 @@ def _recovery_rows(
     With the actions that were executed there.
     """
     if test_table is not None:
-        index = jax.random.randint(key, (rows,), 0, test_table.rows.shape[0], jnp.int32)
-        drawn = test_table.batch(index, key=key)
+        key_rows, key_action = jax.random.split(key)
+        index = jax.random.randint(key_rows, (rows,), 0, test_table.rows.shape[0], jnp.int32)
+        drawn = test_table.batch(index, key=key_action)
         return drawn.obs, drawn.action
 
     def thinned(leaf: Array) -> Array:
@@ -72,8 +74,8 @@ def _recovery_rows(
 
 def step_keys(root: Key, step: Int[Array, ""]) -> tuple[Key, Key]:
     """The keys of an outer step: of its batch, and of the recovery policy's states."""
-    batch, recovery = jax.random.split(jax.random.fold_in(root, step))
-    return batch, recovery
+    key = jax.random.fold_in(root, step)
+    return key, substream(key, Stream.RECOVERY_ROWS)
 
 
 def _outer_steps(
@@ -248,7 +250,7 @@ def meta_train(
             ]
         )
     state = axis.stack([_initial_state(one, learners, data) for one in configs])
-    roots = axis.stack([phase_key(one.seed, "meta_train") for one in configs])
+    roots = axis.stack([root_key(one.seed, Stream.META_TRAIN) for one in configs])
 
     def advance(state: MetaTrainState, start: int, stop: int) -> tuple[MetaTrainState, Metrics]:
         return _run_meta_train(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.datasets.task_log import TaskLog
@@ -53,7 +54,7 @@ def draw_rehearsal(
             for log, start in zip(data.train, starts, strict=True)
         ]
     )
-    rng = np.random.default_rng([config.data_seed, 5])
+    rng = generator(config.data_seed, Stream.REHEARSAL)
     wanted = min(config.rehearsal.rows, len(numbers))
     taken = np.sort(rng.choice(numbers, wanted, replace=False))
     calm = np.concatenate([calm_rows(log, config.risk.gamma_risk) for log in data.train])

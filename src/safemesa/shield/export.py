@@ -14,6 +14,7 @@ from safemesa._version import __version__
 from safemesa.core.errors import CheckpointError, ConfigurationError
 from safemesa.core.files import atomic_folder, read_json, sha256, write_atomic, write_json
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator
 from safemesa.core.tensors import save_tensors
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import FEW_VIOLATIONS
@@ -505,7 +506,7 @@ def draw_inputs(
     model: RiskModel, spaces: Spaces, count: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Observations around the training data and uniform actions, in physical units (float32)."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Stream.KNOWN_ANSWERS)
     mean, std = np.asarray(model.normaliser.mean), np.asarray(model.normaliser.std)
     obs = mean + 2.0 * std * rng.normal(size=(count, spaces.obs_size))
     action = rng.uniform(spaces.action_low, spaces.action_high, (count, spaces.action_size))

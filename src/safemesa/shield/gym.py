@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 from safemesa.core.costs import known_cost
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, generator
 from safemesa.core.wrapped import require_physical_observations
 from safemesa.shield.online import OnlineRisk
 from safemesa.shield.runtime import Decision, Shield
@@ -174,7 +175,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
         _check_online(shield, online)
         self.shield, self.online = shield.claim(), online
         noise = _noise(online, recovery_noise)
-        self._lane = _Lane(self.shield, online, noise, np.random.default_rng(seed))
+        self._lane = _Lane(self.shield, online, noise, generator(seed, Stream.SHIELD_NOISE))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -230,7 +231,7 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
         _check_environment(shield, env, *spaces)
         _check_online(shield, online)
         self.shield, self.online = shield, online
-        noise, rng = _noise(online, recovery_noise), np.random.default_rng(seed)
+        noise, rng = _noise(online, recovery_noise), generator(seed, Stream.SHIELD_NOISE)
         self._lanes = [_Lane(shield.fork(), online, noise, rng) for _ in range(env.num_envs)]
         self._autoreset = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._resets = np.zeros(env.num_envs, bool)

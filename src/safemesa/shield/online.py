@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator, root_key
 from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
@@ -116,7 +117,10 @@ class OnlineRisk:
         self._rows = np.concatenate([kept, np.zeros((capacity, self.layout.width), np.float32)])
         self._mean = np.asarray(model.normaliser.mean)
         self._std = np.asarray(model.normaliser.std)
-        self._rng, self._key = np.random.default_rng(seed), jax.random.key(seed)
+        self._rng, self._key = (
+            generator(seed, Stream.ONLINE_ROWS),
+            root_key(seed, Stream.ONLINE_UPDATES),
+        )
         self._updates, self.skipped = 0, 0
         self.state = self.learner.init(model.critic, model.recovery)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from safemesa.core.errors import ConfigurationError, DatasetError
 from safemesa.core.files import write_atomic
+from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import PyTree
 from safemesa.datasets.format import COLUMNS
 from safemesa.datasets.offline_tasks import OfflineTasks
@@ -52,9 +52,6 @@ from safemesa.phases.storage.run_folder import RunFolder, provenance
 
 DEPLOYED = ("multitask", "mesa", "rrl", "unconstrained")
 """Arms whose whole runs are read; missing ones are made."""
-
-ASKED_SEED = 2_000_000
-"""Seeds of the logs that critics are asked about begin here, apart from those of runs."""
 
 CRITICS_FILE, ESCAPES_FILE = "headroom.jsonl", "escapes.jsonl"
 
@@ -247,14 +244,15 @@ def asked_log(domain: AbstractDomain, config: RunConfig, task: PyTree) -> TaskLo
             longer,
             task,
             rows,
-            seed=ASKED_SEED + config.seed,
+            seed=config.seed,
+            stream=Stream.HEADROOM_LOG,
             name="asked",
             role="test",
             terminate_on_violation=True,
         )
     if not isinstance(domain, AbstractJaxDomain):
         raise ConfigurationError(f"{domain.name} cannot be simulated; headroom is not measured.")
-    key = jax.random.fold_in(jax.random.key(config.seed), ASKED_SEED)
+    key = root_key(config.seed, Stream.HEADROOM_LOG)
     return collect_log(domain, task, rows, key=key, name="asked", role="test", extra_steps=extra)
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float
 
+from safemesa.core.streams import Stream, generator
 from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractDomain
 from safemesa.domains.host import Environment
@@ -50,7 +51,7 @@ def rescues(
     failed = starts[columns["cost"][ends] > 0.5]
     if not isinstance(domain, AbstractMujocoDomain) or not len(failed):
         return unknown
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Stream.HEADROOM_TAKEOVERS)
     tried = rng.permutation(failed)[:TAKEOVERS]
     env = domain.make_env(task, terminate_on_violation=True)
     # Not beyond the start of the episode.

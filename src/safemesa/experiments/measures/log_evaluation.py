@@ -20,6 +20,7 @@ from jaxtyping import Int
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 from safemesa.experiments.measures.log_metrics import (
@@ -96,7 +97,7 @@ def few_shot_split(log: TaskLog, transitions: int, seed: int) -> Split:
     episodes, number, lengths = np.unique(
         log.columns["episode"], return_inverse=True, return_counts=True
     )
-    order = np.random.default_rng(seed).permutation(len(episodes))
+    order = generator(seed, Stream.FEW_SHOT).permutation(len(episodes))
     taken = 1 + int(np.searchsorted(np.cumsum(lengths[order]), transitions))
     if taken >= len(episodes):
         raise DatasetError(
@@ -375,7 +376,7 @@ def null_test(splits: Sequence[Split], risks: Sequence[np.ndarray]) -> dict[str,
 
 def _shuffled(log: TaskLog, seed: int) -> TaskLog:
     """The log with its costs exchanged between rows."""
-    cost = np.random.default_rng(seed).permutation(np.asarray(log.columns["cost"]))
+    cost = generator(seed, Stream.EXCHANGED_COSTS).permutation(np.asarray(log.columns["cost"]))
     return replace(log, columns={**log.columns, "cost": cost})
 
 
@@ -398,7 +399,7 @@ def _dealt(log: TaskLog, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]
         )
     bad = np.zeros(len(episodes), np.bool_)
     bad[number[np.asarray(log.columns["cost"]) > 0.5]] = True
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Stream.FOLDS)
     order = np.concatenate([rng.permutation(np.flatnonzero(bad)),
                             rng.permutation(np.flatnonzero(~bad))])  # fmt: skip
     fold = np.empty(len(episodes), np.int64)

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, generator
 from safemesa.experiments.measures.risk_calibration import (
     area_under_curve,
     expected_calibration_error,
@@ -363,7 +364,7 @@ def calibration_and_test(
     unit = predictions.group if several else predictions.episode
     announceable = np.unique(unit[predictions.steps_left == lead])
     others = np.setdiff1d(np.unique(unit), announceable)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Stream.LIMIT_HALVES)
     # Units with violations that can be announced are dealt first, so that both halves get some.
     order = np.concatenate([rng.permutation(announceable), rng.permutation(others)])
     first = np.isin(unit, order[::2])
@@ -394,7 +395,7 @@ def _resampled(predictions: Predictions, gamma: float, seed: int) -> np.ndarray:
     order = np.argsort(predictions.episode, kind="stable")
     begins = np.flatnonzero(np.diff(predictions.episode[order], prepend=-1))
     rows = np.split(order, begins[1:])
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Stream.RESAMPLED_EPISODES)
     draws = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, len(rows), len(rows))

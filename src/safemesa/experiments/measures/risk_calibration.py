@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, generator, root_key
 from safemesa.core.types import Key, PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.phases.adapt import adapt_with_snapshots, scratch_prior, uses_training_logs
@@ -181,9 +182,10 @@ def held_out_tasks(
     found = []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + tasks):
         task = sample_test_task(domain, seed)
-        key_log, key_rollouts = jax.random.split(jax.random.fold_in(jax.random.key(seed), 7))
+        key_log = root_key(seed, Stream.CALIBRATION_LOG)
+        key_rollouts = root_key(seed, Stream.CALIBRATION_ROLLOUTS)
         log = collect_log(domain, task, 4 * pairs, key=key_log, name="pairs", role="test")
-        chosen = np.random.default_rng(seed).permutation(log.transitions)[:pairs]
+        chosen = generator(seed, Stream.CALIBRATION_PAIRS).permutation(log.transitions)[:pairs]
         obs, action = log.columns["obs"][chosen], log.columns["action"][chosen]
         true = monte_carlo_risk(
             domain, task, jnp.asarray(obs), jnp.asarray(action), gamma_risk, rollouts, key_rollouts

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key, PyTree
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.mujoco_domain import AbstractMujocoDomain
@@ -264,5 +265,5 @@ def _act(
 
 def _keys(seed: int, starts: np.ndarray) -> Array:
     """A key per start."""
-    root = jax.random.key(seed)
+    root = root_key(seed, Stream.SKILL_ROLLOUTS)
     return jax.vmap(partial(jax.random.fold_in, root))(jnp.arange(len(starts), dtype=jnp.uint32))

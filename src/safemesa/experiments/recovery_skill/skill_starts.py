@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.core.streams import Stream, generator, root_key
 from safemesa.core.types import PyTree
 from safemesa.datasets.task_log import TaskLog
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
@@ -20,14 +21,8 @@ from safemesa.phases.collection.host import random_log
 CALM, BEFORE = "calm", "before"
 """The two kinds of starts."""
 
-LOG_SEED = 2**40
-"""Seeds of the logs that states are drawn from begin here, apart from those of runs."""
-
 BLOCK_ROWS, BLOCKS = 4_000, 15
 """The random policy is logged in blocks of so many rows: as many as it takes, up to this number."""
-
-STREAM = 6
-"""Keeps the draws of states apart from other random numbers of a seed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +81,7 @@ def find_starts(domain: AbstractDomain, task: PyTree, seed: int, settings: Skill
         ConfigurationError: the domain cannot be simulated.
         DatasetError: no state of either kind was met.
     """
-    rng = np.random.default_rng([seed, STREAM])
+    rng = generator(seed, Stream.SKILL_STARTS)
     found: dict[str, list[np.ndarray]] = {CALM: [], BEFORE: []}
     rows = 0
     for block in range(BLOCKS):
@@ -107,7 +102,7 @@ def replay_starts(folder: Path, seed: int, settings: SkillSettings) -> Starts | 
     Raises:
         CheckpointError: metrics or replay are missing or damaged.
     """
-    log, rng = _as_log(replay_columns(folder)), np.random.default_rng([seed, STREAM])
+    log, rng = _as_log(replay_columns(folder)), generator(seed, Stream.SKILL_STARTS)
     rows = start_rows(log, settings, rng)
     if min(map(len, rows.values())) < settings.starts:
         return None
@@ -182,14 +177,15 @@ def _random_log(domain: AbstractDomain, task: PyTree, seed: int, block: int, ext
             replace(domain, log_length=domain.log_length + extra),
             task,
             BLOCK_ROWS,
-            seed=LOG_SEED + BLOCKS * seed + block,
+            seed=BLOCKS * seed + block,
+            stream=Stream.SKILL_LOG,
             name="starts",
             role="test",
             terminate_on_violation=True,
         )
     if not isinstance(domain, AbstractJaxDomain):
         raise ConfigurationError(f"{domain.name} cannot be simulated; no recovery can be asked.")
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), LOG_SEED % 2**32), block)
+    key = jax.random.fold_in(root_key(seed, Stream.SKILL_LOG), block)
     return collect_log(
         domain, task, BLOCK_ROWS, key=key, name="starts", role="test", extra_steps=extra
     )

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator
 from safemesa.datasets.task_log import TaskLog
 from safemesa.experiments.measures.risk_calibration import area_under_curve
 from safemesa.experiments.measures.run_contents import intervened
@@ -37,9 +38,6 @@ FALSE_ALARMS = (0.5, 0.25, 0.1, 0.05, 0.01)
 
 MISSED = 0.05
 """Share of the states that recovery does not save within one more limit."""
-
-STREAM = 7
-"""Keeps the draws of states apart from other random numbers of a seed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +97,7 @@ def draw_states(columns: Mapping[str, np.ndarray], count: int, before: int, seed
         "overridden": np.flatnonzero(begins & overridden),
         "all others": np.flatnonzero(begins & ~near & ~overridden),
     }
-    rng = np.random.default_rng([seed, STREAM])
+    rng = generator(seed, Stream.TAKEOVER_TRUTH)
     drawn: dict[str, Int[np.ndarray, " some"]] = {}
     left = count
     # Smallest first, so that what they lack is left for the others.

@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, root_key, substream
 from safemesa.core.types import Key, Metrics
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import RowLayout
 from safemesa.learners.carl.ensemble import ModelBatch, fit_scaling
 from safemesa.learners.carl.learner import CARL, ModelState
-from safemesa.phases.build import phase_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.abstract_agent import pack_logs, replay_layout
 from safemesa.phases.loop import ChunkLoop
@@ -30,8 +30,6 @@ CHUNK = 500
 """Updates between checkpoints and progress reports."""
 FULL_SHARE_ROWS = 256
 """Rows of the new robot from which on they make half of each batch; before, proportionally less."""
-MODEL_KEY = 1
-"""Branch of the key of a run's networks that CARL's are drawn from."""
 
 
 class Rows(NamedTuple):
@@ -49,8 +47,7 @@ def build_carl(config: RunConfig, spaces: Spaces) -> CARL:
 
 def fresh_model(config: RunConfig, spaces: Spaces) -> ModelState:
     """Untrained networks of a run seed: the same in every CARL arm."""
-    key = jax.random.fold_in(phase_key(config.seed, "networks"), MODEL_KEY)
-    return build_carl(config, spaces).init(key=key)
+    return build_carl(config, spaces).init(key=root_key(config.seed, Stream.CARL_MODEL))
 
 
 def bootstrap_rows(
@@ -111,7 +108,7 @@ def fit(
     """
     config = carl.config
     shape = (config.networks, config.batch)
-    resample = jax.random.fold_in(root, 2**31 - 1)
+    resample = substream(root, Stream.CARL_RESAMPLE)
 
     def update(index: Array, state: ModelState) -> tuple[ModelState, Metrics]:
         key = jax.random.fold_in(root, index)
@@ -158,7 +155,7 @@ def fit_to_logs(
     rows = Rows(*(jnp.int32(len(table)),) * 3)
     scaling = fit_scaling(model_batch(layout, table), jnp.ones(len(table)))
     fresh = [replace(fresh_model(one, spaces), scaling=scaling) for one in configs]
-    roots = axis.stack([phase_key(one.seed, "meta_train") for one in configs])
+    roots = axis.stack([root_key(one.seed, Stream.META_TRAIN) for one in configs])
 
     def advance(state: ModelState, start: int, stop: int) -> tuple[ModelState, Metrics]:
         limits = jnp.int32(start), jnp.int32(stop)
@@ -195,7 +192,7 @@ def fit_to_test_logs(
             for source, target in zip(sources, targets, strict=True)
         ]
     )
-    roots = axis.stack([phase_key(one.seed, "adapt") for one in configs])
+    roots = axis.stack([root_key(one.seed, Stream.ADAPT) for one in configs])
 
     def advance(state: ModelState, start: int, stop: int) -> tuple[ModelState, Metrics]:
         limits = jnp.int32(start), jnp.int32(stop)

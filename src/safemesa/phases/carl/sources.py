@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator, root_key, substream
 from safemesa.core.types import Key, Metrics, PyTree
 from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
@@ -24,7 +25,6 @@ from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, Step
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.learners.carl.ensemble import fit_scaling
 from safemesa.learners.carl.learner import CARL, ModelState, PlanState
-from safemesa.phases.build import phase_key
 from safemesa.phases.carl.fit import Rows, build_carl, fit, fresh_model, model_batch
 from safemesa.phases.collection.tasks import sample_train_tasks
 from safemesa.phases.config import RunConfig
@@ -35,8 +35,6 @@ from safemesa.phases.seeds import SeedAxis
 
 EPISODES_PER_CHUNK = 5
 """Episodes between checkpoints and progress reports."""
-SOURCE_SEEDS = 2**20
-"""Host environments are reset from a seed of the run's plus this: other starts than Phase 3's."""
 
 
 class DrivingState(eqx.Module):
@@ -93,7 +91,8 @@ def drive(
     """One episode in a compiled task, which ends as the domain's data collection says."""
     domain = dataclasses.replace(domain, terminate_on_violation=domain.log_ends_on_violation)
     layout, spaces = driving_layout(domain.spaces), domain.spaces
-    key_reset, key_act, key_env = jax.random.split(jax.random.fold_in(root, episode), 3)
+    key = jax.random.fold_in(substream(root, Stream.CARL_DRIVE), episode)
+    key_reset, key_act, key_env = jax.random.split(key, 3)
 
     def step(carry: tuple) -> tuple:
         index, env, obs, plan, replay, _ = carry
@@ -122,7 +121,7 @@ def refit(
     model = replace(state.model, scaling=fit_scaling(model_batch(layout, rows), there))
     passes = carl.config.source_epochs / carl.config.batch
     updates = jnp.ceil(passes * count.astype(jnp.float32)).astype(jnp.int32)
-    key = jax.random.fold_in(jax.random.fold_in(root, episode), 1)
+    key = jax.random.fold_in(substream(root, Stream.CARL_FIT), episode)
     limits = jnp.int32(0), updates
     model, metrics = fit(carl, layout, rows, Rows(count, count, count), model, key, *limits)
     return DrivingState(model, state.replay), metrics
@@ -181,8 +180,9 @@ def drive_host(
     """One episode in a simulated task; no violation ends it."""
     layout, replay = driving_layout(domain.spaces), state.replay
     env = domain.make_env(task, terminate_on_violation=False)
-    place = HostEnvironment(env, SOURCE_SEEDS + config.seed, domain.spaces)
-    root = jax.random.fold_in(phase_key(config.seed, "meta_train"), episode)
+    place = HostEnvironment(env, config.seed, domain.spaces, Stream.CARL_SIMULATOR)
+    drive = substream(root_key(config.seed, Stream.META_TRAIN), Stream.CARL_DRIVE)
+    root = jax.random.fold_in(drive, episode)
     obs, plan, done, index = place.reset(episode), carl.no_plan(), False, 0
     while not done:
         key = jax.random.fold_in(root, index)
@@ -203,7 +203,7 @@ def pretrain_in_tasks(
     config, axis, spaces = configs[0], SeedAxis(len(configs)), domain.spaces
     carl, layout = build_carl(config, spaces), driving_layout(spaces)
     tasks = sample_train_tasks(domain, config.data.train_tasks, config.data_seed)
-    roots = axis.stack([phase_key(one.seed, "meta_train") for one in configs])
+    roots = axis.stack([root_key(one.seed, Stream.META_TRAIN) for one in configs])
     driven = _driver(axis, carl, domain, configs, tasks, roots)
 
     def advance(state: DrivingState, start: int, stop: int) -> tuple[DrivingState, Metrics]:
@@ -239,7 +239,7 @@ def _driver(
     """How an episode is driven on the domain; every episode draws its task anew."""
 
     def numbers(episode: int) -> list[int]:
-        rngs = [np.random.default_rng([one.seed, 4, episode]) for one in configs]
+        rngs = [generator(one.seed, Stream.CARL_TASKS, episode) for one in configs]
         return [int(rng.integers(len(tasks))) for rng in rngs]
 
     if isinstance(domain, AbstractJaxDomain):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key, PyTree
 from safemesa.datasets.format import make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
@@ -104,7 +105,7 @@ def collect_train(
     domain: AbstractJaxDomain, data: DataConfig, data_seed: int, progress: Progress | None = None
 ) -> OfflineTasks:
     """The logs of all training tasks."""
-    root = jax.random.key(data_seed)
+    root = root_key(data_seed, Stream.TRAINING_LOGS)
     logs = []
     for index, task in enumerate(sample_train_tasks(domain, data.train_tasks, data_seed)):
         key = jax.random.fold_in(root, index)
@@ -124,7 +125,7 @@ def collect_train(
 
 def collect_test(domain: AbstractJaxDomain, data: DataConfig, seed: int) -> OfflineTasks:
     """The small log of the new robot; its dynamics are the ones that Phase 3 runs on."""
-    key = jax.random.fold_in(jax.random.key(seed), 1_000_000)
+    key = root_key(seed, Stream.TEST_LOG)
     task = sample_test_task(domain, seed)
     log = collect_log(domain, task, data.test_transitions, key=key, name="test", role="test")
     return OfflineTasks(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from safemesa.core.streams import Stream, generator
 from safemesa.core.types import PyTree
 from safemesa.datasets.format import COLUMNS, make_provenance
 from safemesa.datasets.offline_tasks import OfflineTasks, TaskLog
@@ -10,9 +11,6 @@ from safemesa.phases.collection.tasks import sample_test_task, sample_train_task
 from safemesa.phases.config import DataConfig
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.progress import Progress
-
-ACTION_STREAM = 4
-"""Keeps the random actions of a seed apart from its other random numbers."""
 
 TRAIN_SEEDS = 1_000_000
 """Seeds of training logs begin here, apart from those of runs."""
@@ -26,12 +24,16 @@ def random_log(
     seed: int,
     name: str,
     role: str,
+    stream: Stream,
     terminate_on_violation: bool = False,
 ) -> TaskLog:
-    """A log of exactly `transitions` rows, whose last episode is cut short."""
+    """A log of exactly `transitions` rows, whose last episode is cut short.
+
+    Starts and actions are drawn from `stream`, the log's purpose.
+    """
     env = domain.make_env(task, terminate_on_violation=terminate_on_violation)
-    environment = HostEnvironment(env, seed, domain.spaces)
-    rng = np.random.default_rng([seed, ACTION_STREAM])
+    environment = HostEnvironment(env, seed, domain.spaces, stream)
+    rng = generator(seed, stream)
     rows: dict[str, list] = {column: [] for column in COLUMNS}
     episode = step = 0
     obs = environment.reset(episode)
@@ -59,7 +61,8 @@ def random_log(
 def collect_test_host(domain: AbstractHostDomain, data: DataConfig, seed: int) -> OfflineTasks:
     """The small log of the new robot; its dynamics are the ones that Phase 3 runs on."""
     task = sample_test_task(domain, seed)
-    log = random_log(domain, task, data.test_transitions, seed=seed, name="test", role="test")
+    rows, stream = data.test_transitions, Stream.TEST_LOG
+    log = random_log(domain, task, rows, seed=seed, name="test", role="test", stream=stream)
     return _dataset(domain, seed, (), log)
 
 
@@ -68,11 +71,11 @@ def collect_random_train(
 ) -> OfflineTasks:
     """Logs of the training tasks by the random policy that collects the test log."""
     progress.start("collect", data.train_tasks, 0)
-    logs = []
+    logs, rows, stream = [], data.train_transitions, Stream.TRAINING_LOGS
     for index, task in enumerate(sample_train_tasks(domain, data.train_tasks, data_seed)):
         name, seed = f"train-{index:03d}", TRAIN_SEEDS + 1_000 * data_seed + index
         logs.append(
-            random_log(domain, task, data.train_transitions, seed=seed, name=name, role="train")
+            random_log(domain, task, rows, seed=seed, name=name, role="train", stream=stream)
         )
         progress.update(index + 1)
     progress.finish()

@@ -1,7 +1,6 @@
 """Which tasks a data seed and a run seed stand for."""
 
-import numpy as np
-
+from safemesa.core.streams import task_generator
 from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractDomain, sample_test_task as sample_test_task
 from safemesa.domains.host import AbstractHostDomain
@@ -13,7 +12,7 @@ def sample_train_tasks(domain: AbstractDomain, count: int, data_seed: int) -> li
     Raises:
         ConfigurationError: the domain has a fixed, smaller number of them.
     """
-    rng = np.random.default_rng([data_seed, 0])
+    rng = task_generator(data_seed, "train")
     if isinstance(domain, AbstractHostDomain):
         return list(domain.train_tasks(count, rng))
     return [domain.sample_task(rng, "train") for _ in range(count)]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from safemesa.core.streams import Stream, substream
 from safemesa.core.types import Metrics, PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.phases.deployment.abstract_agent import AbstractAgent
@@ -20,6 +21,7 @@ from safemesa.phases.deployment.deploy_state import (
     act_at,
     episodes_of,
     observe,
+    reset_key,
     where,
 )
 from safemesa.phases.seeds import SeedAxis
@@ -35,8 +37,7 @@ def environment_step(
         task, state.env, action, key=jax.random.fold_in(roots.env, state.step)
     )
     observed, record = observe(agent, state, act, result)
-    reset_key = jax.random.fold_in(roots.reset, observed.episode)
-    fresh_env, fresh_obs = domain.reset(task, key=reset_key)
+    fresh_env, fresh_obs = domain.reset(task, key=reset_key(roots, observed.episode))
     new_state = replace(
         observed,
         env=where(record.done, fresh_env, env),
@@ -87,7 +88,7 @@ def deploy_chunk(
     start = (jnp.zeros((), jnp.int32), state, records, metrics)
     _, state, records, metrics = jax.lax.while_loop(unfinished, body, start)
     if learning:
-        key = jax.random.fold_in(roots.learn, state.step)
+        key = jax.random.fold_in(substream(roots.learn, Stream.CHUNK_METRICS), state.step)
         seen = agent.chunk_metrics(state.agent, state.replay, state.violations, key=key)
         metrics = metrics | seen
     return state, records, metrics

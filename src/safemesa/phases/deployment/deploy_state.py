@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, append, extend, make_replay, next_position
@@ -74,10 +75,15 @@ class Roots(NamedTuple):
     reset: Key
 
 
-def deploy_roots(key: Key) -> Roots:
-    """Splits the phase's key."""
-    act, env, learn, reset = jax.random.split(key, 4)
-    return Roots(act, env, learn, reset)
+def deploy_roots(seed: int) -> Roots:
+    """Those of a run seed."""
+    streams = (Stream.ACT, Stream.ENVIRONMENT, Stream.LEARN, Stream.RESET)
+    return Roots(*(root_key(seed, stream) for stream in streams))
+
+
+def reset_key(roots: Roots, episode: Int[Array, ""] | int) -> Key:
+    """What an episode starts from: it does not depend on the run's past."""
+    return jax.random.fold_in(roots.reset, episode)
 
 
 def empty_tally() -> Tally:

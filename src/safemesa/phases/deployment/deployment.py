@@ -13,7 +13,7 @@ from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, sample_test_task
 from safemesa.domains.host import AbstractHostDomain
-from safemesa.phases.build import phase_key, task_learner_key
+from safemesa.phases.build import task_learner_key
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.abstract_agent import AbstractAgent
 from safemesa.phases.deployment.compiled import deploy
@@ -23,6 +23,7 @@ from safemesa.phases.deployment.deploy_state import (
     Roots,
     deploy_roots,
     initial_state,
+    reset_key,
 )
 from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
 from safemesa.phases.seeds import SeedAxis
@@ -40,7 +41,7 @@ class AbstractDeployment(abc.ABC):
 
     def roots(self, index: int) -> Roots:
         """Root keys of one run."""
-        return deploy_roots(phase_key(self.configs[index].seed, "deploy"))
+        return deploy_roots(self.configs[index].seed)
 
     @abc.abstractmethod
     def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
@@ -75,8 +76,7 @@ class CompiledDeployment(AbstractDeployment):
     in_step: ClassVar[bool] = True
 
     def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
-        key = jax.random.fold_in(self.roots(index).reset, 0)
-        env, obs = self.domain.reset(self.tasks[index], key=key)
+        env, obs = self.domain.reset(self.tasks[index], key=reset_key(self.roots(index), 0))
         return self._initial(index, model, test_log, env, obs)
 
     def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, substream
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch, TaskBatch
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, sample_positions, size
@@ -184,12 +185,13 @@ class Agent(AbstractAgent):
         # Multipliers answer to the policy, not to how many violations a batch is given.
         dual_batch = risk_batch
         if self.sampling.violation_fraction is not None:
-            dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_next)
+            key_dual = substream(key, Stream.UNBALANCED_ACTIONS)
+            dual_batch = self._risk_batch(state, sac.policy, replay.rows[drawn], key_dual)
         risk, guard_state = state.risk, state.guard
         if self.config.learn_risk:
-            fleet = self._fleet_rows(state, jax.random.fold_in(key_next, 1))
+            fleet = self._fleet_rows(state, substream(key, Stream.FLEET_ROWS))
             if fleet is not None:
-                key_fleet = jax.random.fold_in(key_next, 2)
+                key_fleet = substream(key, Stream.FLEET_ACTIONS)
                 risk_batch = self._with_fleet(
                     state, sac.policy, risk_batch, fleet, size(replay), key=key_fleet
                 )

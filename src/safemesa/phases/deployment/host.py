@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, simulator_seed, substream
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
@@ -34,11 +35,6 @@ from safemesa.phases.deployment.deploy_state import (
 from safemesa.phases.seeds import SeedAxis
 
 
-def episode_seed(run_seed: int, episode: int) -> int:
-    """The seed that an environment is reset with: a run's episodes do not depend on its past."""
-    return int(np.random.SeedSequence([run_seed, 3, episode]).generate_state(1)[0])
-
-
 @dataclass
 class HostEnvironment:
     """The environment of one run, which starts its own next episode."""
@@ -46,10 +42,11 @@ class HostEnvironment:
     env: Environment
     run_seed: int
     spaces: Spaces
+    stream: Stream = Stream.SIMULATOR
 
     def reset(self, episode: int) -> np.ndarray:
         """The first observation of an episode."""
-        obs, _ = self.env.reset(seed=episode_seed(self.run_seed, episode))
+        obs, _ = self.env.reset(seed=simulator_seed(self.run_seed, self.stream, episode))
         return np.asarray(obs, np.float32)
 
     def step(
@@ -169,7 +166,7 @@ def _chunk_metrics(
     axis: SeedAxis, agent: AbstractAgent, roots: Roots, state: DeployState
 ) -> Metrics:
     def metrics(root: Roots, one: DeployState) -> Metrics:
-        key = jax.random.fold_in(root.learn, one.step)
+        key = jax.random.fold_in(substream(root.learn, Stream.CHUNK_METRICS), one.step)
         return agent.chunk_metrics(one.agent, one.replay, one.violations, key=key)
 
     return axis.map(metrics, (0, 0))(roots, state)

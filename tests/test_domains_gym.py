@@ -60,7 +60,7 @@ def test_an_episode_equals_the_compiled_scan():
     rows = [env.step(action) for action in actions]
 
     episode_seed = seeding.np_random(5)[0].integers(2**32, dtype=np.uint32)
-    key_reset, key_steps = jax.random.split(root_key(episode_seed, Stream.GYM_EPISODE))
+    key_reset, key_steps = jax.random.split(root_key(int(episode_seed), Stream.GYM_EPISODE))
     task = sample_test_task(NAVIGATION2, 0)
     state, first = NAVIGATION2.reset(task, key=key_reset)
     np.testing.assert_array_equal(obs, first)

@@ -32,7 +32,7 @@ from safemesa.phases.collection.logs import (
     warn_of_few_violations,
 )
 from safemesa.phases.config import RunConfig, plugins_of
-from safemesa.phases.deployment.deployment import make_deployment
+from safemesa.phases.deployment.deployment import check_domain, make_deployment
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
@@ -80,6 +80,7 @@ def run(
     for registry, name in plugins_of(configs[0]).values():
         registry.find(name)
     make_agent(configs[0], domain.spaces)
+    check_domain(domain, configs[0])
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):

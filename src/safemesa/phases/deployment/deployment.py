@@ -124,6 +124,20 @@ class HostDeployment(AbstractDeployment):
             environment.env.close()
 
 
+def check_domain(domain: AbstractDomain, config: RunConfig) -> None:
+    """Refuses settings of Phase 3 that the domain has no use for.
+
+    Raises:
+        ConfigurationError: updates are to be made together on a compiled domain.
+    """
+    if isinstance(domain, AbstractJaxDomain) and config.deploy.update_every > 1:
+        raise ConfigurationError(
+            f"deploy.update_every is {config.deploy.update_every}, but {domain.name} is compiled "
+            "as a whole: updates cost no less together there, and are made after every step. "
+            "Leave it at 1."
+        )
+
+
 def make_deployment(
     domain: AbstractDomain, agent: AbstractAgent, configs: Sequence[RunConfig]
 ) -> AbstractDeployment:

@@ -47,6 +47,8 @@ SUMMARY_FIELDS = {
     "return_last_100",
     "interventions",
     "wall_s",
+    "files",
+    "checksum",
 }
 
 

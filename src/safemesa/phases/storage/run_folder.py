@@ -1,12 +1,11 @@
 """The folder of a run: what is in it, what may be written, and what a rerun finds."""
 
 import json
-import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +17,10 @@ from safemesa.core.errors import (
     OutputFolderError,
     SafemesaError,
 )
-from safemesa.core.files import read_json, write_json
+from safemesa.core.files import read_checked_json, read_json, write_json
 from safemesa.core.locks import sole_owner
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
+from safemesa.phases.storage.growing_file import GrowingFile, JsonLines
 
 METRIC_FIELDS = (
     "episode",
@@ -37,61 +37,12 @@ METRIC_FIELDS = (
 )
 """Keys of each line of `metrics.jsonl`."""
 
+VOUCHED = "files"
+"""Key of the summary, and of the notes of a checkpoint, that says how files are or begin."""
 
-class JsonLines:
-    """A file of one JSON object per line that can go back to an earlier length."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def truncate(self, size: int) -> None:
-        """Drops everything after the first `size` bytes.
-
-        Raises:
-            CheckpointError: the file is shorter than the checkpoint says.
-        """
-        with open(self.path, "ab") as file:
-            if file.tell() < size:
-                raise CheckpointError(
-                    f"{self.path} has {file.tell()} bytes, the checkpoint expects {size}: it was "
-                    "shortened. Remove the run folder and run again."
-                )
-            file.truncate(size)
-
-    def append(self, records: Iterable[dict[str, Any]]) -> int:
-        """Adds records, flushes them to disk, and returns the file's new size in bytes.
-
-        Raises:
-            SafemesaError: a number is not finite; nothing is written.
-        """
-        lines = "".join(f"{self._line(record)}\n" for record in records)
-        with open(self.path, "ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def _line(self, record: dict[str, Any]) -> str:
-        try:
-            return json.dumps(record, allow_nan=False)
-        except ValueError as error:
-            wrong = [
-                f"{name} is {value}"
-                for name, value in record.items()
-                if isinstance(value, float) and not math.isfinite(value)
-            ]
-            raise SafemesaError(
-                f"{self.path}, step {record.get('env_steps')}: {', '.join(wrong)}. Learning has "
-                "diverged: lower the learning rates, or look at what the environment reports. The "
-                "run goes on from the checkpoint before, and would come to the same."
-            ) from error
-
-    def read(self) -> list[dict[str, Any]]:
-        """All records; an unfinished last line is left out."""
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+ROWS_FILE, LAYOUT_FILE = "replay/rows.f32", "replay/layout.json"
+METRICS_FILE, LEARNING_FILE = "metrics.jsonl", "learning.jsonl"
+CONFIG_FILE = "config.json"
 
 
 def _same(given: Any, config: RunConfig) -> bool:
@@ -107,7 +58,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file = path / "config.json"
+        self.config_file = path / CONFIG_FILE
         self.summary_file = path / "summary.json"
         self.checkpoints = path / "checkpoints"
         self.prior = path / "artefacts" / "prior"
@@ -115,13 +66,41 @@ class RunFolder:
         self.deployed_model = path / "artefacts" / "deployed_risk_model"
         self.test_log = path / "artefacts" / "test_log"
         self.replay = path / "replay"
-        self.metrics = JsonLines(path / "metrics.jsonl")
-        self.learning = JsonLines(path / "learning.jsonl")
+        self.metrics = JsonLines(path / METRICS_FILE)
+        self.learning = JsonLines(path / LEARNING_FILE)
 
     @property
     def finished(self) -> bool:
         """Whether the run is complete."""
         return self.summary_file.is_file()
+
+    def read_summary(self, error: type[SafemesaError] = CheckpointError) -> dict[str, Any]:
+        """`summary.json`, with `files`: what it vouches for, where it is not of an older version.
+
+        Raises:
+            error: it is missing or damaged.
+        """
+        return read_checked_json(self.summary_file, error=error)
+
+    def check_files(self, *names: str) -> None:
+        """Whether files of a finished run are those of its summary, as far as that knows of them.
+
+        Args:
+            *names: Paths below the folder, with `/`.
+
+        Raises:
+            CheckpointError: one of them is missing, damaged or edited.
+        """
+        if not self.finished:
+            return
+        known = self.read_summary().get(VOUCHED, {})
+        if not isinstance(known, dict):
+            raise CheckpointError(f"{self.summary_file} has no object as '{VOUCHED}'.")
+        for name in names:
+            if name in known:
+                path = self.path / name
+                file = JsonLines(path) if path.suffix == ".jsonl" else GrowingFile(path)
+                file.check(known[name], whole=True)
 
     def check(self, config: RunConfig) -> None:
         """Refuses a folder that belongs to something else; writes nothing.

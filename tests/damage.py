@@ -4,6 +4,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,17 @@ def contents(folder: Path, signals: int) -> dict[str, Any]:
         rows = load_seen(artefacts / "prior", signals)
         return None if rows is None else rows._asdict()
 
-    readers = {
+    readers: dict[str, Callable[[], Any]] = {
         "summary": numbers,
         "settings": settings,
         "replay": lambda: replay_columns(folder),
         "test log": log,
-        "prior": lambda: model(load_prior, "prior"),
-        "risk model": lambda: model(load_risk_model, "risk_model"),
-        "deployed": lambda: model(load_risk_model, "deployed_risk_model"),
         "seen": seen,
     }
+    loads = {"prior": load_prior, "risk_model": load_risk_model}
+    for name, load in {**loads, "deployed_risk_model": load_risk_model}.items():
+        if (artefacts / name).is_dir():  # not every arm has all of them
+            readers[name] = partial(model, load, name)
     found: dict[str, Any] = {}
     for name, read in readers.items():
         try:

@@ -47,8 +47,6 @@ SUMMARY_FIELDS = {
     "return_last_100",
     "interventions",
     "wall_s",
-    "files",
-    "checksum",
 }
 
 

@@ -124,6 +124,15 @@ def write_json(path: str | Path, value: Any) -> None:
         SafemesaError: a number is NaN or infinite, which JSON does not have; its place is named.
         OutputFolderError: the file cannot be written.
     """
+    write_atomic(path, json_bytes(path, value))
+
+
+def json_bytes(path: str | Path, value: Any) -> bytes:
+    """What `write_json` writes to `path`, which is for errors alone.
+
+    Raises:
+        SafemesaError: a number is NaN or infinite.
+    """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -134,7 +143,7 @@ def write_json(path: str | Path, value: Any) -> None:
             f"cannot write {path}: the value at {place} is NaN or infinite and JSON has no such "
             "number. Write null where a value is missing."
         ) from error
-    write_atomic(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def read_json(path: str | Path, *, error: type[SafemesaError] = SafemesaError) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from safemesa.experiments.runs.packed_runs import (
     packed_runs,
 )
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.storage.run_folder import CONFIG_FILE, METRICS_FILE, VOUCHED, RunFolder
+from safemesa.phases.storage.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder
 
 METRICS = (
     "violations",
@@ -218,11 +218,10 @@ class RunPlace:
         return summary
 
     def _agreed_summary(self, folder: RunFolder) -> dict[str, Any]:
-        """The summary of a folder, without its hashes of other files, which fit."""
-        summary = folder.read_summary(DatasetError)
-        summary.pop(VOUCHED, None)
+        """The summary of a folder whose other files say the same."""
         settings, problem = self.config_record()["config"], None
         try:
+            summary = folder.read_summary()
             folder.check_files(CONFIG_FILE, METRICS_FILE)
             if folder.metrics.path.is_file():
                 problem = contradiction(summary, read_episode_lines(self.path))

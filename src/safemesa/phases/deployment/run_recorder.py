@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safemesa.core.files import with_checksum, write_json
+from safemesa.core.files import json_bytes, write_atomic
 from safemesa.datasets.replay import extend, positions
 from safemesa.domains.base import AbstractDomain
 from safemesa.phases.config import RunConfig
@@ -21,8 +21,6 @@ from safemesa.phases.storage.checkpoint import Checkpointer
 from safemesa.phases.storage.growing_file import GrowingFile
 from safemesa.phases.storage.replay_file import describe_replay, replay_file
 from safemesa.phases.storage.run_folder import (
-    CONFIG_FILE,
-    LAYOUT_FILE,
     LEARNING_FILE,
     METRICS_FILE,
     ROWS_FILE,
@@ -186,14 +184,11 @@ class Recorder:
         seconds = {**wall, "deploy": self.wall}
         summary = summarise(self.config, self.folder, self.domain, int(state.step), seconds)
         # As they are on disk: a file that was damaged meanwhile is not vouched for.
-        vouched = {name: file.vouch() for name, file in self._growing().items()}
-        for name, file in self._growing().items():
-            file.check(vouched[name], whole=True)
-        vouched |= {
-            name: GrowingFile(self.folder.path / name).vouch()
-            for name in (LAYOUT_FILE, CONFIG_FILE)
-        }
-        write_json(self.folder.summary_file, with_checksum({**summary, VOUCHED: vouched}))
+        for file in self._growing().values():
+            file.check(file.vouch(), whole=True)
+        text = json_bytes(self.folder.summary_file, summary)
+        self.folder.vouch(text)
+        write_atomic(self.folder.summary_file, text)
         self.saver.remove()
 
 

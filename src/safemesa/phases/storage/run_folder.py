@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, what may be written, and what a rerun finds."""
 
+import hashlib
 import json
 import os
 import platform
@@ -15,9 +16,8 @@ from safemesa.core.errors import (
     CheckpointError,
     ConfigurationError,
     OutputFolderError,
-    SafemesaError,
 )
-from safemesa.core.files import read_checked_json, read_json, write_json
+from safemesa.core.files import read_checked_json, read_json, with_checksum, write_json
 from safemesa.core.locks import sole_owner
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
 from safemesa.phases.storage.growing_file import GrowingFile, JsonLines
@@ -38,11 +38,14 @@ METRIC_FIELDS = (
 """Keys of each line of `metrics.jsonl`."""
 
 VOUCHED = "files"
-"""Key of the summary, and of the notes of a checkpoint, that says how files are or begin."""
+"""Key of `files.json`, and of the notes of a checkpoint, that says how files are or begin."""
+
+FORMAT = 1
+"""Version of `files.json`."""
 
 ROWS_FILE, LAYOUT_FILE = "replay/rows.f32", "replay/layout.json"
 METRICS_FILE, LEARNING_FILE = "metrics.jsonl", "learning.jsonl"
-CONFIG_FILE = "config.json"
+CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
 
 
 def _same(given: Any, config: RunConfig) -> bool:
@@ -59,7 +62,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / CONFIG_FILE
-        self.summary_file = path / "summary.json"
+        self.summary_file = path / SUMMARY_FILE
+        self.files_file = path / "files.json"
         self.checkpoints = path / "checkpoints"
         self.prior = path / "artefacts" / "prior"
         self.risk_model = path / "artefacts" / "risk_model"
@@ -74,16 +78,33 @@ class RunFolder:
         """Whether the run is complete."""
         return self.summary_file.is_file()
 
-    def read_summary(self, error: type[SafemesaError] = CheckpointError) -> dict[str, Any]:
-        """`summary.json`, with `files`: what it vouches for, where it is not of an older version.
+    def read_summary(self) -> dict[str, Any]:
+        """`summary.json`.
 
         Raises:
-            error: it is missing or damaged.
+            CheckpointError: it is missing, damaged or edited.
         """
-        return read_checked_json(self.summary_file, error=error)
+        self.check_files(SUMMARY_FILE)
+        return read_json(self.summary_file, error=CheckpointError)
+
+    def vouch(self, summary: bytes) -> None:
+        """Writes `files.json`, which says how all files are, of a run that has this summary."""
+        files = {
+            METRICS_FILE: self.metrics,
+            LEARNING_FILE: self.learning,
+            **{
+                name: GrowingFile(self.path / name)
+                for name in (ROWS_FILE, LAYOUT_FILE, CONFIG_FILE)
+            },
+        }
+        digest = {"bytes": len(summary), "sha256": hashlib.sha256(summary).hexdigest()}
+        record = {name: file.vouch() for name, file in files.items()} | {SUMMARY_FILE: digest}
+        write_json(self.files_file, with_checksum({"format": FORMAT, VOUCHED: record}))
 
     def check_files(self, *names: str) -> None:
-        """Whether files of a finished run are those of its summary, as far as that knows of them.
+        """Whether files of a finished run are what they were when it ended.
+
+        A run of an earlier version has no `files.json`, and nothing is known of it.
 
         Args:
             *names: Paths below the folder, with `/`.
@@ -91,16 +112,13 @@ class RunFolder:
         Raises:
             CheckpointError: one of them is missing, damaged or edited.
         """
-        if not self.finished:
+        if not self.finished or not self.files_file.is_file():
             return
-        known = self.read_summary().get(VOUCHED, {})
-        if not isinstance(known, dict):
-            raise CheckpointError(f"{self.summary_file} has no object as '{VOUCHED}'.")
+        known = read_checked_json(self.files_file, error=CheckpointError).get(VOUCHED)
         for name in names:
-            if name in known:
-                path = self.path / name
-                file = JsonLines(path) if path.suffix == ".jsonl" else GrowingFile(path)
-                file.check(known[name], whole=True)
+            path = self.path / name
+            file = JsonLines(path) if path.suffix == ".jsonl" else GrowingFile(path)
+            file.check(known.get(name) if isinstance(known, dict) else None, whole=True)
 
     def check(self, config: RunConfig) -> None:
         """Refuses a folder that belongs to something else; writes nothing.

@@ -52,49 +52,49 @@ def flip(file: Path, byte: int, bit: int) -> None:
 def contents(folder: Path, signals: int) -> dict[str, Any]:
     """What verbs read of a finished run, each `REFUSED` where it is refused by a sentence."""
     artefacts = folder / "artefacts"
-
-    def numbers() -> Any:
-        (record,) = scan_runs([folder]).runs
-        return {name: value for name, value in record.summary.items() if name != "wall_s"}
-
-    def settings() -> Any:
-        return scan_runs([folder]).runs[0].settings
-
-    def log() -> Any:
-        data = OfflineTasks.load(artefacts / "test_log")
-        return {"spaces": asdict(data.spaces), **data.only_log().columns}
-
-    def without_wall() -> Any:
-        return lines_without_wall(folder / "metrics.jsonl")
-
-    def model(load: Callable[[Path], Any], name: str) -> Any:
-        tree, config, spaces = load(artefacts / name)
-        return {"config": config, "spaces": asdict(spaces), **tree_to_tensors(tree)}
-
-    def seen() -> Any:
-        rows = load_seen(artefacts / "prior", signals)
-        return None if rows is None else rows._asdict()
-
     readers: dict[str, Callable[[], Any]] = {
-        "summary": numbers,
-        "settings": settings,
+        "summary": partial(_summary, folder),
+        "settings": lambda: scan_runs([folder]).runs[0].settings,
         "replay": lambda: replay_columns(folder),
-        "test log": log,
-        "seen": seen,
+        "test log": partial(_log, artefacts / "test_log"),
+        "seen": partial(_seen, artefacts / "prior", signals),
     }
     loads = {"prior": load_prior, "risk_model": load_risk_model}
     for name, load in {**loads, "deployed_risk_model": load_risk_model}.items():
         if (artefacts / name).is_dir():  # not every arm has all of them
-            readers[name] = partial(model, load, name)
-    found: dict[str, Any] = {}
-    for name, read in readers.items():
-        try:
-            found[name] = read()
-        except SafemesaError:
-            found[name] = REFUSED
+            readers[name] = partial(_model, load, artefacts / name)
+    found = {name: _read(read) for name, read in readers.items()}
     # A line is read by those who read the summary, which refuses another file than its own.
-    found["lines"] = REFUSED if found["summary"] is REFUSED else without_wall()
+    refused = found["summary"] is REFUSED
+    found["lines"] = REFUSED if refused else lines_without_wall(folder / "metrics.jsonl")
     return found
+
+
+def _read(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except SafemesaError:
+        return REFUSED
+
+
+def _summary(folder: Path) -> Any:
+    (record,) = scan_runs([folder]).runs
+    return {name: value for name, value in record.summary.items() if name != "wall_s"}
+
+
+def _log(folder: Path) -> Any:
+    data = OfflineTasks.load(folder)
+    return {"spaces": asdict(data.spaces), **data.only_log().columns}
+
+
+def _model(load: Callable[[Path], Any], folder: Path) -> Any:
+    tree, config, spaces = load(folder)
+    return {"config": config, "spaces": asdict(spaces), **tree_to_tensors(tree)}
+
+
+def _seen(folder: Path, signals: int) -> Any:
+    seen = load_seen(folder, signals)
+    return None if seen is None else seen._asdict()
 
 
 def silent_differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:

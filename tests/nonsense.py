@@ -18,7 +18,7 @@ VERBS: dict[str, list[str]] = {
     "deploy": ["risk_model", "navigation2", "--out", "new"],
     "calibration": ["runs"],
     "headroom": ["navigation2", "--preset", "quick", "--out", "new"],
-    "skill": ["runs"],
+    "skill": ["risk_model", "--domain", "navigation2"],
     "grid": ["--preset", "quick", "--out", "new"],
     "report": ["runs", "--out", "new"],
     "pack": ["runs", "--out", "new"],
@@ -32,7 +32,7 @@ VERBS: dict[str, list[str]] = {
     "data export": ["data", "--out", "new"],
     "data info": ["data"],
     "data doctor": ["data"],
-    "shield export": ["risk_model", "--safe-action", "0.0", "--out", "new"],
+    "shield export": ["risk_model", "--out", "new"],
     "shield check": ["shield"],
     "shield seal": ["shield"],
     "shield bench": ["shield", "--ticks", "3"],
@@ -158,7 +158,10 @@ def workplace(root: Path) -> None:
     (root / "claims" / "claims.json").write_text(json.dumps({"command": "", "findings": []}))
     for arm, violations in (("mesa", 3), ("multitask", 5)):
         for seed in range(3):
-            _made_up_run(root / "runs" / f"{arm}-{seed}", arm, seed, violations + seed)
+            folder = root / "runs" / f"{arm}-{seed}"
+            _made_up_run(folder, arm, seed, violations + seed)
+            # That it is there is looked at first.
+            save_artefact(folder / "artefacts" / "prior", prior, config, logs.SPACES, {})
 
 
 def _made_up_run(folder: Path, arm: str, seed: int, violations: int) -> None:

@@ -11,6 +11,12 @@ from nonsense import SECTION, VERBS, Option, options, workplace, wrong_values
 from safemesa.cli.main import VERBS as NAMES, main
 
 
+# The logs here are small.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::safemesa.phases.collection.logs.FewViolationsWarning"
+)
+
+
 class BegunError(Exception):
     """A verb took its options and began to work."""
 
@@ -21,7 +27,7 @@ WORK = (
     "safemesa.phases.collection.logs.collect_train_logs",
     "safemesa.phases.meta_train.meta_train",
     "safemesa.phases.adapt.adapt",
-    "safemesa.experiments.measures.calibrate_runs.calibrate_runs",
+    "safemesa.experiments.measures.calibrate_runs.held_out_tasks",
     "safemesa.experiments.headroom.measure_headroom.measure",
     "safemesa.experiments.recovery_skill.measure_skill.measure_skill",
     "safemesa.experiments.grid.executors.local.prepare_runs",
@@ -131,7 +137,7 @@ def test_all_nonsense_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) 
         (["run", "mesa", "navigation2", "--jobs", "300000000"], "--jobs is 300000000"),
         (["run", "mesa", "navigation2", "--out", ""], "argument 5, after --out, is empty"),
         (["run", "", "navigation2"], "argument 2 is empty"),
-        (["report", "runs", "--out="], "argument 3 is empty"),
+        (["report", "runs", "--out="], "argument 3, after --out, is empty"),
         (["report", "\udcff"], "no text in UTF-8"),
         (["report", "runs", "--baseline", "x" * 5000], "has 5000 characters"),
         (["evaluate", "prior", "data", "--out", "folder"], "cannot write folder: it is a folder"),

@@ -155,7 +155,8 @@ def check_numbers(flags: Any, section: str = "") -> None:
         if is_dataclass(value) and not isinstance(value, type):
             check_numbers(value, f"{name}.")
             continue
-        for number in value if isinstance(value, tuple) else (value,):
+        numbers: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigurationError(f"--{name} is {number}; expected a finite number.")
             if type(number) is int and abs(number) > MOST and "seed" not in one.name:

@@ -53,15 +53,16 @@ def refuse_unusual(path: Path) -> Path:
     Raises:
         OutputFolderError: it is a folder, a pipe, a device or a socket, or cannot be reached.
     """
+    # Not strict: what a link leads to may not be there yet.
+    real = Path(os.path.realpath(path))
     try:
-        # Not strict: what a link leads to may not be there yet.
-        real = Path(os.path.realpath(path))
         mode = real.lstat().st_mode
     except FileNotFoundError:
         return real
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputFolderError(f"cannot write {path!s:.200}: {reason}. Check the path.") from error
+    except OSError as error:
+        raise OutputFolderError(
+            f"cannot write {path!s:.200}: {error.strerror}. Check the path."
+        ) from error
     if stat.S_ISREG(mode):
         return real
     kind = next((name for test, name in UNUSUAL if test(mode)), "no regular file")

@@ -56,7 +56,7 @@ def _is_number(value: Any, name: str) -> bool:
 
 def contradiction(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str | None:
     """What a summary says otherwise than the lines of its run, in words; None: nothing."""
-    said = {"episodes": len(lines)}
+    said: dict[str, int | None] = {"episodes": len(lines)}
     for name, field in SUMS.items():
         values = [line[field] for line in lines]
         said[name] = None if None in values else sum(values)

@@ -94,8 +94,8 @@ class Checkpointer:
         if not tensors.is_file() or sha256(tensors) != record.get("sha256"):
             raise CheckpointError(f"{tensors} is missing or does not match its hash.")
         state = tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
-        step, notes = record.get("step"), record.get("notes")
-        if step != _step_of(record_path) or not isinstance(notes, dict):
+        step, notes = _step_of(record_path), record.get("notes")
+        if record.get("step") != step or not isinstance(notes, dict):
             raise CheckpointError(f"{record_path} is damaged: its step or notes are not its own.")
         return Checkpoint(state, step, notes)
 

@@ -23,9 +23,10 @@ class GrowingFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._digest: Any = None
-        """Running hash; None until the file is first written to."""
-        self._size = 0
+        self._digest, self._size = hashlib.sha256(), 0
+        """Running hash of so many bytes."""
+        self._is_known = False
+        """Whether they are those of the file, which is read before it is first written to."""
 
     @property
     def size(self) -> int:
@@ -38,8 +39,7 @@ class GrowingFile:
         Raises:
             OutputFolderError: the file cannot be written; part of the data may be on disk.
         """
-        if self._digest is None:
-            self._read_on(self.size)
+        self._know()
         try:
             with open(self.path, "ab") as file:
                 file.write(data)
@@ -70,8 +70,7 @@ class GrowingFile:
 
     def vouch(self) -> dict[str, Any]:
         """What `check` needs to know of the bytes so far."""
-        if self._digest is None:
-            self._read_on(self.size)
+        self._know()
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def check(self, record: Any, whole: bool = False) -> None:
@@ -108,8 +107,13 @@ class GrowingFile:
     def _restart(self) -> None:
         self._digest, self._size = hashlib.sha256(), 0
 
+    def _know(self) -> None:
+        if not self._is_known:
+            self._read_on(self.size)
+
     def _read_on(self, size: int) -> None:
         self._restart()
+        self._is_known = True
         for chunk in _chunks(self.path, size):
             self._take(chunk)
 

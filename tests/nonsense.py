@@ -1,9 +1,10 @@
 """All options of all verbs, and what can mean nothing for them: what the tests of options share."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,6 @@ def workplace(root: Path) -> None:
     """What the command lines of `VERBS` name, made without training."""
     import json
 
-    import jax
     import logs
     from shields import make_shield_folder
     from tiny import tiny_config
@@ -145,12 +145,11 @@ def workplace(root: Path) -> None:
     logs.write_csv(root / "logs" / "one.csv", logs.table(fleet.train[0]))
     logs.write_map(root / "map.json")
     config = tiny_config("mesa")
-    with jax.ensure_compile_time_eval():
-        prior = prior_template(config, logs.SPACES)
-        save_artefact(root / "prior", prior, config, logs.SPACES, {"units": {}})
-        spaces = domain("navigation2").spaces
-        model = prior_template(config, spaces).model
-        save_artefact(root / "risk_model", model, config, spaces, {})
+    prior = _zeros(lambda: prior_template(config, logs.SPACES))
+    save_artefact(root / "prior", prior, config, logs.SPACES, {"units": {}})
+    spaces = domain("navigation2").spaces
+    model = _zeros(lambda: prior_template(config, spaces)).model
+    save_artefact(root / "risk_model", model, config, spaces, {})
     make_shield_folder(root / "shield")
     (root / "file.txt").write_text("a user's")
     (root / "folder").mkdir()
@@ -162,6 +161,15 @@ def workplace(root: Path) -> None:
             _made_up_run(folder, arm, seed, violations + seed)
             # That it is there is looked at first.
             save_artefact(folder / "artefacts" / "prior", prior, config, logs.SPACES, {})
+
+
+def _zeros(build: Callable[[], Any]) -> Any:
+    """What `build` would make, of zeros and without compiling anything."""
+    import jax
+    import numpy as np
+
+    shapes = jax.eval_shape(build)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _made_up_run(folder: Path, arm: str, seed: int, violations: int) -> None:

@@ -10,7 +10,6 @@ from nonsense import SECTION, VERBS, Option, options, workplace, wrong_values
 
 from safemesa.cli.main import VERBS as NAMES, main
 
-
 # The logs here are small.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::safemesa.phases.collection.logs.FewViolationsWarning"

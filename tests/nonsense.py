@@ -59,6 +59,10 @@ WRONG = {
 """By kind of option; each is refused whatever the option."""
 
 
+ODD = ("0", "None", "1e-300", "1e309", "5-1", "0-99999999999", "999999999", "a:b", "--", "=")
+"""Nonsense for many options and not for all: refused, or taken; never a traceback."""
+
+
 @dataclass(frozen=True)
 class Option:
     """A flag, or the place of what is given without one."""

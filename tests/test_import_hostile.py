@@ -140,10 +140,10 @@ def truncated(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     return build
 
 
-def parquet(path: Path) -> Path:
+def parquet(path: Path, rows: int = 9) -> Path:
     pyarrow = pytest.importorskip("pyarrow")
     parquet_module = pytest.importorskip("pyarrow.parquet")
-    parquet_module.write_table(pyarrow.table({"actions": np.zeros(9)}), path / "a.parquet")
+    parquet_module.write_table(pyarrow.table({"actions": np.zeros(rows)}), path / "a.parquet")
     return path / "a.parquet"
 
 
@@ -233,6 +233,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
         ),
     ),
     "half a parquet": truncated(parquet),
+    "millions of equal rows in parquet": lambda p: parquet(p, 4_000_000),
     "no parquet at all": text("a.parquet", b"PAR1" + b"\xff" * 200 + b"PAR1"),
     "an endless line": text("a.csv", "a," * 2**22),
     "a number of ten million digits": text("a.csv", "x,u,c\n" + "1" * 10**7 + ",0,0\n"),

@@ -55,14 +55,23 @@ def write_run(
         "wall_s": WALL,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
-    fields = dict.fromkeys(
-        ("episode", "env_steps", "return", "length", "violation", "success", "interventions"), 0
-    ) | {"violation_under_recovery": 0, "cumulative_violations": 0, "wall_s": 0.0}
     lines = [
-        json.dumps(fields | {"risk_bias": one, "env_steps": 100 * (number + 1), "return": value})
-        for number, one in enumerate(bias)
+        {
+            "episode": number,
+            "env_steps": 100 * (number + 1),
+            "return": value,
+            "length": 100,
+            "violation": int(number < violations),
+            "success": None if successes is None else int(number < successes),
+            "interventions": 0,
+            "violation_under_recovery": 0,
+            "cumulative_violations": min(number + 1, violations),
+            "risk_bias": bias[number * len(bias) // 100],
+            "wall_s": 0.0,
+        }
+        for number in range(100)
     ]
-    (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def found(root: Path, **options) -> dict[str, Finding]:

@@ -70,6 +70,10 @@ def add_lines(folder: Path, steps: int = 100) -> None:
             for number in range(10)
         ]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        summary = path.with_name("summary.json")
+        totals = {"episodes": 10, "violations": 5, "return_mean": 4.5, "return_last_100": 4.5}
+        totals["successes"] = None if lines[0]["success"] is None else 10
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | totals))
 
 
 def test_curves_have_a_column_per_domain_and_no_empty_row(tmp_path: Path) -> None:

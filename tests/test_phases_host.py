@@ -277,15 +277,23 @@ def test_a_missing_cost_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("cost", 0.3), ("cost", np.nan), ("reward", np.nan), ("next_obs", np.inf)]
+    ("name", "value", "message"),
+    [
+        ("cost", 0.3, r"info\['cost'\] of .* at a step of episode 0 is 0\.3, expected 0 or 1"),
+        ("cost", np.nan, r"info\['cost'\] of .* is 'nan' .*never taken for safe"),
+        ("reward", np.nan, "the reward of .* at a step of episode 0 is 'nan'"),
+        ("next_obs", np.inf, "the observation of .* expected finite numbers"),
+    ],
 )
-def test_an_environment_that_reports_nonsense_is_refused(name: str, value: float) -> None:
+def test_an_environment_that_reports_nonsense_is_refused(
+    name: str, value: float, message: str
+) -> None:
     rows = {key: np.zeros((3, 4), np.float32) for key in ("obs", "next_obs")}
     rows |= {key: np.zeros(3) for key in ("reward", "terminated", "cost")}
     rows[name] = np.full_like(rows[name], value)
     environment = HostEnvironment(Recorded(rows, np.array([3])), 0, find_domain("cartpole").spaces)
     environment.reset(0)
-    with pytest.raises(ConfigurationError, match="expected a cost of 0 or 1 and finite numbers"):
+    with pytest.raises(ConfigurationError, match=message):
         environment.step(np.zeros(1, np.float32), 0)
 
 

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import io
 import itertools
+import math
 import re
 import shlex
 import sys
@@ -128,8 +129,40 @@ def parse(kind: type[T], verb: str, arguments: Sequence[str], default: T | None 
     """Parses flags into a dataclass; `--help` and wrong flags exit as tyro does (0 and 2)."""
     prog = f"safemesa {verb}"
     if default is None:
-        return tyro.cli(kind, prog=prog, args=list(arguments))
-    return tyro.cli(kind, prog=prog, args=list(arguments), default=default)
+        flags = tyro.cli(kind, prog=prog, args=list(arguments))
+    else:
+        flags = tyro.cli(kind, prog=prog, args=list(arguments), default=default)
+    check_numbers(flags)
+    return flags
+
+
+MOST = 10**9
+"""Numbers of anything beyond it are slips of the keyboard; seeds may be larger."""
+
+
+MOST_JOBS = 4096
+"""Processes on one machine."""
+
+
+def check_numbers(flags: Any, section: str = "") -> None:
+    """Refuses numbers that no setting can have.
+
+    Raises:
+        ConfigurationError: one is NaN, infinite, or a count beyond 10^9; its flag is named.
+    """
+    for one in fields(flags):
+        value, name = getattr(flags, one.name), section + one.name.replace("_", "-")
+        if is_dataclass(value) and not isinstance(value, type):
+            check_numbers(value, f"{name}.")
+            continue
+        numbers: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigurationError(f"--{name} is {number}; expected a finite number.")
+            if type(number) is int and abs(number) > MOST and "seed" not in one.name:
+                raise ConfigurationError(
+                    f"--{name} is {str(number)[:40]}; expected a number of at most {MOST}."
+                )
 
 
 def with_sections(kind: type[T], sections: Mapping[str, Any]) -> type[T]:
@@ -416,6 +449,16 @@ def with_horizon(config: RunConfig, dt: float) -> RunConfig:
     return replace(config, risk=replace(config.risk, gamma_risk=gamma))
 
 
+def check_jobs(jobs: int | None) -> None:
+    """Refuses numbers of processes that no machine has.
+
+    Raises:
+        ConfigurationError: it is below 1 or above `MOST_JOBS`.
+    """
+    if jobs is not None and not 1 <= jobs <= MOST_JOBS:
+        raise ConfigurationError(f"--jobs is {jobs}; expected at least 1, at most {MOST_JOBS}.")
+
+
 def worker_count(jobs: int | None) -> int | None:
     """Processes for slow collections: as many as asked for, or as there are cores.
 
@@ -424,8 +467,7 @@ def worker_count(jobs: int | None) -> int | None:
     Raises:
         ConfigurationError: fewer than one.
     """
-    if jobs is not None and jobs < 1:
-        raise ConfigurationError(f"--jobs is {jobs}; expected at least 1.")
+    check_jobs(jobs)
     import jax
 
     if jobs is None and jax.default_backend() != "cpu":

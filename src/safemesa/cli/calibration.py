@@ -9,6 +9,7 @@ import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,10 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     for name in ("tasks", "pairs", "rollouts"):
         if getattr(flags, name) < 1:
             raise ConfigurationError(f"--{name} is {getattr(flags, name)}; expected at least 1.")
+    rate = flags.adapt_target_rate
+    if rate is not None and not 0.0 <= rate <= 1.0:
+        raise ConfigurationError(f"--adapt-target-rate is {rate}; expected a number from 0 to 1.")
+    check_output(flags.out)
     prepare_jax()
     from safemesa.core.files import write_json
     from safemesa.experiments.measures.calibrate_runs import calibrate_runs, print_table, table_rows

@@ -12,6 +12,7 @@ import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse
 from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.core.outputs import check_output
 from safemesa.experiments.paper.paper_logs import PAPER_LOGS
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
 def info(verb: str, arguments: Sequence[str]) -> None:
     """`data info`."""
     flags = parse(InfoFlags, verb, arguments)
+    check_output(flags.json)
     from safemesa.datasets.offline_tasks import OfflineTasks
 
     data = OfflineTasks.load(flags.folder)
@@ -109,6 +111,7 @@ def info(verb: str, arguments: Sequence[str]) -> None:
         from safemesa.core.files import write_json
 
         record = {
+            "command": command_line("data", ["info", *arguments]),
             "domain": data.domain,
             "tasks": data.summary_rows(),
             "provenance": dict(data.provenance),
@@ -153,6 +156,7 @@ def export_data(verb: str, arguments: Sequence[str]) -> None:
 def doctor(verb: str, arguments: Sequence[str]) -> None:
     """`data doctor`: exits with an error where there is one in the data."""
     flags = parse(DoctorFlags, verb, arguments)
+    check_output(flags.json)
     from safemesa.datasets.doctor.examine import examine
     from safemesa.datasets.findings import NOTE
     from safemesa.datasets.importers.import_map import ImportMap, read_map
@@ -175,7 +179,8 @@ def doctor(verb: str, arguments: Sequence[str]) -> None:
     if flags.json is not None:
         from safemesa.core.files import write_json
 
-        write_json(flags.json, result.to_json())
+        command = command_line("data", ["doctor", *arguments])
+        write_json(flags.json, {"command": command, **result.to_json()})
         print(f"Report: {flags.json}")
     if errors:
         raise DatasetError(f"{len(errors)} defects must be mended before these data are used.")

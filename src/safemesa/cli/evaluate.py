@@ -10,6 +10,7 @@ import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,9 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         raise ConfigurationError(
             f"--target-miss-rate is {flags.target_miss_rate}; expected a number between 0 and 1."
         )
+    if flags.lead is not None and flags.lead < 0.0:
+        raise ConfigurationError(f"--lead is {flags.lead}; expected seconds, 0 or more.")
+    check_output(flags.out)
     prepare_jax()
     from safemesa.core.files import write_json
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from safemesa.cli.arguments import (
     SECTIONS,
+    check_jobs,
     command_line,
     current_spelling,
     parse_before_presets,
@@ -20,6 +21,9 @@ from safemesa.experiments.grid.executors.slurm import SlurmExecutor
 from safemesa.experiments.grid.executors.slurm_config import SlurmConfig
 from safemesa.experiments.grid.grid_folder import Grid, GridFolder, paired_runs
 from safemesa.phases.config import SEEDS
+
+MOST_SEEDS = 10_000
+"""Of a grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     """Runs what is unfinished and says where the results are."""
     words = current_spelling(verb, arguments)
     flags = parse_before_presets(GridFlags, verb, words, SECTIONS)
+    check_jobs(flags.jobs)
     grid = make_grid(flags, verb, words)
     folder = GridFolder(flags.out or Path("runs") / f"grid-{flags.preset}")
     if flags.dry_run:
@@ -138,6 +143,8 @@ def parse_seeds(text: str) -> list[int]:
             raise ConfigurationError(
                 f"--seeds is {text!r}; expected numbers from 0 to {SEEDS - 1}."
             )
+        if int(last or first) - int(first) + len(found) >= MOST_SEEDS:
+            raise ConfigurationError(f"--seeds is {text!r}; expected at most {MOST_SEEDS} seeds.")
         found += range(int(first), int(last or first) + 1)
     return found
 

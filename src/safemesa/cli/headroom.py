@@ -9,6 +9,7 @@ import tyro
 
 from safemesa.cli.arguments import Positional, parse, prepare_jax, worker_count
 from safemesa.core.errors import ConfigurationError
+from safemesa.core.outputs import check_outputs
 
 if TYPE_CHECKING:
     from safemesa.experiments.headroom.measure_headroom import HeadroomFiles
@@ -51,6 +52,8 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.experiments.headroom.measure_headroom import HeadroomFiles
 
     files = HeadroomFiles(folder=flags.out)
+    if not files.critics() and not files.escapes():
+        check_outputs(flags.out, ("headroom.md", "headroom.jsonl", "escapes.jsonl"))
     _measure(flags, files)
     critics, escaped = files.critics(), files.escapes()
     if not critics:

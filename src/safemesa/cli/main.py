@@ -1,5 +1,7 @@
 """`safemesa`: one verb per phase, and verbs for whole runs. `--help` imports no JAX."""
 
+import contextlib
+import errno
 import importlib
 import os
 import select
@@ -7,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from safemesa.core.errors import SafemesaError
+from safemesa.core.errors import ConfigurationError, SafemesaError
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "all three phases of five arms on Navigation 2, with a report"),
@@ -33,6 +35,25 @@ VERBS: dict[str, tuple[str, str]] = {
 
 RESUMED = ("demo", "run", "collect", "meta-train", "deploy", "headroom", "grid", "paper")
 """Verbs that go on where they were interrupted; others save nothing before they are done."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, wherever it is noticed."""
+
+OF_THE_PLACE = (
+    *NO_ROOM,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)
+"""What goes wrong with files and disks, and is no defect of ours."""
+
+LONGEST_WORD = 4096
+"""Characters; longer names are none that a system has."""
 
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -75,9 +96,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not _reader_left():
             raise
-        # What is left in the buffer would raise once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_standard_output()
         return READER_LEFT
+    except OSError as error:
+        if error.errno not in OF_THE_PLACE:
+            raise
+        print(f"safemesa: {_about_place(error)}", file=sys.stderr)
+        _leave_standard_output()
+        return USER_ERROR
+
+
+def check_words(given: Sequence[str]) -> None:
+    """Refuses words that can mean nothing, whatever they are given for.
+
+    Raises:
+        ConfigurationError: a word is blank, no text, or too long for a name or a number.
+    """
+    for number, word in enumerate(given, start=1):
+        flag, equals, value = word.partition("=")
+        value = value if word.startswith("--") and equals else word
+        before = flag if value is not word else given[number - 2] if number > 1 else ""
+        place = f"argument {number}" + (f", after {before}," if before.startswith("--") else "")
+        if not value.strip():
+            raise ConfigurationError(
+                f"{place} is empty; expected a value. Is a shell variable not set?"
+            )
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"{place} is {ascii(word)[:80]}, which is no text in UTF-8. Rename the file."
+            ) from None
+        if "\0" in word or len(word) > LONGEST_WORD:
+            raise ConfigurationError(
+                f"{place} begins with {word[:40]!r} and has {len(word)} characters; expected at "
+                f"most {LONGEST_WORD}, none of them of the code 0."
+            )
+
+
+def _about_place(error: OSError) -> str:
+    where = f"{str(error.filename)[:200]}: " if error.filename else ""
+    if error.errno in NO_ROOM:
+        return f"cannot write: {where}{error.strerror}. Make room, and give the command again."
+    return f"{where}{error.strerror}. Check the path and your rights, or give another one."
+
+
+def _leave_standard_output() -> None:
+    """What cannot be written must not raise once more when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(given: Sequence[str]) -> int:
@@ -89,6 +156,7 @@ def _run(given: Sequence[str]) -> int:
 
         print(f"safemesa {__version__}")
         return 0
+    check_words(given)
     verb = given[0]
     if verb not in VERBS:
         print(f"safemesa: unknown verb {verb!r}.\n\n{usage()}", file=sys.stderr)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
+from safemesa.cli.arguments import Positional, check_jobs, command_line, parse, prepare_jax
 from safemesa.cli.grid import parse_seeds
 from safemesa.core.errors import ConfigurationError
 
@@ -56,8 +56,8 @@ class ClaimsFlags:
 
     out: Path
     """Folder of the runs; claims.json and claims.md are written there."""
-    preset: str = "paper"
-    """Which runs: presets are never mixed."""
+    preset: str | None = None
+    """Which runs: presets are never mixed. Default: that of the runs in the folder."""
     calibration: Path | None = None
     """A file of `safemesa calibration`; default: calibration.json in the folder."""
 
@@ -96,6 +96,7 @@ def figures(verb: str, arguments: Sequence[str]) -> None:
     """One figure, or all of them with the claims and a report."""
     part = arguments[0]
     flags = parse(FigureFlags, f"{verb} {part}", arguments[1:])
+    check_jobs(flags.jobs)
     prepare_jax()
     from safemesa.experiments.paper.produce import Production
 

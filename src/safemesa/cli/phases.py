@@ -3,6 +3,7 @@
 With the same seeds and settings they leave what `safemesa run` leaves.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from safemesa.cli.arguments import (
     SECTIONS,
     Common,
     Positional,
+    check_jobs,
     command_line,
     current_spelling,
     parse_before_presets,
@@ -33,6 +35,7 @@ from safemesa.core.errors import (
     OutputFolderError,
 )
 from safemesa.core.files import file_name, read_json, sha256, write_json
+from safemesa.core.outputs import check_parent
 from safemesa.phases.config import RESIDENT_GIB, RunConfig, config_from_json
 from safemesa.phases.presets import DOMAIN_PRESETS
 from safemesa.phases.presets.own_logs import for_own_logs
@@ -118,7 +121,8 @@ def main(verb: str, arguments: Sequence[str]) -> None:
 
 
 def _refuse_existing(folder: Path) -> None:
-    if folder.exists():
+    check_parent(folder)
+    if os.path.lexists(folder):
         raise OutputFolderError(f"{folder} exists already. Choose another --out, or remove it.")
 
 
@@ -128,6 +132,7 @@ def collect(verb: str, arguments: Sequence[str]) -> None:
     name = f"{file_name(config.domain)}-{config.preset}-{config.data_seed}-with-test-{config.seed}"
     out = flags.out or Path("data") / name
     _refuse_existing(out)
+    check_jobs(flags.jobs)
     prepare_jax()
     from safemesa.cli.data import print_info
     from safemesa.core.locks import folder_lock

@@ -12,6 +12,7 @@ from safemesa.cli.arguments import (
     DOMAIN_HELP,
     Common,
     Positional,
+    check_jobs,
     command_line,
     parse_with_preset,
     prepare_jax,
@@ -22,6 +23,10 @@ from safemesa.core.files import file_name
 
 if TYPE_CHECKING:
     from safemesa.phases.run import RunOptions
+
+
+MOST_SEEDS = 1024
+"""That run side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,12 @@ class RunFlags(Common):
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Runs and prints where the results are."""
     flags, config = parse_with_preset(RunFlags, verb, arguments)
-    if flags.seeds < 1:
-        raise ConfigurationError(f"--seeds is {flags.seeds}; expected at least 1.")
+    if not 1 <= flags.seeds <= MOST_SEEDS:
+        raise ConfigurationError(
+            f"--seeds is {flags.seeds}; expected at least 1, at most {MOST_SEEDS}: they share a "
+            "process. `safemesa grid` runs more."
+        )
+    check_jobs(flags.jobs)
     prepare_jax()
     from safemesa.phases.run import run
 

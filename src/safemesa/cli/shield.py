@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from safemesa.cli.arguments import Positional, parse, prepare_jax
+from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import CheckpointError, ConfigurationError
+from safemesa.core.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,7 @@ def seal(verb: str, arguments: Sequence[str]) -> None:
 def bench(verb: str, arguments: Sequence[str]) -> None:
     """Prints and writes the durations."""
     flags = parse(BenchFlags, verb, arguments)
+    check_output(flags.out)
     from safemesa.core.files import write_json
     from safemesa.shield import runtime
 
@@ -167,4 +169,5 @@ def bench(verb: str, arguments: Sequence[str]) -> None:
     for name, value in result.items():
         print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     if flags.out is not None:
-        write_json(flags.out, result)
+        command = command_line("shield", ["bench", *arguments])
+        write_json(flags.out, {"command": command, **result})

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
+from safemesa.core.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class SkillFlags:
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Prints two tables, and writes the numbers."""
     flags = parse(SkillFlags, verb, arguments)
+    check_output(flags.out)
     prepare_jax()
     from safemesa.core.files import write_json
     from safemesa.experiments.recovery_skill.measure_skill import measure_skill

@@ -7,14 +7,16 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import OutputFolderError, SafemesaError
 
 MAXIMUM_JSON_BYTES = 64 * 2**20
-_CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**20
+"""Files are hashed in pieces of this size."""
 
 
 @contextlib.contextmanager
@@ -22,12 +24,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced to disk and renamed to it.
 
     A reader sees the old file or the whole new one, also after a power cut. If the body raises,
-    the temporary file is removed and `path` stays as it was.
+    the temporary file is removed and `path` stays as it was. A link stays, and the file that it
+    leads to is replaced.
 
     Raises:
-        OutputFolderError: the file cannot be written (rights, full disk, a folder of that name).
+        OutputFolderError: the file cannot be written (rights, full disk, a folder of that name), or
+            the path leads to a pipe, a device or a socket, which a file must not replace.
     """
-    path = Path(path)
+    path = refuse_unusual(Path(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,11 +40,44 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         # After the rename there is nothing left to remove.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def refuse_unusual(path: Path) -> Path:
+    """Where a file is written: where links lead, if that is a regular file or nothing yet.
+
+    Raises:
+        OutputFolderError: it is a folder, a pipe, a device or a socket, or cannot be reached.
+    """
+    # Not strict: what a link leads to may not be there yet.
+    real = Path(os.path.realpath(path))
+    try:
+        mode = real.lstat().st_mode
+    except FileNotFoundError:
+        return real
+    except OSError as error:
+        raise OutputFolderError(
+            f"cannot write {path!s:.200}: {error.strerror}. Check the path."
+        ) from error
+    if stat.S_ISREG(mode):
+        return real
+    kind = next((name for test, name in UNUSUAL if test(mode)), "no regular file")
+    raise OutputFolderError(f"cannot write {path}: it is {kind}. Choose another name.")
+
+
+UNUSUAL = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISLNK, "a link that leads back to itself"),
+)
+"""What a file must not replace, by what says so of a mode."""
 
 
 @contextlib.contextmanager
@@ -66,7 +103,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         os.rename(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,6 +125,15 @@ def write_json(path: str | Path, value: Any) -> None:
         SafemesaError: a number is NaN or infinite, which JSON does not have; its place is named.
         OutputFolderError: the file cannot be written.
     """
+    write_atomic(path, json_bytes(path, value))
+
+
+def json_bytes(path: str | Path, value: Any) -> bytes:
+    """What `write_json` writes to `path`, which is for errors alone.
+
+    Raises:
+        SafemesaError: a number is NaN or infinite.
+    """
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -98,7 +144,7 @@ def write_json(path: str | Path, value: Any) -> None:
             f"cannot write {path}: the value at {place} is NaN or infinite and JSON has no such "
             "number. Write null where a value is missing."
         ) from error
-    write_atomic(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def read_json(path: str | Path, *, error: type[SafemesaError] = SafemesaError) -> dict[str, Any]:
@@ -138,6 +184,39 @@ def read_json(path: str | Path, *, error: type[SafemesaError] = SafemesaError) -
     return value
 
 
+CHECKSUM = "checksum"
+"""Key of a JSON object under which the hash of everything else in it stands."""
+
+
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the hash of its values, whatever their order and layout."""
+    return {**value, CHECKSUM: _checksum(value)}
+
+
+def read_checked_json(
+    path: str | Path, *, error: type[SafemesaError] = SafemesaError
+) -> dict[str, Any]:
+    """Reads a JSON object that `with_checksum` made, without the checksum.
+
+    One of an earlier version has none, and is read as it is.
+
+    Raises:
+        error: as `read_json`; or the file does not match its checksum.
+    """
+    value = read_json(path, error=error)
+    if CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
+        raise error(
+            f"{path} does not match its checksum: it is damaged or was edited. Restore it from a "
+            f"copy, or make it again; if you meant to edit it, remove its {CHECKSUM!r}."
+        )
+    return value
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def file_name(domain: str) -> str:
     """A domain's name in paths: `module:attribute` has a colon, which not all systems allow."""
     return domain.replace(":", "-")
@@ -152,7 +231,7 @@ def sha256(path: str | Path) -> str:
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:
         raise SafemesaError(f"cannot read {path}: {error.strerror}. Check the path.") from error
@@ -194,7 +273,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputFolderError:
+def cannot_write(path: Path, error: OSError) -> OutputFolderError:
+    """What failed about a file, as an error that a user can act on."""
     return OutputFolderError(
         f"cannot write {path}: {error.strerror or error}. Check the path, your rights and the "
         "free space, or choose another place."

@@ -89,7 +89,10 @@ DEFECTS: dict[str, Defect] = {
         "text where a number belongs (true, false and dates like 2024-05-01T12:30:00 are read too)",
         "Repair the cell.",
     ),
-    "missing-value": _error("a value is missing or NaN", "Repair the row, or cut the episode."),
+    "missing-value": _error(
+        "a value is missing or NaN",
+        'Repair the row, or declare what it means: missing = "hold", "drop" or "split".',
+    ),
     "infinite-value": _error("a value is infinite", "Repair the row, or cut the episode."),
     "precision-lost": _error(
         "values that differ become equal in 32 bits, because a large offset takes their digits",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from safemesa.core.errors import DatasetError
-from safemesa.core.files import read_json
+from safemesa.core.files import read_checked_json
 from safemesa.core.spaces import Spaces
 
 FORMAT_NAME = "safemesa-dataset"
@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
             "`safemesa collect` or `safemesa data import`."
         )
     path = folder / MANIFEST_FILE
-    record = read_json(path, error=DatasetError)
+    record = read_checked_json(path, error=DatasetError)
     where = str(path)
     if record.get("format") != FORMAT_NAME:
         raise DatasetError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import DatasetError
-from safemesa.core.files import atomic_folder, sha256, write_json
+from safemesa.core.files import atomic_folder, sha256, with_checksum, write_json
 from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import map_tensors, save_tensors
 from safemesa.datasets.format import (
@@ -129,7 +129,7 @@ class OfflineTasks:
                 tasks=tuple(entries),
                 provenance=self.provenance,
             )
-            write_json(temporary / MANIFEST_FILE, manifest.to_json())
+            write_json(temporary / MANIFEST_FILE, with_checksum(manifest.to_json()))
 
     @staticmethod
     def load(folder: str | Path, *, verify: bool = True) -> "OfflineTasks":

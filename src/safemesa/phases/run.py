@@ -16,7 +16,6 @@ from safemesa.core.errors import (
     CheckpointError,
     OutputFolderError,
 )
-from safemesa.core.files import read_json
 from safemesa.core.spaces import Spaces
 from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
@@ -93,7 +92,7 @@ def run(
                 [configs[i] for i in todo], [runs[i] for i in todo], domain, options
             )
             pipeline.run()
-        return [read_json(one.summary_file, error=OutputFolderError) for one in runs]
+        return [one.read_summary() for one in runs]
 
 
 def adopt(

@@ -24,7 +24,7 @@ from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.same_signals import units_of
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
 from safemesa.phases.storage.replay_file import read_replay
-from safemesa.phases.storage.run_folder import RunFolder, provenance
+from safemesa.phases.storage.run_folder import LAYOUT_FILE, ROWS_FILE, RunFolder, provenance
 from safemesa.phases.storage.seen import Seen, load_seen, seen_in, seen_in_logs, together
 from safemesa.shield import runtime
 from safemesa.shield.model_card import model_card
@@ -178,6 +178,7 @@ def _seen(
     if own is not None and (found or scratch):
         found.append(seen_in_logs((own.only_log(),)))
     if run is not None and found and artefact == run.deployed_model:
+        run.check_files(ROWS_FILE, LAYOUT_FILE)
         columns = read_replay(run.replay)
         if len(columns["obs"]):
             action = spaces.from_unit(columns["action"])

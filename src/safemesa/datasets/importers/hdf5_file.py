@@ -28,6 +28,8 @@ from safemesa.datasets.importers.arrays import (
 from safemesa.datasets.importers.extras import import_extra
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import (
+    LARGE,
+    MAXIMUM_RATIO,
     AbstractSource,
     Block,
     Declaration,
@@ -38,9 +40,6 @@ from safemesa.datasets.importers.source import (
 MAXIMUM_DEPTH = 4
 MAXIMUM_OBJECTS = 10_000
 MAXIMUM_EPISODES = 100_000
-MAXIMUM_RATIO = 1_000
-"""Largest compression of a dataset that is larger than `LARGE` bytes."""
-LARGE = 2**24
 _EPISODE = re.compile(r"(?:demo|episode|ep|traj|trajectory|rollout)[-_]?(\d{1,9})", re.IGNORECASE)
 
 

@@ -13,6 +13,8 @@ from safemesa.datasets.importers.identity import labels
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import (
     BLOCK_ROWS,
+    LARGE,
+    MAXIMUM_RATIO,
     MAXIMUM_WIDTH,
     AbstractSource,
     Block,
@@ -39,6 +41,22 @@ class ParquetSource(AbstractSource):
             self._widths = {
                 one.name: one.type.list_size if is_list(one.type) else None for one in schema
             }
+        self._refuse_inflated()
+
+    def _refuse_inflated(self) -> None:
+        """A few bytes can say "the same row, 30 million times", and would be read for hours.
+
+        Raises:
+            DatasetError: the rows are so much larger than the file.
+        """
+        numbers = sum(width or 1 for width in self._widths.values())
+        size, stored = 8 * numbers * self._file.metadata.num_rows, self.path.stat().st_size
+        if size > LARGE and size > MAXIMUM_RATIO * stored:
+            raise DatasetError(
+                f"{self.path} has {self._file.metadata.num_rows} rows of {numbers} numbers in "
+                f"{stored} bytes: nearly all rows are equal, which is no log of a robot. Leave it "
+                "out, or write only what was recorded."
+            )
 
     def widths(self) -> Mapping[str, int | None]:
         return self._widths

@@ -18,6 +18,10 @@ BLOCK_ROWS = 65_536
 MAXIMUM_WIDTH = 100_000
 """Numbers per row; more is no log of signals."""
 
+MAXIMUM_RATIO = 1_000
+"""Largest compression of what is larger than `LARGE` bytes: no log of signals is so even."""
+LARGE = 2**24
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:

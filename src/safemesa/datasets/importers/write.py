@@ -52,7 +52,7 @@ def import_logs(
         ConfigurationError: the map leaves something open.
         OutputFolderError: `out` exists or cannot be written.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise OutputFolderError(f"{out} exists already. Choose another --out, or remove it.")
     findings = Findings()
     skipped: list[Path] = []

@@ -53,6 +53,9 @@ from safemesa.phases.storage.run_folder import RunFolder, provenance
 DEPLOYED = ("multitask", "mesa", "rrl", "unconstrained")
 """Arms whose whole runs are read; missing ones are made."""
 
+UNIT_FIELDS = ("domain", "preset", "seed")
+"""What every row begins with."""
+
 CRITICS_FILE, ESCAPES_FILE = "headroom.jsonl", "escapes.jsonl"
 
 
@@ -355,9 +358,16 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is damaged: {error}. Restore it, or remove it.") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not set(UNIT_FIELDS) <= set(row):
+            raise DatasetError(
+                f"{path}, line {number} is no measurement of `safemesa headroom`, which has "
+                f"{', '.join(UNIT_FIELDS)}. Choose another --out, or restore the file."
+            )
+    return rows
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

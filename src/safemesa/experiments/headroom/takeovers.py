@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float
 
+from safemesa.core.costs import binary_cost
 from safemesa.core.streams import Stream, generator
 from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractDomain
@@ -85,4 +86,5 @@ def _is_safe(
     env: Environment, obs: Float[np.ndarray, " obs"], actions: Float[np.ndarray, "steps act"]
 ) -> bool:
     cast(Any, env).observe_again(obs)
-    return not any(env.step(action)[4]["cost"] > 0.5 for action in actions)
+    costs = (env.step(action)[4].get("cost") for action in actions)
+    return not any(binary_cost(cost, f"info['cost'] of {env}") == 1.0 for cost in costs)

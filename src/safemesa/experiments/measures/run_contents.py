@@ -25,7 +25,7 @@ from safemesa.phases.adapt import (
 from safemesa.phases.config import RunConfig, config_from_json
 from safemesa.phases.storage.artefacts import RiskModel, load_prior, load_risk_model
 from safemesa.phases.storage.replay_file import read_replay
-from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.run_folder import LAYOUT_FILE, ROWS_FILE, RunFolder
 
 ACTIONS = 25
 """Uniform actions over which the risk of a position is averaged."""
@@ -211,6 +211,7 @@ def replay_columns(folder: Path, numbers: range | None = None) -> dict[str, np.n
     """
     run_folder = RunFolder(folder)
     lengths = np.array([line["length"] for line in read_episode_lines(folder)], np.int32)
+    run_folder.check_files(ROWS_FILE, LAYOUT_FILE)
     rows = read_replay(run_folder.replay)
     there, ends = len(rows["obs"]), np.cumsum(lengths)
     if there < ends[-1]:

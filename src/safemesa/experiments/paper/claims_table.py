@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.files import read_json, write_atomic, write_json
+from safemesa.core.outputs import check_outputs
 from safemesa.experiments.arms import ARMS
 from safemesa.experiments.paper.claims import CLAIMS
 from safemesa.experiments.paper.verdicts import Finding, findings
@@ -36,16 +37,25 @@ def claims_summary(found: Sequence[Finding]) -> str:
     )
 
 
-def write_claims(out: Path, preset: str, calibration: Path | None, command: str) -> str:
+def write_claims(out: Path, preset: str | None, calibration: Path | None, command: str) -> str:
     """Holds all claims against the runs below `out`; writes claims.md and claims.json there.
 
-    Returns the Markdown.
+    Without a preset it is that of all runs there. Returns the Markdown.
 
     Raises:
         DatasetError: there is no finished run of the preset, or no such file.
+        OutputFolderError: the folder holds files of those names that are not ours.
     """
+    check_outputs(out, ("claims.md", "claims.json"))
     runs = find_runs([out])
     there = dict.fromkeys(run.preset for run in runs)
+    if preset is None and len(there) == 1:
+        (preset,) = there
+    if preset is None:
+        raise DatasetError(
+            f"{out} has runs of the presets {', '.join(there)}, which are never mixed. Choose one "
+            "by --preset."
+        )
     if preset not in there:
         raise DatasetError(
             f"{out} has no run of the preset {preset!r}. Its runs are of {', '.join(there)}: give "

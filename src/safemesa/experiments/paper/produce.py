@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.files import write_atomic, write_json
+from safemesa.core.outputs import check_outputs
 from safemesa.experiments.grid.executors.local import LocalExecutor
 from safemesa.experiments.grid.grid_folder import Grid, GridFolder, GridRun
 from safemesa.experiments.measures.calibrate_runs import calibrate_runs, table_rows
@@ -54,6 +55,9 @@ class Production:
             DatasetError: with `draw_only`, there is nothing to draw.
         """
         plan = find_plan(name)
+        check_outputs(self.out, (f"figures/{name}.png",))
+        if name == "figure2":
+            check_outputs(self.out, ("calibration.json",))
         if plan.conditions and not self.draw_only:
             self._carry_out(plan.runs(self.preset, self.seeds))
         path = self._draw(name, plan)
@@ -63,6 +67,7 @@ class Production:
 
     def everything(self) -> list[Path]:
         """All figures, the claims, the tables and one HTML report; what cannot be drawn is said."""
+        check_outputs(self.out, ("results.md", "calibration.json"))
         if not self.draw_only:
             runs = {
                 run.name: run
@@ -130,6 +135,7 @@ class Production:
 
     def _draw(self, name: str, plan: FigurePlan) -> Path:
         path = self.out / "figures" / f"{name}.png"
+        check_outputs(self.out, (f"figures/{name}.png",))
         # Drawn before, so that what fails leaves no folder.
         image = png(self._drawn(name, plan))
         write_atomic(path, image)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from safemesa.core.costs import binary_cost
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key, PyTree
@@ -232,7 +233,7 @@ class MujocoSimulator(Simulator):
             for row in np.flatnonzero(running):
                 seen, _, terminated, _, info = self.robots[row].step(actions[row])
                 obs[row] = seen
-                violates = info["cost"] > 0.5
+                violates = binary_cost(info.get("cost"), f"info['cost'] of robot {row}") == 1.0
                 violated_at[row] = step if violates else NEVER
                 running[row] = not (violates or terminated)
             if step == 0:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import write_atomic
+from safemesa.core.outputs import check_outputs, is_our_folder
 from safemesa.experiments.arms import find_arm
 from safemesa.experiments.report import result_tables
 from safemesa.experiments.report.html_markup import (
@@ -58,9 +59,12 @@ def write_report(
     Raises:
         ConfigurationError: there is no run of an arm that was named as the baseline.
         DatasetError: there is no finished run.
-        OutputFolderError: `out` cannot be written.
+        OutputFolderError: `out` cannot be written, or holds files of those names that are not
+            an earlier report's.
     """
     progress, out = progress or NoProgress(), Path(out)
+    # Pictures say themselves that they are ours, and are looked at when they are written.
+    check_outputs(out, ("report.html", "results.md", "results.json"))
     scan = scan_runs(paths)
     groups = group_runs(scan.runs)
     arms = dict.fromkeys(group.arm for group in groups)
@@ -69,7 +73,8 @@ def write_report(
         raise ConfigurationError(
             f"no run is of the baseline {baseline!r}; there are runs of {', '.join(arms)}."
         )
-    places, pictures = _places(groups, baseline), Pictures(out / "figures")
+    places = _places(groups, baseline)
+    pictures = Pictures(out / "figures", replaces=is_our_folder(out))
     write_results(scan.runs, out, command, set_aside=scan.set_aside, baseline=baseline)
     progress.start("report", len(places), 0)
     opening, body = conclusion_section(places, pictures), []

@@ -7,6 +7,7 @@ from pathlib import Path
 import safemesa
 from safemesa.core.errors import SafemesaError
 from safemesa.core.files import write_atomic
+from safemesa.core.outputs import check_output
 from safemesa.experiments.measures import run_contents
 from safemesa.experiments.measures.calibrate_runs import calibrate_runs, table_rows
 from safemesa.experiments.measures.planes import Plane, plane
@@ -69,12 +70,15 @@ class Place:
 class Pictures:
     """Writes figures to a folder and puts them into the page."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, replaces: bool = True) -> None:
+        """`replaces`: whether pictures that are there may be replaced, whoever made them."""
+        self.folder, self.replaces = folder, replaces
 
     def add(self, name: str, figure: result_figures.Figure, alternative: str, caption: str) -> Html:
         """Saves a figure as `name`.png; returns it as markup."""
         data = result_figures.png(figure)
+        if not self.replaces:
+            check_output(self.folder / f"{name}.png")
         write_atomic(self.folder / f"{name}.png", data)
         return picture(data, alternative, caption)
 

@@ -123,7 +123,7 @@ def step_limits(groups: Sequence[RunGroup]) -> list[int | None]:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file; the same figure gives the same bytes."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": "safemesa"})
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from safemesa.core.errors import CheckpointError, ConfigurationError
+from safemesa.core.files import atomic_path
 from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
@@ -49,9 +50,16 @@ def write_video(folder: Path) -> Path:
     frames = [Image.fromarray(frame) for index, frame in enumerate(states) if index % stride == 0]
     milliseconds = min(max(round(1000.0 * domain.spaces.dt * stride), 20), 100)
     path = Path(folder) / "episode.gif"
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, optimize=True
-    )
+    with atomic_path(path) as temporary:
+        frames[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=milliseconds,
+            loop=0,
+            optimize=True,
+        )
     return path
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetError
+from safemesa.core.outputs import check_outputs
 from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.experiments.runs.packed_runs import (
+    EPISODES_FILE,
     RUNS_FILE,
     PackedRun,
     PackedRuns,
@@ -42,6 +44,7 @@ def pack_runs(paths: Sequence[Path], out: Path) -> Packing:
         DatasetError: a path is no folder, or there is no finished run.
         OutputFolderError: `out` cannot be written.
     """
+    check_outputs(out, (RUNS_FILE, EPISODES_FILE))
     runs: dict[str, PackedRun] = {}
     if (out / RUNS_FILE).is_file():
         pack = PackedRuns(out)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safemesa.core.errors import ConfigurationError, DatasetError
+from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetError
 from safemesa.core.files import read_json
 from safemesa.experiments.arms import ARMS
+from safemesa.experiments.runs.episode_lines import contradiction, read_episode_lines
 from safemesa.experiments.runs.packed_runs import (
     RUNS_FILE,
     PackedRuns,
@@ -18,7 +19,7 @@ from safemesa.experiments.runs.packed_runs import (
     packed_runs,
 )
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
-from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.run_folder import CONFIG_FILE, METRICS_FILE, RunFolder
 
 METRICS = (
     "violations",
@@ -204,16 +205,38 @@ class RunPlace:
         """`summary.json`, with every number that tables need.
 
         Raises:
-            DatasetError: the run is unfinished, or the file is damaged.
+            DatasetError: the run is unfinished, or its files are damaged or contradict each other.
         """
         folder = RunFolder(self.path)
         if self.packed is not None:
             summary = self.packed[0].summaries[self.packed[1]]
         elif folder.finished:
-            summary = read_json(folder.summary_file, error=DatasetError)
+            summary = self._agreed_summary(folder)
         else:
             raise DatasetError("unfinished. Give its command again to resume it.")
         _check_summary(summary, folder.summary_file)
+        return summary
+
+    def _agreed_summary(self, folder: RunFolder) -> dict[str, Any]:
+        """The summary of a folder whose other files say the same."""
+        settings, problem = self.config_record()["config"], None
+        try:
+            summary = folder.read_summary()
+            folder.check_files(CONFIG_FILE, METRICS_FILE)
+            if folder.metrics.path.is_file():
+                problem = contradiction(summary, read_episode_lines(self.path))
+        except CheckpointError as error:
+            raise DatasetError(str(error)) from error
+        for name in ("arm", "domain", "preset", "seed"):
+            if name in summary and summary[name] != settings[name]:
+                problem = (
+                    f"{name} is {summary[name]!r} there, and {settings[name]!r} in config.json"
+                )
+        if problem is not None:
+            raise DatasetError(
+                f"{folder.summary_file} contradicts the rest of the run: {problem}. One of them "
+                "was damaged or edited. Restore the folder from a copy, or make the run again."
+            )
         return summary
 
 

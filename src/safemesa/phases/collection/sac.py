@@ -29,7 +29,12 @@ from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import prior_template
 from safemesa.phases.storage.replay_file import read_replay, replay_file
-from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.run_folder import (
+    LAYOUT_FILE,
+    METRICS_FILE,
+    ROWS_FILE,
+    RunFolder,
+)
 from safemesa.phases.storage.sinks import NoSink
 from safemesa.phases.workers import run_workers
 
@@ -187,6 +192,7 @@ def collect_tasks(
 def read_log(folder: Path, domain: AbstractHostDomain, task: PyTree, name: str) -> TaskLog:
     """The log that a finished collection of one task holds."""
     run = RunFolder(folder)
+    run.check_files(ROWS_FILE, LAYOUT_FILE, METRICS_FILE)
     # Copied, because the folder goes when the collection is complete.
     columns = {name: np.array(column) for name, column in read_replay(run.replay).items()}
     rows = len(columns["obs"])

@@ -5,7 +5,6 @@ next action; the environment steps between two calls. Several seeds share the ca
 together.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from safemesa.core.costs import binary_cost, known_number
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.streams import Stream, simulator_seed, substream
@@ -62,18 +62,14 @@ class HostEnvironment:
                 observation or reward that is not finite.
         """
         obs, reward, terminated, truncated, info = self.env.step(self.spaces.from_unit(action))
-        cost = info.get("cost")
-        if cost is None:
-            raise ConfigurationError(
-                f"{self.env} reports no info['cost'] at a step. A missing cost is not taken for "
-                "zero: wrap the environment so that each step reports 0.0 or 1.0."
-            )
+        where = f"of {self.env} at a step of episode {episode}"
+        cost = binary_cost(info.get("cost"), f"info['cost'] {where}")
+        reward = known_number(reward, f"the reward {where}", "a finite number")
         seen = np.asarray(obs, np.float32)
-        if cost not in (0, 1) or not math.isfinite(reward) or not np.isfinite(seen).all():
+        if not np.isfinite(seen).all():
             raise ConfigurationError(
-                f"{self.env} reports at a step of episode {episode} cost {cost}, reward {reward} "
-                f"and observation {seen.tolist()}; expected a cost of 0 or 1 and finite numbers. "
-                "Mend the environment, or wrap it so that a cost above a limit is 1.0."
+                f"the observation {where} is {seen.tolist()}; expected finite numbers. Mend the "
+                "environment."
             )
         step = _host_result(
             seen, reward, cost, bool(terminated), bool(truncated), bool(info.get("success", False))

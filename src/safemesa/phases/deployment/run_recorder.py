@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from safemesa.core.files import write_json
+from safemesa.core.files import json_bytes, write_atomic
 from safemesa.datasets.replay import extend, positions
 from safemesa.domains.base import AbstractDomain
 from safemesa.phases.config import RunConfig
@@ -18,8 +18,15 @@ from safemesa.phases.deployment.deploy_state import Chunk, DeployState
 from safemesa.phases.progress import Progress
 from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
 from safemesa.phases.storage.checkpoint import Checkpointer
+from safemesa.phases.storage.growing_file import GrowingFile
 from safemesa.phases.storage.replay_file import describe_replay, replay_file
-from safemesa.phases.storage.run_folder import RunFolder
+from safemesa.phases.storage.run_folder import (
+    LEARNING_FILE,
+    METRICS_FILE,
+    ROWS_FILE,
+    VOUCHED,
+    RunFolder,
+)
 from safemesa.phases.storage.sinks import Sink
 
 GATHERED_ROWS = 512
@@ -74,21 +81,40 @@ class Recorder:
         """The state of the last checkpoint (or of step `at`), files cut back to match it."""
         start = self.start()
         template = _without_rows(start)
-        found = self.saver.restore(template, at=at) if at != 0 else None
+        found = self.saver.restore(template, at, self._check) if at != 0 else None
         notes = found.notes if found else {}
         # First, as they count rows that are cut off now.
         self.saver.remove(after=found.step if found else 0)
         self.file.truncate(int(notes.get("replay_rows", 0)))
-        self.folder.metrics.truncate(int(notes.get("metrics_bytes", 0)))
-        self.folder.learning.truncate(int(notes.get("learning_bytes", 0)))
+        self.folder.metrics.truncate_bytes(int(notes.get("metrics_bytes", 0)))
+        self.folder.learning.truncate_bytes(int(notes.get("learning_bytes", 0)))
         self.cumulative = int(notes.get("cumulative_violations", 0))
         self.wall_before, self.began = float(notes.get("wall_s", 0.0)), time.perf_counter()
+        describe_replay(self.folder.replay, self.agent.layout)
         if found is None:
-            describe_replay(self.folder.replay, self.agent.layout)
             return start
         rows = self.file.read()
         replay = extend(start.replay, jnp.asarray(rows)) if len(rows) else start.replay
         return _with_rows(found.state, replay.rows)
+
+    def _check(self, notes: dict[str, Any]) -> None:
+        """Whether the files begin as they did when a checkpoint with these notes was written.
+
+        Raises:
+            CheckpointError: one of them does not. A checkpoint of an earlier version says nothing.
+        """
+        vouched = notes.get(VOUCHED)
+        if vouched is not None:
+            for name, file in self._growing().items():
+                file.check(vouched.get(name))
+
+    def _growing(self) -> dict[str, GrowingFile]:
+        """Files that a run appends to, by their paths below its folder."""
+        return {
+            ROWS_FILE: self.file,
+            METRICS_FILE: self.folder.metrics,
+            LEARNING_FILE: self.folder.learning,
+        }
 
     @property
     def wall(self) -> float:
@@ -121,6 +147,7 @@ class Recorder:
                 "learning_bytes": learning_bytes,
                 "cumulative_violations": self.cumulative,
                 "wall_s": self.wall,
+                VOUCHED: {name: file.vouch() for name, file in self._growing().items()},
             },
         )
         self.sink.write("deploy", last, chunk.metrics | {"violations": float(self.cumulative)})
@@ -156,7 +183,12 @@ class Recorder:
             save_artefact(place, model, self.config, self.domain.spaces, {})
         seconds = {**wall, "deploy": self.wall}
         summary = summarise(self.config, self.folder, self.domain, int(state.step), seconds)
-        write_json(self.folder.summary_file, summary)
+        # As they are on disk: a file that was damaged meanwhile is not vouched for.
+        for file in self._growing().values():
+            file.check(file.vouch(), whole=True)
+        text = json_bytes(self.folder.summary_file, summary)
+        self.folder.vouch(text)
+        write_atomic(self.folder.summary_file, text)
         self.saver.remove()
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from safemesa._version import __version__
 from safemesa.core.errors import CheckpointError, ConfigurationError
-from safemesa.core.files import read_json, sha256, write_json
+from safemesa.core.files import read_checked_json, sha256, with_checksum, write_json
 from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
 from safemesa.core.spaces import Spaces
 from safemesa.core.tensors import load_tensors, save_tensors
@@ -97,7 +97,7 @@ def save_artefact(
         **{name: sha256(path) for name, path in files.items()},
         "notes": notes,
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", with_checksum(manifest))
 
 
 def _rehearsal(tree: Artefact) -> Array | None:
@@ -125,7 +125,7 @@ def read_manifest(folder: Path, kind: str) -> tuple[RunConfig, Spaces, dict[str,
     Raises:
         CheckpointError: no artefact of that kind there, or of another format.
     """
-    manifest = read_json(folder / "manifest.json", error=CheckpointError)
+    manifest = read_checked_json(folder / "manifest.json", error=CheckpointError)
     given = (manifest.get("format"), manifest.get("kind"))
     if given != (FORMAT, kind):
         raise CheckpointError(
@@ -142,7 +142,7 @@ def read_manifest(folder: Path, kind: str) -> tuple[RunConfig, Spaces, dict[str,
 
 
 def _load(folder: Path, template: PyTree) -> PyTree:
-    manifest = read_json(folder / "manifest.json", error=CheckpointError)
+    manifest = read_checked_json(folder / "manifest.json", error=CheckpointError)
     tensors = _verified(folder / "model.safetensors", manifest.get("sha256"))
     loaded = load_tensors(tensors)
     if isinstance(template, RiskModel) and "limit" in loaded:

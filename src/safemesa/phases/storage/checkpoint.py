@@ -5,12 +5,13 @@ with the step, bookkeeping and the hash of the first. The last two are kept; one
 passed over for the one before.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import CheckpointError
-from safemesa.core.files import read_json, sha256, write_json
+from safemesa.core.files import read_checked_json, sha256, with_checksum, write_json
 from safemesa.core.pytree import tree_from_tensors, tree_to_tensors
 from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
@@ -36,13 +37,21 @@ class Checkpointer:
         tensors = self.folder / f"{self.phase}-{step:09d}.safetensors"
         save_tensors(tensors, tree_to_tensors(state))
         record = {"step": step, "notes": notes, "sha256": sha256(tensors)}
-        write_json(tensors.with_suffix(".json"), record)
+        write_json(tensors.with_suffix(".json"), with_checksum(record))
         for old in self._records()[2:]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
-    def restore(self, template: PyTree, at: int | None = None) -> Checkpoint | None:
+    def restore(
+        self,
+        template: PyTree,
+        at: int | None = None,
+        check: Callable[[dict[str, Any]], None] = lambda notes: None,
+    ) -> Checkpoint | None:
         """The newest sound checkpoint (or the one of step `at`); None where there is none.
+
+        `check` is given the notes of one, and raises `CheckpointError` where what they speak of is
+        damaged.
 
         Raises:
             CheckpointError: there are checkpoints and none is sound.
@@ -52,13 +61,15 @@ class Checkpointer:
             if at is not None and _step_of(record_path) != at:
                 continue
             try:
-                return self._read(record_path, template)
+                found = self._read(record_path, template)
+                check(found.notes)
+                return found
             except CheckpointError as error:
                 problems.append(str(error))
         if problems:
             raise CheckpointError(
-                f"no sound checkpoint in {self.folder}: {problems[0]} Remove that folder to start "
-                "the run again."
+                f"no sound checkpoint in {self.folder}: {problems[0]} Remove that folder to begin "
+                "this phase of the run again."
             )
         return None
 
@@ -78,12 +89,15 @@ class Checkpointer:
         return sorted(self.folder.glob(f"{self.phase}-*.json"), reverse=True)
 
     def _read(self, record_path: Path, template: PyTree) -> Checkpoint:
-        record = read_json(record_path, error=CheckpointError)
+        record = read_checked_json(record_path, error=CheckpointError)
         tensors = record_path.with_suffix(".safetensors")
         if not tensors.is_file() or sha256(tensors) != record.get("sha256"):
             raise CheckpointError(f"{tensors} is missing or does not match its hash.")
         state = tree_from_tensors(template, load_tensors(tensors), source=str(tensors))
-        return Checkpoint(state, int(record["step"]), dict(record["notes"]))
+        step, notes = _step_of(record_path), record.get("notes")
+        if record.get("step") != step or not isinstance(notes, dict):
+            raise CheckpointError(f"{record_path} is damaged: its step or notes are not its own.")
+        return Checkpoint(state, step, notes)
 
 
 def _step_of(record_path: Path) -> int:

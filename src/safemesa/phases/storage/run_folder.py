@@ -1,12 +1,12 @@
 """The folder of a run: what is in it, what may be written, and what a rerun finds."""
 
+import hashlib
 import json
-import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +16,11 @@ from safemesa.core.errors import (
     CheckpointError,
     ConfigurationError,
     OutputFolderError,
-    SafemesaError,
 )
-from safemesa.core.files import read_json, write_json
+from safemesa.core.files import read_checked_json, read_json, with_checksum, write_json
 from safemesa.core.locks import sole_owner
 from safemesa.phases.config import RunConfig, config_from_json, config_to_json
+from safemesa.phases.storage.growing_file import GrowingFile, JsonLines
 
 METRIC_FIELDS = (
     "episode",
@@ -37,61 +37,15 @@ METRIC_FIELDS = (
 )
 """Keys of each line of `metrics.jsonl`."""
 
+VOUCHED = "files"
+"""Key of `files.json`, and of the notes of a checkpoint, that says how files are or begin."""
 
-class JsonLines:
-    """A file of one JSON object per line that can go back to an earlier length."""
+FORMAT = 1
+"""Version of `files.json`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def truncate(self, size: int) -> None:
-        """Drops everything after the first `size` bytes.
-
-        Raises:
-            CheckpointError: the file is shorter than the checkpoint says.
-        """
-        with open(self.path, "ab") as file:
-            if file.tell() < size:
-                raise CheckpointError(
-                    f"{self.path} has {file.tell()} bytes, the checkpoint expects {size}: it was "
-                    "shortened. Remove the run folder and run again."
-                )
-            file.truncate(size)
-
-    def append(self, records: Iterable[dict[str, Any]]) -> int:
-        """Adds records, flushes them to disk, and returns the file's new size in bytes.
-
-        Raises:
-            SafemesaError: a number is not finite; nothing is written.
-        """
-        lines = "".join(f"{self._line(record)}\n" for record in records)
-        with open(self.path, "ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def _line(self, record: dict[str, Any]) -> str:
-        try:
-            return json.dumps(record, allow_nan=False)
-        except ValueError as error:
-            wrong = [
-                f"{name} is {value}"
-                for name, value in record.items()
-                if isinstance(value, float) and not math.isfinite(value)
-            ]
-            raise SafemesaError(
-                f"{self.path}, step {record.get('env_steps')}: {', '.join(wrong)}. Learning has "
-                "diverged: lower the learning rates, or look at what the environment reports. The "
-                "run goes on from the checkpoint before, and would come to the same."
-            ) from error
-
-    def read(self) -> list[dict[str, Any]]:
-        """All records; an unfinished last line is left out."""
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+ROWS_FILE, LAYOUT_FILE = "replay/rows.f32", "replay/layout.json"
+METRICS_FILE, LEARNING_FILE = "metrics.jsonl", "learning.jsonl"
+CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
 
 
 def _same(given: Any, config: RunConfig) -> bool:
@@ -107,21 +61,64 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_file = path / "config.json"
-        self.summary_file = path / "summary.json"
+        self.config_file = path / CONFIG_FILE
+        self.summary_file = path / SUMMARY_FILE
+        self.files_file = path / "files.json"
         self.checkpoints = path / "checkpoints"
         self.prior = path / "artefacts" / "prior"
         self.risk_model = path / "artefacts" / "risk_model"
         self.deployed_model = path / "artefacts" / "deployed_risk_model"
         self.test_log = path / "artefacts" / "test_log"
         self.replay = path / "replay"
-        self.metrics = JsonLines(path / "metrics.jsonl")
-        self.learning = JsonLines(path / "learning.jsonl")
+        self.metrics = JsonLines(path / METRICS_FILE)
+        self.learning = JsonLines(path / LEARNING_FILE)
 
     @property
     def finished(self) -> bool:
         """Whether the run is complete."""
         return self.summary_file.is_file()
+
+    def read_summary(self) -> dict[str, Any]:
+        """`summary.json`.
+
+        Raises:
+            CheckpointError: it is missing, damaged or edited.
+        """
+        self.check_files(SUMMARY_FILE)
+        return read_json(self.summary_file, error=CheckpointError)
+
+    def vouch(self, summary: bytes) -> None:
+        """Writes `files.json`, which says how all files are, of a run that has this summary."""
+        files = {
+            METRICS_FILE: self.metrics,
+            LEARNING_FILE: self.learning,
+            **{
+                name: GrowingFile(self.path / name)
+                for name in (ROWS_FILE, LAYOUT_FILE, CONFIG_FILE)
+            },
+        }
+        digest = {"bytes": len(summary), "sha256": hashlib.sha256(summary).hexdigest()}
+        record = {name: file.vouch() for name, file in files.items()} | {SUMMARY_FILE: digest}
+        write_json(self.files_file, with_checksum({"format": FORMAT, VOUCHED: record}))
+
+    def check_files(self, *names: str) -> None:
+        """Whether files of a finished run are what they were when it ended.
+
+        A run of an earlier version has no `files.json`, and nothing is known of it.
+
+        Args:
+            *names: Paths below the folder, with `/`.
+
+        Raises:
+            CheckpointError: one of them is missing, damaged or edited.
+        """
+        if not self.finished or not self.files_file.is_file():
+            return
+        known = read_checked_json(self.files_file, error=CheckpointError).get(VOUCHED)
+        for name in names:
+            path = self.path / name
+            file = JsonLines(path) if path.suffix == ".jsonl" else GrowingFile(path)
+            file.check(known.get(name) if isinstance(known, dict) else None, whole=True)
 
     def check(self, config: RunConfig) -> None:
         """Refuses a folder that belongs to something else; writes nothing.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import write_atomic
+from safemesa.core.outputs import check_outputs, is_our_folder
 from safemesa.experiments.grid.executors.executor import unfinished
 from safemesa.experiments.grid.executors.slurm_config import SlurmConfig
 from safemesa.experiments.grid.grid_folder import Grid, GridFolder
@@ -48,9 +49,11 @@ def write_scripts(
     runs = [run for group in unfinished(grid, folder) for run in group]
     if not runs:
         raise ConfigurationError(f"all runs of {folder.path} are finished; there is nothing to do.")
+    root = folder.path.absolute() / "slurm"
+    if not is_our_folder(folder.path):
+        check_outputs(root, ("runs.sbatch", "collect.sbatch", "submit.sh"))
     with folder.lock():
         folder.open(grid, command)
-    root = folder.path.absolute() / "slurm"
     lines = [
         run_command(run.config, folder.path.absolute() / run.name, data_dir.absolute())
         for run in runs

@@ -14,6 +14,7 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import read_json
 from safemesa.datasets.importers.identity import check_task_rule
 from safemesa.datasets.importers.limit import Limit, parse_limit
+from safemesa.datasets.importers.questions import refuse_questions
 
 MAXIMUM_MAP_BYTES = 2**20
 MAXIMUM_SIGNALS = 10_000
@@ -219,7 +220,8 @@ def read_map(path: Path) -> ImportMap:
     """Reads a map from a `.toml` or `.json` file.
 
     Raises:
-        ConfigurationError: the file is missing, unreadable or damaged, or a key or value is wrong.
+        ConfigurationError: the file is missing, unreadable or damaged, a key or value is wrong, or
+            a question is open.
     """
     if path.suffix == ".json":
         record = read_json(path, error=ConfigurationError)
@@ -232,8 +234,9 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
     """A map from plain values, as TOML and JSON give them.
 
     Raises:
-        ConfigurationError: unknown keys, or values of the wrong kind.
+        ConfigurationError: unknown keys, values of the wrong kind, or open questions.
     """
+    refuse_questions(record, where)
     record = dict(record)
     columns = _table(record.pop("columns", {}), f"{where}: columns")
     cost = _table(record.pop("cost", {}), f"{where}: cost")
@@ -297,10 +300,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         content = text.decode()
         _check_dotted_keys(content, path)
-        return tomllib.loads(content)
+        record = tomllib.loads(content)
     except (ValueError, RecursionError) as error:
         # Beside TOML's own errors: no UTF-8, and numbers of thousands of digits.
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
+    refuse_questions(record, str(path), content)
+    return record
 
 
 def _check_dotted_keys(content: str, path: Path) -> None:

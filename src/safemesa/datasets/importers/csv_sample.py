@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -265,23 +265,28 @@ def _columns(
         if not name:
             continue
         cells = [[row[place] for row in rows] for rows in parts]
-        kind, words = _kind(source, cells)
-        values: list[Any] = [
-            np.asarray(part, np.str_) if kind == TEXT else _numbers(source, part) for part in cells
-        ]
+        counts = Counter(cell for part in cells for cell in part)
+        values = {cell: source.number(cell) for cell in counts}
+        kind, words = _kind(counts, values)
         missing += [word for word in words if word not in missing]
+        numbers = {cell: np.nan if value is None else value for cell, value in values.items()}
+        arrays: list[Any] = [
+            np.asarray(part, np.str_)
+            if kind == TEXT
+            else np.fromiter(map(numbers.__getitem__, part), np.float64, len(part))
+            for part in cells
+        ]
         unit = units[place] if units and units[place].strip("-") else ""
-        columns.append(ColumnSample(name=name, kind=kind, parts=tuple(values), unit=unit))
+        columns.append(ColumnSample(name=name, kind=kind, parts=tuple(arrays), unit=unit))
     return columns, missing
 
 
-def _kind(source: CSVSource, cells: list[list[str]]) -> tuple[str, list[str]]:
+def _kind(counts: Mapping[str, int], values: Mapping[str, float | None]) -> tuple[str, list[str]]:
     """The kind of a column, and texts among its numbers that look like missing values."""
-    counts = Counter(cell for part in cells for cell in part)
     numbers = texts = times = 0
     words = []
     for cell, count in counts.items():
-        value = source.number(cell)
+        value = values[cell]
         if value is None:
             texts += count
             words.append(cell)
@@ -290,15 +295,9 @@ def _kind(source: CSVSource, cells: list[list[str]]) -> tuple[str, list[str]]:
             times += count if ":" in cell else 0
     if texts and numbers <= MOSTLY * (numbers + texts):
         return TEXT, []
-    if texts and (
-        len(words) > MAXIMUM_WORDS
-        or any(len(word) > LONGEST_WORD or any(map(str.isdigit, word)) for word in words)
+    if len(words) > MAXIMUM_WORDS or any(
+        len(word) > LONGEST_WORD or any(map(str.isdigit, word)) for word in words
     ):
         # What stands there is a fault of the log, which the doctor shows.
         words = []
     return TIME if times > MOSTLY * numbers else NUMBER, words
-
-
-def _numbers(source: CSVSource, cells: list[str]) -> np.ndarray:
-    values = [source.number(cell) for cell in cells]
-    return np.asarray([np.nan if value is None else value for value in values], np.float64)

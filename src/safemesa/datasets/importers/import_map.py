@@ -314,6 +314,7 @@ def _check_dotted_keys(content: str, path: Path) -> None:
         text = line.strip()
         header = text.startswith("[") and "," not in text
         key = text if header else text.partition("=")[0] if "=" in text else ""
+        key = "" if text.startswith("#") else key
         if key.count(".") > 2 * MAXIMUM_DEPTH:
             raise ConfigurationError(
                 f"{path}, line {number}: a key of {key.count('.') + 1} parts nests too deeply."

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,20 @@ class ImportFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SniffFlags:
+    """Proposes the map of logs: what it guesses has a reason, what only you know is asked."""
+
+    sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
+    """Files, or folders that contain some, as `data import` reads them."""
+    out: Path = Path("map.toml")
+    """TOML file to write."""
+    overwrite: bool = False
+    """Replace a map that exists."""
+    details: bool = False
+    """Print every finding, and not a table of their kinds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportFlags:
     """Writes a dataset as Minari folders or DSRL files, one per task."""
 
@@ -78,8 +93,9 @@ class DoctorFlags:
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
-    """Dispatches `data import|export|info|doctor`."""
+    """Dispatches `data sniff|import|export|info|doctor`."""
     verbs: dict[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
+        "sniff": (sniff, "SOURCE... --out MAP: proposes a map, and asks what only you know"),
         "import": (import_data, "SOURCE... --map MAP --out DIR: logs become a dataset"),
         "export": (export_data, "DATA --format minari|dsrl --out DIR: for other programs"),
         "info": (info, "DATA: what a dataset holds"),
@@ -115,6 +131,37 @@ def info(verb: str, arguments: Sequence[str]) -> None:
         }
         write_json(flags.json, record)
         print(f"Numbers: {flags.json}")
+
+
+def sniff(verb: str, arguments: Sequence[str]) -> None:
+    """`data sniff`."""
+    flags = parse(SniffFlags, verb, arguments)
+    from safemesa.core.errors import OutputFolderError
+    from safemesa.core.files import write_atomic
+    from safemesa.datasets.sniff.check import check
+    from safemesa.datasets.sniff.propose import propose
+
+    if flags.out.suffix != ".toml":
+        raise ConfigurationError(
+            f"--out is {flags.out}, expected a name that ends in .toml, which has comments."
+        )
+    if flags.out.exists() and not flags.overwrite:
+        raise OutputFolderError(
+            f"{flags.out} exists already, and may hold your answers. Choose another --out, or give "
+            "--overwrite."
+        )
+    proposal = propose(flags.sources)
+    write_atomic(flags.out, proposal.text.encode())
+    print(proposal.summary)
+    checked = check(flags.sources, proposal)
+    print(checked.heading)
+    if checked.findings is not None:
+        print_findings(checked.findings, flags.details)
+    print(f"Map: {flags.out}, with {len(proposal.questions)} questions for you:")
+    for line, question in proposal.questions:
+        print(f"  line {line}: {question.text}")
+    sources = shlex.join(map(str, flags.sources))
+    print(f"Answer them there, then: safemesa data doctor {sources} --map {flags.out}")
 
 
 def import_data(verb: str, arguments: Sequence[str]) -> None:

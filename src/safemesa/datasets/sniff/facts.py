@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from safemesa.datasets.importers.description import NUMBER, TEXT, TIME, ColumnSample, Description
+from safemesa.datasets.sniff.description import NUMBER, TEXT, TIME, ColumnSample, Description
 
 MOST_TEXTS = 1_000
 """Distinct texts that are counted; more are no names of robots or episodes."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from safemesa.core.errors import DatasetError
-from safemesa.datasets.importers.describe import describe
-from safemesa.datasets.importers.description import NUMBER, Description, Setting
+from safemesa.datasets.sniff.describe_files import describe
+from safemesa.datasets.sniff.description import NUMBER, Description, Setting
 from safemesa.datasets.importers.find import find_sources
 from safemesa.datasets.importers.questions import OPEN
 from safemesa.datasets.sniff.clock import Clock, bound, read_clock, rounded
@@ -44,8 +44,9 @@ from safemesa.datasets.sniff.rules import (
 )
 
 MOST_FILES = 24
-BUDGET = 12 * 2**20
+BUDGET = 8 * 2**20
 """Bytes that are looked at, over all files."""
+MOST_OF_A_FILE = 3 * 2**20
 SHOWN = 12
 ALIKE = 1.5
 """Ranges of an array's numbers that differ by less have one bound."""
@@ -112,7 +113,7 @@ def _described(sources: Sequence[Path], budget: int) -> list[Description]:
     found, errors = [], []
     for path in chosen:
         try:
-            description = describe(path, budget // count)
+            description = describe(path, min(budget // count, MOST_OF_A_FILE))
         except DatasetError as error:
             errors.append(error)
             continue
@@ -337,11 +338,16 @@ class _Writer:
                 f"What does a missing cell mean? {_listed(missing)}: up to "
                 f"{facts[worst].missing:.2%} of the rows."
             )
+            timed = self.roles.first(TIMES) is not None
+            dropped = "as if the row had not been logged" + (": a gap in time" if timed else "")
             candidates = [
-                Candidate(line='missing = "hold"', reason="the value before still holds"),
-                Candidate(line='missing = "drop"', reason="as if the row had not been logged"),
-                Candidate(line='missing = "split"', reason="nobody knows; a new episode begins"),
+                Candidate(line='missing = "drop"', reason=dropped),
+                Candidate(line='missing = "hold"', reason="what the row before had; needs one"),
+                Candidate(line='missing = "split"', reason="drop it and begin a new episode"),
             ]
+            if not timed:
+                # Without time nobody would notice that a row is gone.
+                candidates.reverse()
             yield Line(text=f"missing = {toml(OPEN)}", question=_question(text, candidates))
 
     def _robots(self) -> Iterator[Line]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from safemesa.datasets.importers.description import TEXT, TIME
+from safemesa.datasets.sniff.description import TEXT, TIME
 from safemesa.datasets.importers.import_map import MAXIMUM_NAME, ColumnNames, ImportMap
 from safemesa.datasets.sniff.facts import Facts, Sample, facts_of, plain, time_unit
 from safemesa.datasets.sniff.rules import (

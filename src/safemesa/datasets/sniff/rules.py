@@ -7,7 +7,7 @@ in `propose`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from safemesa.datasets.importers.description import TEXT, TIME
+from safemesa.datasets.sniff.description import TEXT, TIME
 from safemesa.datasets.sniff.facts import Facts
 
 IGNORE, TIMES, TASK, EPISODE, STEP, REWARD = "ignore", "time", "task", "episode", "step", "reward"

@@ -11,7 +11,7 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.datasets.importers.csv_file import CSVSource
-from safemesa.datasets.importers.description import (
+from safemesa.datasets.sniff.description import (
     NUMBER,
     TEXT,
     TIME,

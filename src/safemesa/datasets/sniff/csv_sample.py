@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from safemesa.core.errors import DatasetError
-from safemesa.datasets.importers.csv_file import CSVSource
+from safemesa.datasets.importers.csv_file import LONGEST_QUOTATION, CSVSource
 from safemesa.datasets.sniff.description import (
     NUMBER,
     TEXT,
@@ -37,6 +37,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 _CLOCK = re.compile(r"(\d{4}-\d\d-\d\d[T ])?\d{1,2}:\d\d(:\d\d.*)?")
+
+Numbered = list[tuple[int, str]]
+"""Lines with their numbers."""
 
 
 def describe_csv(path: Path, budget: int) -> Description:
@@ -138,9 +141,8 @@ def _dialect(lines: list[str], default: str) -> list[Setting]:
     comment = _comment(numbered)
     if comment:
         numbered = [(number, line) for number, line in numbered if not _is_comment(line, comment)]
-    rows = [line for _, line in numbered]
-    mark = declared[1] if declared else _delimiter(rows, default)
-    fields = [_split(line, mark) for line in rows]
+    mark = declared[1] if declared else _delimiter(numbered, default)
+    numbers, fields = _parsed(numbered, mark)
     settings = []
     if comment:
         reason = f"lines that begin so stand {'above' if comment in first else 'between'} the rows"
@@ -148,7 +150,7 @@ def _dialect(lines: list[str], default: str) -> list[Setting]:
     above = _lines_above(fields)
     if above:
         # A line with `sep=` is heard by the reader, and must not be passed over.
-        skipped = numbered[above][0] - 1
+        skipped = numbers[above] - 1
         reason = f"line {skipped + 1} is the first with the fields of a header"
         settings.append(Setting(key="skip_rows", value=skipped, reason=reason))
         if declared:
@@ -172,7 +174,7 @@ def _is_comment(line: str, mark: str) -> bool:
     return line.lstrip().startswith(mark)
 
 
-def _comment(numbered: list[tuple[int, str]]) -> str | None:
+def _comment(numbered: Numbered) -> str | None:
     """The mark of comment lines; not of a header that begins with one."""
     for mark in COMMENTS:
         marked = [_is_comment(line, mark) for _, line in numbered]
@@ -186,11 +188,11 @@ def _comment(numbered: list[tuple[int, str]]) -> str | None:
     return None
 
 
-def _delimiter(rows: list[str], default: str) -> str:
+def _delimiter(numbered: Numbered, default: str) -> str:
     """By which the rows have equal numbers of fields, and the most of these are numbers."""
-    best, best_score = default, (0.0, 0.0, 0)
+    best, best_score = default, (0.0, 0.0)
     for mark in sorted(MARKS, key=lambda mark: mark != default):
-        fields = [_split(line, mark) for line in rows]
+        _, fields = _parsed(numbered, mark)
         if not fields:
             break
         width, count = Counter(map(len, fields)).most_common(1)[0]
@@ -198,7 +200,7 @@ def _delimiter(rows: list[str], default: str) -> str:
             continue
         cells = [cell for row in fields[1:] for cell in row if cell] or ["x"]
         values = sum(_is_value(cell, mark) for cell in cells) / len(cells)
-        score = (round(count / len(fields), 1), round(values, 1), 0)
+        score = (round(count / len(fields), 1), round(values, 1))
         if score > best_score:
             best, best_score = mark, score
     return best
@@ -210,9 +212,23 @@ def _is_value(cell: str, mark: str) -> bool:
     return mark != "," and _COMMA_NUMBER.fullmatch(cell) is not None
 
 
-def _split(line: str, mark: str) -> list[str]:
-    rows = list(csv.reader([line], delimiter=mark, skipinitialspace=mark != " "))
-    return [cell.strip() for cell in rows[0]] if rows else []
+def _parsed(numbered: Numbered, mark: str) -> tuple[list[int], list[list[str]]]:
+    """Records with the line that each begins in; a quoted cell may span lines."""
+    lines = [f"{line}\n" for _, line in numbered]
+    reader = csv.reader(lines, delimiter=mark, skipinitialspace=mark != " ")
+    numbers, rows, begin = [], [], 0
+    try:
+        for row in reader:
+            if reader.line_num - begin > LONGEST_QUOTATION:
+                raise csv.Error("a quotation mark that nothing closes")
+            numbers.append(numbered[begin][0])
+            rows.append([cell.strip() for cell in row])
+            begin = reader.line_num
+    except csv.Error:
+        # A stray quotation mark, or one that was opened before the chunk.
+        numbers = [number for number, _ in numbered]
+        rows = [[cell.strip(' "') for cell in line.split(mark)] for _, line in numbered]
+    return numbers, rows
 
 
 def _lines_above(fields: list[list[str]]) -> int:
@@ -235,10 +251,8 @@ def _records(
         body = lines[source.header_line :] if number == 0 else lines
         if mapping.comment is not None:
             body = [line for line in body if not _is_comment(line, mapping.comment)]
-        kept = [f"{line}\n" for line in body if line.strip()]
-        blank = source.delimiter != " "
-        reader = csv.reader(kept, delimiter=source.delimiter, skipinitialspace=blank)
-        rows = [[cell.strip() for cell in row] for row in reader]
+        kept = [(place, line) for place, line in enumerate(body) if line.strip()]
+        _, rows = _parsed(kept, source.delimiter)
         parts.append([row for row in rows if len(row) == width])
     units: list[str] = []
     if len(parts[0]) > 1 and _names_units(parts[0][0], parts[0][1], source):

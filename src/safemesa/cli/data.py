@@ -157,11 +157,16 @@ def sniff(verb: str, arguments: Sequence[str]) -> None:
     print(checked.heading)
     if checked.findings is not None:
         print_findings(checked.findings, flags.details)
-    print(f"Map: {flags.out}, with {len(proposal.questions)} questions for you:")
+        if not len(checked.findings):
+            print("No defects found.")
+    print(f"Map: {flags.out}")
     for line, question in proposal.questions:
         print(f"  line {line}: {question.text}")
-    sources = shlex.join(map(str, flags.sources))
-    print(f"Answer them there, then: safemesa data doctor {sources} --map {flags.out}")
+    command = shlex.join(["safemesa", "data", "doctor", *map(str, flags.sources)])
+    answers = (
+        "Answer these questions there, each in its line; then" if proposal.questions else "Next"
+    )
+    print(f"{answers}: {command} --map {shlex.quote(str(flags.out))}")
 
 
 def import_data(verb: str, arguments: Sequence[str]) -> None:

@@ -83,8 +83,8 @@ class CSVSource(AbstractSource):
         twice = [name for name in wanted if name in self._repeated]
         if twice:
             raise DatasetError(
-                f"{self.path}, line {self.header_line}: the header names {sorted(set(twice))} twice. "
-                "Rename one column."
+                f"{self.path}, line {self.header_line}: the header names {sorted(set(twice))} "
+                "twice. Rename one column."
             )
         units = self._map.units_row
         for lines, rows in self._records():
@@ -118,7 +118,9 @@ class CSVSource(AbstractSource):
         """What the map may lack, judged by a header that does not have the columns."""
         first = self.header[0]
         if first[:1] in ("#", "%") and self._map.comment is None:
-            return f'Its line {self.header_line} looks like a comment: declare comment = "{first[0]}".'
+            return (
+                f'Its line {self.header_line} looks like a comment: declare comment = "{first[0]}".'
+            )
         if len(self.header) == 1:
             marks = [mark for mark in ";\t|, " if mark in header.strip() and mark != self.delimiter]
             if marks:

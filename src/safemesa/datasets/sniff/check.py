@@ -49,7 +49,9 @@ def check(paths: Sequence[Path], proposal: Proposal) -> Checked:
             chosen = [_excerpt(sources[0], Path(scratch))]
             cut[str(chosen[0])] = str(sources[0])
         if not chosen:
-            return Checked(heading="The files are large: `data doctor` reads them, and takes longer.")
+            return Checked(
+                heading="The files are large: `data doctor` reads them, and takes longer."
+            )
         order = {path: number for number, path in enumerate(sources)}
         chosen.sort(key=lambda path: order.get(path, 0))
         try:
@@ -63,7 +65,9 @@ def check(paths: Sequence[Path], proposal: Proposal) -> Checked:
     for finding in examined.findings:
         if finding.code not in hidden:
             findings.add(replace(finding, file=cut.get(finding.file, finding.file)))
-    return Checked(heading=_heading(len(chosen), len(sources), bool(cut), proposal), findings=findings)
+    return Checked(
+        heading=_heading(len(chosen), len(sources), bool(cut), proposal), findings=findings
+    )
 
 
 def _of_part(mapping: ImportMap) -> ImportMap:

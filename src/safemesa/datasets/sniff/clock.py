@@ -51,10 +51,8 @@ def rounded(spacing: float) -> float:
     tries = [float(f"{spacing:.2g}")]
     if spacing < 1:
         tries.append(1.0 / round(1.0 / spacing))
-    for value in tries:
-        if abs(value - spacing) <= ROUNDING * spacing:
-            return value
-    return float(f"{spacing:.4g}")
+    nearest = min(tries, key=lambda value: abs(value - spacing))
+    return nearest if abs(nearest - spacing) <= ROUNDING * spacing else float(f"{spacing:.4g}")
 
 
 def bound(value: float) -> float:

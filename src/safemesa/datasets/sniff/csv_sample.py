@@ -11,6 +11,9 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.datasets.importers.csv_file import LONGEST_QUOTATION, CSVSource
+from safemesa.datasets.importers.identity import MISSING_WORDS
+from safemesa.datasets.importers.import_map import ImportMap, map_from_record
+from safemesa.datasets.importers.source import reading
 from safemesa.datasets.sniff.description import (
     NUMBER,
     TEXT,
@@ -19,9 +22,6 @@ from safemesa.datasets.sniff.description import (
     Description,
     Setting,
 )
-from safemesa.datasets.importers.identity import MISSING_WORDS
-from safemesa.datasets.importers.import_map import ImportMap, map_from_record
-from safemesa.datasets.importers.source import reading
 
 LINES = 200
 """Lines that the dialect is judged by."""

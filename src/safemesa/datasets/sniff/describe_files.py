@@ -12,11 +12,11 @@ import numpy as np
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.registry import Registry
-from safemesa.datasets.sniff.csv_sample import describe_csv
-from safemesa.datasets.sniff.description import NUMBER, TEXT, ColumnSample, Description
 from safemesa.datasets.importers.find import open_source
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import AbstractSource, reading
+from safemesa.datasets.sniff.csv_sample import describe_csv
+from safemesa.datasets.sniff.description import NUMBER, TEXT, ColumnSample, Description
 
 Describer = Callable[[Path, int], Description]
 """Takes a path, and how many bytes of values it may keep."""

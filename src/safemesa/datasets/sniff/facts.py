@@ -9,6 +9,8 @@ import numpy as np
 
 from safemesa.datasets.sniff.description import NUMBER, TEXT, TIME, ColumnSample, Description
 
+BEGINNING = 0.05
+"""Part of its range in which a clock of runs begins."""
 MOST_TEXTS = 1_000
 """Distinct texts that are counted; more are no names of robots or episodes."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -62,11 +64,11 @@ class Facts:
     changes: float = 0.0
     """Share of rows that differ from the row before."""
     rises: float = 0.0
-    """Share of those that are larger."""
+    """Share of those that are larger; a clock that begins anew does not count."""
     counts_up: float = 0.0
-    """Share of rows that are one more than the row before."""
+    """Share of rows that are one more than the row before; beginnings do not count."""
     at_ends: float = 0.0
-    """Share of rows at exactly the smallest or largest value."""
+    """Share of rows that repeat exactly the smallest or largest value."""
     constant_per_file: bool = False
     returns: bool = False
     """A value comes back, within a file, after others."""
@@ -197,6 +199,8 @@ def _of_numbers(known: Facts, values: np.ndarray, sample: Sample) -> Facts:
     with np.errstate(invalid="ignore", over="ignore"):
         passed = np.where(pairs, values[1:] - values[:-1], 0.0)
     low, high = float(numbers.min()), float(numbers.max())
+    # A fall to where the smallest values are is the beginning of another run.
+    anew = (passed < 0) & (values[1:] <= low + BEGINNING * (high - low))
     distinct = np.unique(numbers)
     whole = bool((numbers == np.floor(numbers)).all())
     binary = whole and low >= 0 and high <= 1
@@ -211,9 +215,9 @@ def _of_numbers(known: Facts, values: np.ndarray, sample: Sample) -> Facts:
         ones=float(numbers.mean()) if binary else 0.0,
         longest_on=_longest(values == 1, sample) if binary else 0,
         changes=_share(passed != 0, pairs),
-        rises=_share(passed > 0, pairs & (passed != 0)),
-        counts_up=_share(passed == 1, pairs),
-        at_ends=float(np.mean((numbers == low) | (numbers == high))),
+        rises=_share(passed > 0, pairs & (passed != 0) & ~anew),
+        counts_up=_share(passed == 1, pairs & ~anew),
+        at_ends=max(float(np.mean((numbers == low) | (numbers == high))) - 2 / len(numbers), 0.0),
         constant_per_file=_constant_per_file(values, sample),
         returns=_returns(values, sample),
     )

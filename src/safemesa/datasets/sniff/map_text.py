@@ -108,13 +108,8 @@ def toml(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        # TOML wants digits around the point.
-        text = repr(value)
-        mantissa, mark, exponent = text.partition("e")
-        return f"{mantissa if '.' in mantissa else f'{mantissa}.0'}{mark}{exponent}"
-    if isinstance(value, int):
-        return str(value)
+    if isinstance(value, int | float):
+        return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, dict):

@@ -44,9 +44,7 @@ def read_places(paths: Sequence[Path]) -> Places:
         certain, order = True, [*by_folder[:1], FILE] if parts else [FILE, *by_folder[:1]]
     else:
         certain, order = parts and bool(by_folder), [*by_folder[:1], FILE]
-    return Places(
-        rules=tuple(order), certain=certain, robots=rules[order[0]] if order else ()
-    )
+    return Places(rules=tuple(order), certain=certain, robots=rules[order[0]] if order else ())
 
 
 def _robots(paths: Sequence[Path], rule: str) -> tuple[str, ...] | None:

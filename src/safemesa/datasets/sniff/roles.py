@@ -1,23 +1,23 @@
 """The meaning of every column, given all of them."""
 
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from safemesa.datasets.sniff.description import TEXT, TIME
 from safemesa.datasets.importers.import_map import MAXIMUM_NAME, ColumnNames, ImportMap
+from safemesa.datasets.importers.limit import FUNCTIONS
+from safemesa.datasets.sniff.description import TEXT, TIME
 from safemesa.datasets.sniff.facts import Facts, Sample, facts_of, plain, time_unit
 from safemesa.datasets.sniff.rules import (
     ACTION,
-    ALARM,
     COST,
     DONE,
     EPISODE,
     IGNORE,
     MAYBE_ACTION,
     OBSERVATION,
-    RARE,
     REWARD,
     STEP,
     TASK,
@@ -27,6 +27,8 @@ from safemesa.datasets.sniff.rules import (
     judge,
 )
 
+RESERVED = frozenset((*keyword.kwlist, *FUNCTIONS))
+"""Words that mean something else in a limit."""
 SINGLE = (TASK, EPISODE, STEP, TIMES, REWARD, TERMINATED, TRUNCATED, DONE)
 """Roles that one column has at most."""
 FEWEST_EPISODES = 5
@@ -210,11 +212,3 @@ def signal_names(names: Mapping[str, str]) -> dict[str, str]:
         taken.add(text)
         plain_names[column] = text
     return plain_names
-
-
-RESERVED = frozenset(
-    "and or not if else for in is lambda None True False as assert async await break class continue "
-    "def del elif except finally from global import nonlocal pass raise return try while with yield "
-    "abs sqrt sin cos hypot min max".split()
-)
-"""Words that mean something else in a limit."""

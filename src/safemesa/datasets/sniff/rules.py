@@ -181,7 +181,7 @@ RULES: tuple[Rule, ...] = (
         role=MAYBE_ACTION,
         names=_names(
             "throttle brake steer steering pwm duty thrust push torque voltage motor target "
-            "desired reference effort force drive gas heater valve pump"
+            "desired reference drive gas heater valve pump"
         ),
         fits=lambda facts: facts.kind != TEXT,
         because="may be a command by its name, {range}",

@@ -8,6 +8,7 @@ import numpy as np
 
 from safemesa.datasets.importers.import_map import MAXIMUM_NAME, ColumnNames, ImportMap
 from safemesa.datasets.importers.limit import FUNCTIONS
+from safemesa.datasets.importers.questions import OPEN
 from safemesa.datasets.sniff.description import TEXT, TIME
 from safemesa.datasets.sniff.facts import Facts, Sample, facts_of, plain, time_unit
 from safemesa.datasets.sniff.rules import (
@@ -118,7 +119,7 @@ def _hear_format(roles: Roles) -> None:
 def _refuse_names(roles: Roles) -> None:
     """Names that a map cannot hold."""
     for name in roles.facts:
-        if not (name.isprintable() and 0 < len(name) <= MAXIMUM_NAME):
+        if not (name.isprintable() and 0 < len(name) <= MAXIMUM_NAME) or name == OPEN:
             roles.set(name, IGNORE, "a map cannot hold such a name")
 
 

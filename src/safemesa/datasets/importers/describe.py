@@ -11,6 +11,8 @@ source of these formats has the method `describe()` with the same result.
 from dataclasses import dataclass
 from pathlib import Path
 
+from safemesa.core.errors import DatasetError
+
 NUMBER, TEXT, BOOLEAN = "number", "text", "boolean"
 
 
@@ -65,3 +67,27 @@ class LogDescription:
     topics: tuple[TopicDescription, ...] = ()
     unread: tuple[str, ...] = ()
     """Topics or columns that no map can use, such as videos."""
+
+
+def describes(path: Path) -> bool:
+    """Whether a path is a log of one of the formats that are described."""
+    from safemesa.datasets.importers.find import described
+
+    return described(path)
+
+
+def describe(path: Path) -> LogDescription:
+    """What a log of one of these formats holds.
+
+    Raises:
+        DatasetError: it is damaged, or of another format.
+    """
+    from safemesa.datasets.importers.find import described, open_source
+    from safemesa.datasets.importers.import_map import ImportMap
+
+    if not described(path):
+        raise DatasetError(
+            f"{path} is no log that describes itself; expected a ROS 2 bag, an MCAP or ULog file, "
+            "or a LeRobot folder."
+        )
+    return open_source(path, ImportMap()).describe()

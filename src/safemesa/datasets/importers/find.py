@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safemesa.core.errors import DatasetError
@@ -10,9 +10,11 @@ from safemesa.core.registry import Registry
 from safemesa.datasets.importers.csv_file import CSVSource
 from safemesa.datasets.importers.hdf5_file import HDF5Source
 from safemesa.datasets.importers.import_map import ImportMap
-from safemesa.datasets.importers.minari_folder import MinariSource
+from safemesa.datasets.importers.mcap_file import open_mcap
+from safemesa.datasets.importers.minari_folder import MinariSource, is_minari
 from safemesa.datasets.importers.npz_file import NPZSource
 from safemesa.datasets.importers.parquet_file import ParquetSource
+from safemesa.datasets.importers.ros2_bag import Ros2BagSource, is_bag
 from safemesa.datasets.importers.source import AbstractSource, Opener
 
 readers: Registry[Opener] = Registry("file format")
@@ -25,12 +27,22 @@ for _suffix, _reader in {
     ".npz": NPZSource,
     ".hdf5": HDF5Source,
     ".h5": HDF5Source,
+    ".db3": Ros2BagSource,
+    ".mcap": open_mcap,
 }.items():
     readers.register(_suffix)(_reader)
 
+folders: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
+    (is_minari, MinariSource),
+    (is_bag, Ros2BagSource),
+)
+"""Folders that are one recording: what tells them, and their reader."""
+
+DESCRIBED = (".db3", ".mcap", ".ulg", ".ulog")
+
 PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
 FOREIGN = {
-    **dict.fromkeys((".bag", ".db3", ".mcap"), "Export its topics to CSV or Parquet"),
+    ".bag": "Convert it to ROS 2 (rosbags-convert), or export its topics to CSV or Parquet",
     **dict.fromkeys((".ulg", ".ulog"), "Export its topics to CSV with ulog2csv (pyulog)"),
     **dict.fromkeys((".bin", ".log", ".tlog"), "Export its messages to CSV with pymavlink"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV"),
@@ -41,7 +53,7 @@ FOREIGN = {
 
 
 def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> list[Path]:
-    """Files, and Minari folders, below the given paths; 2 comes before 10.
+    """Files, and folders that are one recording, below the given paths; 2 comes before 10.
 
     `skipped` gathers files in those folders that no reader knows.
 
@@ -55,7 +67,7 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
         )
     found: list[Path] = []
     for path in paths:
-        if is_minari(path) or path.is_file():
+        if path.is_file() or is_recording(path):
             found.append(path)
         elif path.is_dir():
             found.extend(_below(path, [] if skipped is None else skipped))
@@ -82,6 +94,9 @@ def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
         DatasetError: no reader knows it, or it is damaged.
     """
     if path.is_dir():
+        for tells, reader in folders:
+            if tells(path):
+                return reader(path, mapping)
         return MinariSource(path, mapping)
     suffix = path.suffix.lower()
     if suffix in PICKLES:
@@ -98,6 +113,13 @@ def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
     return readers[suffix](path, mapping)
 
 
+def described(path: Path) -> bool:
+    """Whether a path is a log of a format that describes itself (`describe`)."""
+    if path.is_dir():
+        return is_recording(path) and not is_minari(path)
+    return path.is_file() and path.suffix.lower() in DESCRIBED
+
+
 def suffixes_in_words(paths: Sequence[Path]) -> str:
     """`3 files ending in .bag (run_1.bag, ...), 1 in .txt (notes.txt)`."""
     kinds: dict[str, list[str]] = {}
@@ -109,20 +131,19 @@ def suffixes_in_words(paths: Sequence[Path]) -> str:
     )
 
 
-def is_minari(path: Path) -> bool:
-    """Whether a folder is one Minari dataset; older ones have no `metadata.json`."""
-    data = path / "data"
-    return (data / "metadata.json").is_file() or (data / "main_data.hdf5").is_file()
+def is_recording(path: Path) -> bool:
+    """Whether a folder is one recording, and not a place where files lie."""
+    return path.is_dir() and any(tells(path) for tells, _ in folders)
 
 
 def _below(folder: Path, skipped: list[Path]) -> list[Path]:
     found: list[Path] = []
     # Links to folders are not followed, so that a loop cannot trap the search.
-    for place, folders, names in os.walk(folder):
+    for place, inside, names in os.walk(folder):
         here = Path(place)
-        inner = [name for name in sorted(folders) if is_minari(here / name)]
+        inner = [name for name in sorted(inside) if is_recording(here / name)]
         found.extend(here / name for name in inner)
-        folders[:] = sorted(name for name in folders if name not in inner and name[0] != ".")
+        inside[:] = sorted(name for name in inside if name not in inner and name[0] != ".")
         for name in names:
             known = Path(name).suffix.lower() in readers
             if known or name[0] != ".":

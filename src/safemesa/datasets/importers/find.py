@@ -10,12 +10,14 @@ from safemesa.core.registry import Registry
 from safemesa.datasets.importers.csv_file import CSVSource
 from safemesa.datasets.importers.hdf5_file import HDF5Source
 from safemesa.datasets.importers.import_map import ImportMap
+from safemesa.datasets.importers.lerobot_folder import LeRobotSource, is_lerobot
 from safemesa.datasets.importers.mcap_file import open_mcap
 from safemesa.datasets.importers.minari_folder import MinariSource, is_minari
 from safemesa.datasets.importers.npz_file import NPZSource
 from safemesa.datasets.importers.parquet_file import ParquetSource
 from safemesa.datasets.importers.ros2_bag import Ros2BagSource, is_bag
 from safemesa.datasets.importers.source import AbstractSource, Opener
+from safemesa.datasets.importers.ulog_file import ULogSource
 
 readers: Registry[Opener] = Registry("file format")
 """Suffix to reader. A new format is one class in one file and one line here."""
@@ -29,12 +31,15 @@ for _suffix, _reader in {
     ".h5": HDF5Source,
     ".db3": Ros2BagSource,
     ".mcap": open_mcap,
+    ".ulg": ULogSource,
+    ".ulog": ULogSource,
 }.items():
     readers.register(_suffix)(_reader)
 
 folders: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
     (is_minari, MinariSource),
     (is_bag, Ros2BagSource),
+    (is_lerobot, LeRobotSource),
 )
 """Folders that are one recording: what tells them, and their reader."""
 
@@ -43,7 +48,6 @@ DESCRIBED = (".db3", ".mcap", ".ulg", ".ulog")
 PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
 FOREIGN = {
     ".bag": "Convert it to ROS 2 (rosbags-convert), or export its topics to CSV or Parquet",
-    **dict.fromkeys((".ulg", ".ulog"), "Export its topics to CSV with ulog2csv (pyulog)"),
     **dict.fromkeys((".bin", ".log", ".tlog"), "Export its messages to CSV with pymavlink"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV"),
     **dict.fromkeys((".mat", ".json", ".jsonl", ".feather", ".arrow", ".txt", ".dat", ".gz"),
@@ -62,8 +66,8 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
     """
     if not paths:
         raise DatasetError(
-            f"no logs were given; expected files ending in {', '.join(readers)}, Minari folders, "
-            "or folders that hold some."
+            f"no logs were given; expected files ending in {', '.join(readers)}, Minari and "
+            "LeRobot folders, ROS 2 bags, or folders that hold some."
         )
     found: list[Path] = []
     for path in paths:
@@ -77,7 +81,7 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
         others = f" There are {suffixes_in_words(skipped)}." if skipped else ""
         raise DatasetError(
             f"no logs in {', '.join(map(str, paths[:20]))}; expected files ending in "
-            f"{', '.join(readers)}, or Minari folders.{others}"
+            f"{', '.join(readers)}, Minari or LeRobot folders, or ROS 2 bags.{others}"
         )
     seen: dict[Path, Path] = {}
     for path in found:
@@ -88,7 +92,7 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
 
 
 def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
-    """The reader of a file or Minari folder.
+    """The reader of a file, or of a folder that is one recording.
 
     Raises:
         DatasetError: no reader knows it, or it is damaged.
@@ -108,7 +112,7 @@ def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
         advice = f" {FOREIGN[suffix]}." if suffix in FOREIGN else ""
         raise DatasetError(
             f"{path}: no reader for {suffix or 'files without suffix'}; expected one of "
-            f"{', '.join(readers)}, or a Minari folder.{advice}"
+            f"{', '.join(readers)}, a Minari or LeRobot folder, or a ROS 2 bag.{advice}"
         )
     return readers[suffix](path, mapping)
 

@@ -256,18 +256,14 @@ def _component(values: Any, index: int) -> Any:
 
 
 def _named(values: Any, name: str, parent: Any, get: Get) -> Any:
+    for key in OWN_NAMES:
+        if len(values) and isinstance(_field(values[0], key, get), str):
+            return next((one for one in values if _field(one, key, get) == name), None)
     for sibling in SIBLINGS:
         listed = _field(parent, sibling, get)
-        if listed is None or isinstance(listed, str | float):
-            continue
-        try:
-            return _component(values, list(listed).index(name))
-        except ValueError:
-            return None
-    for one in values:
-        for key in OWN_NAMES:
-            if _field(one, key, get) == name:
-                return one
+        if listed is not None and not isinstance(listed, str | float):
+            names = list(listed)
+            return _component(values, names.index(name)) if name in names else None
     return None
 
 

@@ -265,8 +265,7 @@ class Resampler:
             for lane in self.lanes.values()
         ]
         if self._events:
-            last = int(self._known_times[-1]) if len(self._known_times) else NONE_YET
-            ready.append(max(last, latest - self._late))
+            ready.append(latest - self._late)
         return min(ready)
 
     def _begun(self, union: np.ndarray, bound: int) -> bool:
@@ -328,7 +327,9 @@ class Resampler:
             states.append((running, count))
         self._event_times, self._event_values = [], []
         self._known_times = np.maximum.accumulate(np.concatenate([self._known_times, times[order]]))
-        self._known_states = np.concatenate([self._known_states, np.asarray(states, np.int64)])
+        self._known_states = np.concatenate(
+            [self._known_states, np.asarray(states, np.int64).reshape(-1, 2)]
+        )
 
     def _trim(self, bound: int) -> None:
         now = bound if self._start is None else min(self._until, bound)

@@ -15,6 +15,7 @@ from safemesa.core.files import read_json
 from safemesa.datasets.importers.identity import check_task_rule
 from safemesa.datasets.importers.limit import Limit, parse_limit
 from safemesa.datasets.importers.questions import refuse_questions
+from safemesa.datasets.importers.resample_map import ResampleMap, TopicRule
 
 MAXIMUM_MAP_BYTES = 2**20
 MAXIMUM_SIGNALS = 10_000
@@ -121,6 +122,8 @@ class ImportMap:
     """Further signals that the limit reads."""
     cost_column: str | None = None
     cost_limit: Limit | None = None
+    resample: ResampleMap | None = None
+    """How topics become rows; None for logs that are rows."""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Per task: what is known about it, such as masses or faults."""
 
@@ -241,6 +244,7 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
     columns = _table(record.pop("columns", {}), f"{where}: columns")
     cost = _table(record.pop("cost", {}), f"{where}: cost")
     tasks = _table(record.pop("tasks", {}), f"{where}: tasks")
+    resample = record.pop("resample", None)
     signals = {
         kind: _signals(record.pop(kind, []), f"{where}: {kind}")
         for kind in ("obs", "action", "signal")
@@ -265,7 +269,7 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         "missing_values": list,
         "encoding": str,
     }
-    named = [*kinds, "columns", "cost", "tasks", *signals]
+    named = [*kinds, "columns", "cost", "tasks", "resample", *signals]
     values = _typed(record, kinds, where, named)
     column_kinds = {one.name: str for one in fields(ColumnNames)}
     cost_values = _typed(cost, {"column": str, "limit": str}, f"{where}: cost")
@@ -279,6 +283,7 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         columns=ColumnNames(**_typed(columns, column_kinds, f"{where}: columns")),
         cost_column=cost_values.get("column"),
         cost_limit=None if limit is None else parse_limit(limit),
+        resample=None if resample is None else _resample(resample, f"{where}: resample"),
         parameters={
             name: _plain(
                 _table(value, f"{where}: tasks.parameters.{name}"),
@@ -287,6 +292,25 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
             for name, value in _table(parameters, f"{where}: tasks.parameters").items()
         },
     )
+
+
+def _resample(record: Any, where: str) -> ResampleMap:
+    """The table `[resample]` with its exceptions by topic."""
+    rest = _table(record, where)
+    topics = _table(rest.pop("topics", {}), f"{where}: topics")
+    rule_kinds = {"method": str, "max_age": float, "time": str}
+    kinds = {
+        **rule_kinds,
+        **dict.fromkeys(("late", "gap"), float),
+        **dict.fromkeys(("restart", "start", "stop", "running"), str),
+    }
+    rules = {
+        name: TopicRule(
+            **_typed(_table(rule, f"{where}: topics.{name}"), rule_kinds, f"{where}: topics.{name}")
+        )
+        for name, rule in topics.items()
+    }
+    return ResampleMap(**_typed(rest, kinds, where, [*kinds, "topics"]), topics=rules)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

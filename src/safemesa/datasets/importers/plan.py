@@ -153,8 +153,7 @@ def _resolved(mapping: ImportMap, source: AbstractSource) -> Plan:
     )
     used = {*plan.number_columns(), *plan.text_columns(), *merged.ignore}
     # Of our own recordings everything is used, or kept beside what is.
-    every = () if declared.spaces is not None else dict.fromkeys((*widths, *declared.unread))
-    unused = tuple(name for name in every if name not in used)
+    unused = () if declared.spaces is not None else source.leftovers(used)
     _require_ends(plan, unused, where)
     return replace(plan, unused=unused)
 

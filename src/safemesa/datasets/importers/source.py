@@ -13,6 +13,7 @@ import numpy as np
 from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.findings import Finding, LogError
+from safemesa.datasets.importers.describe import LogDescription
 from safemesa.datasets.importers.import_map import ImportMap
 
 BLOCK_ROWS = 65_536
@@ -70,6 +71,19 @@ class AbstractSource(abc.ABC):
     @abc.abstractmethod
     def declaration(self) -> Declaration:
         """What the file says about itself."""
+
+    def describe(self) -> LogDescription:
+        """What the log holds; values are not read. Only some formats describe themselves.
+
+        Raises:
+            NotImplementedError: this one does not.
+        """
+        raise NotImplementedError
+
+    def leftovers(self, used: set[str]) -> tuple[str, ...]:
+        """What is in the file beside the columns that are used."""
+        every = dict.fromkeys((*self.widths(), *self.declaration().unread))
+        return tuple(name for name in every if name not in used)
 
     @abc.abstractmethod
     def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:

@@ -523,7 +523,7 @@ def _threshold(facts: Facts) -> str:
 
 
 def _is_unit(unit: str) -> bool:
-    return bool(unit) and unit.isprintable() and len(unit) <= 40
+    return unit not in ("", OPEN) and unit.isprintable() and len(unit) <= 40
 
 
 def _has_word(name: str, words: Sequence[str]) -> bool:

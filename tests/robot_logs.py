@@ -1,0 +1,128 @@
+"""Logs as robots write them, by the libraries' own writers; ULog has none: by its format."""
+
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+"""Nanoseconds since 1970 at which the logs begin."""
+
+Messages = Sequence[tuple[str, int, Any]]
+"""Topic, time of the log in nanoseconds, message; in the order of the file."""
+
+
+def store():
+    from rosbags.typesys import Stores, get_typestore
+
+    return get_typestore(Stores.ROS2_HUMBLE)
+
+
+def stamp(types, time: int):
+    return types["builtin_interfaces/msg/Time"](int(time // SECOND), int(time % SECOND))
+
+
+def header(types, time: int):
+    return types["std_msgs/msg/Header"](stamp(types, time), "map")
+
+
+def odometry(types, time: int, x: float, speed: float):
+    """A message of `nav_msgs/msg/Odometry` measured at `time`."""
+    vector, zeros = types["geometry_msgs/msg/Vector3"], np.zeros(36)
+    pose = types["geometry_msgs/msg/Pose"](
+        types["geometry_msgs/msg/Point"](x, 0.0, 0.0),
+        types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+    )
+    twist = types["geometry_msgs/msg/Twist"](vector(speed, 0.0, 0.0), vector(0.0, 0.0, 0.0))
+    return types["nav_msgs/msg/Odometry"](
+        header(types, time),
+        "base",
+        types["geometry_msgs/msg/PoseWithCovariance"](pose, zeros),
+        types["geometry_msgs/msg/TwistWithCovariance"](twist, zeros),
+    )
+
+
+def velocity(types, linear: float):
+    """A message of `geometry_msgs/msg/Twist`."""
+    vector = types["geometry_msgs/msg/Vector3"]
+    return types["geometry_msgs/msg/Twist"](vector(linear, 0.0, 0.0), vector(0.0, 0.0, 0.0))
+
+
+def joints(types, time: int, names: Iterable[str], positions: Iterable[float]):
+    """A message of `sensor_msgs/msg/JointState`."""
+    empty = np.zeros(0)
+    values = np.asarray(list(positions), np.float64)
+    return types["sensor_msgs/msg/JointState"](
+        header(types, time), list(names), values, empty, empty
+    )
+
+
+def write_bag(path: Path, messages: Messages, storage: str = "sqlite3") -> Path:
+    """A bag of messages of the classes above, by rosbags' writer."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    types = store()
+    plugin = StoragePlugin.SQLITE3 if storage == "sqlite3" else StoragePlugin.MCAP
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        connections: dict[str, Any] = {}
+        for topic, time, message in messages:
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=types)
+            writer.write(connections[topic], time, types.serialize_cdr(message, kind))
+    return path
+
+
+def write_json_mcap(path: Path, messages: Messages) -> Path:
+    """An MCAP file with JSON channels, by mcap's writer."""
+    from mcap.writer import Writer
+
+    with open(path, "wb") as file:
+        writer = Writer(file, chunk_size=20_000)
+        writer.start()
+        schema = writer.register_schema("any", "jsonschema", b'{"type": "object"}')
+        channels: dict[str, int] = {}
+        for topic, time, message in messages:
+            if topic not in channels:
+                channels[topic] = writer.register_channel(topic, "json", schema)
+            data = json.dumps(message).encode()
+            writer.add_message(channels[topic], time, data, time)
+        writer.finish()
+    return path
+
+
+def ulog_message(kind: str, data: bytes) -> bytes:
+    return struct.pack("<HB", len(data), ord(kind)) + data
+
+
+def write_ulog(
+    path: Path,
+    formats: Mapping[str, str],
+    messages: Iterable[tuple[str, bytes] | int],
+    instances: Mapping[str, int] | None = None,
+) -> Path:
+    """A ULog file: `formats` as `{topic: "uint64_t timestamp;float x;"}`.
+
+    Messages are (topic, packed fields) in their order; a number is a dropout of so many
+    milliseconds. `instances` names the instance of topics that are called `topic:instance`.
+    """
+    topics = list(dict.fromkeys([*formats, *(instances or {})]))
+    parts = [b"ULog\x01\x12\x35\x01" + struct.pack("<Q", 0)]
+    parts.append(ulog_message("B", bytes(16) + struct.pack("<QQQ", 0, 0, 0)))
+    parts += [ulog_message("F", f"{name}:{text}".encode()) for name, text in formats.items()]
+    for number, topic in enumerate(topics):
+        instance = (instances or {}).get(topic, 0)
+        name = topic.partition(":")[0].encode()
+        parts.append(ulog_message("A", struct.pack("<BH", instance, number) + name))
+    for one in messages:
+        if isinstance(one, int):
+            parts.append(ulog_message("O", struct.pack("<H", one)))
+        else:
+            number = topics.index(one[0])
+            parts.append(ulog_message("D", struct.pack("<H", number) + one[1]))
+    path.write_bytes(b"".join(parts))
+    return path

@@ -1,7 +1,7 @@
 """What `data sniff` learns of a file before there is a map: its columns, and a bounded sample.
 
 A format that needs settings before its columns can be read (a CSV dialect, the topics of a bag)
-has a describer of its own; all others are described through their reader.
+is described by a function of its own; all others through their reader.
 """
 
 from collections import Counter
@@ -15,8 +15,10 @@ from safemesa.core.registry import Registry
 from safemesa.datasets.importers.find import open_source
 from safemesa.datasets.importers.import_map import ImportMap
 from safemesa.datasets.importers.source import AbstractSource, reading
+from safemesa.datasets.importers.topics import TopicSource
 from safemesa.datasets.sniff.csv_sample import describe_csv
 from safemesa.datasets.sniff.description import NUMBER, TEXT, ColumnSample, Description
+from safemesa.datasets.sniff.topic_samples import describe_topics
 
 Describer = Callable[[Path, int], Description]
 """Takes a path, and how many bytes of values it may keep."""
@@ -43,7 +45,11 @@ def describe(path: Path, budget: int) -> Description:
     if not path.is_dir() and suffix in describers:
         return describers[suffix](path, budget)
     with reading(path):
-        return describe_source(open_source(path, ImportMap()), budget)
+        source = open_source(path, ImportMap())
+    if isinstance(source, TopicSource):
+        return describe_topics(path, budget)
+    with reading(path):
+        return describe_source(source, budget)
 
 
 def describe_source(source: AbstractSource, budget: int, form: str = "") -> Description:

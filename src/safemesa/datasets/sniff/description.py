@@ -16,6 +16,7 @@ NUMBER, TIME, TEXT = "number", "time", "text"
 class Setting:
     """A key of the map that the format needs, and why it has this value.
 
+    `key` may be `table.key`, of a table such as `resample` that only this format has.
     Where only the user knows the value, it is `questions.OPEN`, `reason` is the question, and
     `candidates` are possible values.
     """
@@ -59,3 +60,5 @@ class Description:
     declaration: Declaration = field(default_factory=Declaration)
     whole: bool = True
     """Whether the sample is all of the file."""
+    makes_time: bool = False
+    """Rows are made at a declared dt, and no column of the map has the time."""

@@ -14,7 +14,7 @@ BEGINNING = 0.05
 MOST_TEXTS = 1_000
 """Distinct texts that are counted; more are no names of robots or episodes."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_BRACKETS = re.compile(r"\s*[\[(]\s*([^\])]{1,12}?)\s*[\])]\s*$")
+_BRACKETS = re.compile(r"(\s*)[\[(]\s*([^\])]{1,12}?)\s*[\])]\s*$")
 
 UNITS = {
     "mm": "mm", "cm": "cm", "m": "m", "km": "km", "meters": "m", "metres": "m",
@@ -263,11 +263,12 @@ def plain(text: str) -> str:
 
 
 def split_unit(name: str) -> tuple[str, str]:
-    """`Speed [m/s]` as `("Speed", "m/s")`."""
+    """`Speed [m/s]` as `("Speed", "m/s")`; `position[wrist]` names no unit."""
     match = _BRACKETS.search(name)
-    if match is None or match[1].isdigit() or not match.start():
+    if match is None or match[2].isdigit() or not match.start():
         return name, ""
-    return name[: match.start()], match[1]
+    known = match[1] or match[2] in UNITS or match[2] in UNITS.values() or "/" in match[2]
+    return (name[: match.start()], match[2]) if known else (name, "")
 
 
 def unit_of(words: Sequence[str]) -> str:

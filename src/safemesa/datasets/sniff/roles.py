@@ -32,6 +32,8 @@ RESERVED = frozenset((*keyword.kwlist, *FUNCTIONS))
 """Words that mean something else in a limit."""
 SINGLE = (TASK, EPISODE, STEP, TIMES, REWARD, TERMINATED, TRUNCATED, DONE)
 """Roles that one column has at most."""
+STAMPS = frozenset(("stamp", "timestamp"))
+"""Words of fields that say when a message was made."""
 FEWEST_EPISODES = 5
 SHORT_EPISODE = 5
 """Rows; in so few anything may stand still."""
@@ -86,6 +88,10 @@ def assign(sample: Sample) -> Roles:
     roles = Roles(sample, facts, {name: judge(each) for name, each in facts.items()})
     _hear_format(roles)
     _refuse_names(roles)
+    if any(each.makes_time for each in sample.descriptions):
+        stamps = [name for name, each in facts.items() if STAMPS & set(each.words)]
+        for name in dict.fromkeys([*roles.of(TIMES), *stamps]):
+            roles.set(name, IGNORE, "times of messages; [resample] time says which count")
     _pair_next(roles)
     for role in SINGLE:
         _keep_one(roles, role)

@@ -61,6 +61,7 @@ class Sections:
         self.declaration = self.descriptions[0].declaration
         self.names = signal_names({name: split_unit(name)[0] for name in roles.facts})
         self.alarms = roles.of(ALARM, COST, RARE)
+        self.given = {each.key for file in self.descriptions for each in file.settings}
         self.clock: Clock | None = None
         self.unit = ""
         time = roles.first(TIMES)
@@ -76,8 +77,10 @@ class Sections:
         )
         yield Line(text=f"domain = {toml(self._domain())}", reason="the name of the logs")
         yield from self._settings()
-        yield from self._rows()
-        yield from self._time()
+        if "rows" not in self.given:
+            yield from self._rows()
+        if "dt" not in self.given:
+            yield from self._time()
         yield from self._cells()
         yield from self._robots()
         yield from self._ignored()
@@ -85,6 +88,7 @@ class Sections:
         yield from self._actions()
         yield from self._signals()
         yield from self._columns()
+        yield from self._settings(table="resample")
         yield from self._cost()
         yield from self._new_robot()
 
@@ -96,16 +100,21 @@ class Sections:
         text = "".join(sign if sign.isprintable() else "_" for sign in name)[:100]
         return text or "robots"
 
-    def _settings(self) -> Iterator[Line]:
-        """What the format needs; the settings that most files have."""
+    def _settings(self, table: str = "") -> Iterator[Line]:
+        """What the format needs, on top or of a table; the settings that most files have."""
         counts: dict[str, Counter[str]] = {}
         settings: dict[tuple[str, str], Setting] = {}
         for description in self.descriptions:
             for setting in description.settings:
+                if setting.key.rpartition(".")[0] != table:
+                    continue
                 shown = toml(setting.value)
                 counts.setdefault(setting.key, Counter())[shown] += 1
                 settings.setdefault((setting.key, shown), setting)
         files = len(self.descriptions)
+        if table and counts:
+            yield Line(text="")
+            yield Line(text=f"[{table}]")
         for key, values in counts.items():
             if key == "missing_values":
                 yield self._missing_values()
@@ -116,10 +125,11 @@ class Sections:
                 continue
             setting = settings[key, shown]
             of_some = "" if count == files else f"; so in {count} of {files} files"
-            text = f"{key} = {shown}"
+            name = key.rpartition(".")[2]
+            text = f"{name} = {shown}"
             if setting.value == OPEN:
                 candidates = [
-                    Candidate(line=f"{key} = {toml(value)}") for value in setting.candidates
+                    Candidate(line=f"{name} = {toml(value)}") for value in setting.candidates
                 ]
                 question = Question(text=setting.reason, candidates=tuple(candidates))
                 yield Line(text=text, question=question)
@@ -172,6 +182,9 @@ class Sections:
         rates = {facts.rate for facts in self.roles.facts.values() if facts.rate}
         if layout.dt is not None:
             yield Line(text=f"dt = {toml(layout.dt)}", reason="the file says so")
+            if time is not None:
+                reason = "where rows are missing a new episode begins"
+                yield Line(text='gaps = "split"', reason=reason)
         elif time is None or self.clock is None:
             if len(rates) == 1:
                 rate = rates.pop()
@@ -436,7 +449,8 @@ class Sections:
             yield Line(text=f"{key} = {toml(OPEN)}", question=_question(text, candidates))
         elif episode is None and not roles.of(TERMINATED, TRUNCATED):
             # A comment alone: there is nothing to map.
-            what = "a gap in time begins an episode" if time else "each file is an episode"
+            gaps = time is not None or any(file.makes_time for file in self.descriptions)
+            what = "a gap in time begins an episode" if gaps else "each file is an episode"
             yield Line(text=f"# No column numbers the runs: {what}.")
 
     def _column_reason(self, key: str, name: str) -> str:

@@ -24,7 +24,7 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.sniff import describe_files
 from safemesa.datasets.sniff.clock import bound, rounded
 from safemesa.datasets.sniff.csv_sample import describe_csv
-from safemesa.datasets.sniff.facts import facts_of, gather, split_unit, time_unit, unit_of
+from safemesa.datasets.sniff.facts import facts_of, gather, split_unit, unit_of
 from safemesa.datasets.sniff.map_text import toml
 from safemesa.datasets.sniff.propose import Proposal, propose
 from safemesa.datasets.sniff.robots import read_places
@@ -259,6 +259,90 @@ def test_names_that_a_format_fixes(tmp_path: Path) -> None:
         logs.cart_log("a", 0).violations,
         len(done),
     )
+
+
+def test_bags(tmp_path: Path) -> None:
+    """Topics of two rates: dt, age and clock are asked; stamps are no signals."""
+    pytest.importorskip("rosbags")
+    import robot_logs
+
+    types = robot_logs.store().types
+    for number, robot in enumerate(("robot_a", "robot_new")):
+        rng = np.random.default_rng(number)
+        messages, x, u = [], 0.0, 0.0
+        for step in range(300):
+            time = robot_logs.START + int(step * 0.02 * robot_logs.SECOND)
+            if step % 5 == 0:
+                u = float(np.clip(rng.normal(), -1, 1))
+                messages.append(("/cmd_vel", time, robot_logs.velocity(types, u)))
+                hit = types["std_msgs/msg/Bool"](abs(x) > 0.02)
+                messages.append(("/bumper", time + 1000, hit))
+            messages.append(("/odom", time + 2000, robot_logs.odometry(types, time, x, u)))
+            x += 0.02 * u / 5
+        robot_logs.write_bag(tmp_path / "bags" / robot, messages)
+    proposal = propose([tmp_path / "bags"])
+    lines = [proposal.text.split("\n")[line - 1].strip() for line, _ in proposal.questions]
+    assert [line.partition(" = ")[0] for line in lines] == [
+        "dt", "{name", "max_age", "time", "limit", "test"
+    ]  # fmt: skip
+    observed = proposal.text.partition("obs = [")[2].partition("\n]")[0]
+    assert re.findall(r'column = "(.+?)"', observed) == [
+        "/odom.pose.pose.position.x", "/odom.twist.twist.linear.x"
+    ]  # fmt: skip
+    data = imported([tmp_path / "bags"], answered(proposal), tmp_path / "out")
+    assert data.test is not None
+    assert (data.spaces.dt, data.spaces.action_names) == (0.1, ("cmd_vel_linear_x",))
+    # What ends at the first violation is shorter than the six seconds of the bag.
+    assert 10 < data.train[0].transitions <= 60
+
+
+def test_lerobot_folders(tmp_path: Path) -> None:
+    """Two robots; time, episodes and rate are the format's, so that four questions are left."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = 40
+    numbers = {"timestamp": (np.arange(rows) % 10) / 10, "episode_index": np.arange(rows) // 10,
+               "frame_index": np.arange(rows) % 10, "task_index": np.zeros(rows, int)}  # fmt: skip
+    for robot in ("arm_a", "arm_b"):
+        rng = np.random.default_rng(len(robot) + ord(robot[-1]))
+        signals = {"observation.state": 2, "action": 1}
+        arrays = {
+            name: pyarrow.FixedSizeListArray.from_arrays(
+                pyarrow.array(rng.uniform(-1, 1, rows * width).astype(np.float32)), width
+            )
+            for name, width in signals.items()
+        }
+        features = {name: {"dtype": "float32", "shape": [width], "names": None}
+                    for name, width in signals.items()}  # fmt: skip
+        features |= {name: {"dtype": str(values.dtype), "shape": [1], "names": None}
+                     for name, values in numbers.items()}  # fmt: skip
+        features["observation.images.top"] = {"dtype": "video", "shape": [8, 8, 3], "names": None}
+        info = {"codebase_version": "v3.0", "fps": 10, "total_frames": rows, "total_episodes": 4,
+                "features": features}  # fmt: skip
+        write(tmp_path / "arms" / robot / "meta" / "info.json", json.dumps(info))
+        path = tmp_path / "arms" / robot / "data" / "chunk-000" / "file-000.parquet"
+        path.parent.mkdir(parents=True)
+        parquet.write_table(pyarrow.table({**arrays, **numbers}), path)
+    proposal = propose([tmp_path / "arms"])
+    assert len(proposal.questions) == 4
+    assert "LeRobot folder" in proposal.summary
+    limit = 'limit = "observation_state[0] > 0.9"'
+    data = imported([tmp_path / "arms"], answered(proposal, {"limit": limit}), tmp_path / "out")
+    assert data.test is not None
+    assert [log.transitions for log in (*data.train, data.test)] == [36, 36]
+    assert data.spaces.dt == 0.1
+
+
+def test_many_commands_are_one_question(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = {"time": np.arange(50) * 0.1, "x": rng.normal(size=50).round(4)}
+    columns |= {f"cmd_{number}": rng.uniform(-1, 1, 50).round(4) for number in range(14)}
+    logs.write_csv(tmp_path / "a.csv", columns)
+    proposal = propose([tmp_path / "a.csv"])
+    text = answered(proposal, {"limit": 'limit = "x > 1"'})
+    data = imported([tmp_path / "a.csv"], text, tmp_path / "out")
+    assert data.spaces.action_names == tuple(f"cmd_{number}" for number in range(14))
+    assert (data.spaces.obs_names, len(proposal.questions)) == (("x",), 3)
 
 
 def test_recordings_of_ours_need_no_answers(tmp_path: Path) -> None:

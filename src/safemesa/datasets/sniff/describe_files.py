@@ -14,6 +14,8 @@ from safemesa.core.errors import DatasetError
 from safemesa.core.registry import Registry
 from safemesa.datasets.importers.find import open_source
 from safemesa.datasets.importers.import_map import ImportMap
+from safemesa.datasets.importers.lerobot_folder import LeRobotSource
+from safemesa.datasets.importers.minari_folder import MinariSource
 from safemesa.datasets.importers.source import AbstractSource, reading
 from safemesa.datasets.importers.topics import TopicSource
 from safemesa.datasets.sniff.csv_sample import describe_csv
@@ -29,6 +31,11 @@ describers: Registry[Describer] = Registry("format that sniff knows")
 for _suffix in (".csv", ".tsv"):
     describers.register(_suffix)(describe_csv)
 
+FOLDERS: dict[type[AbstractSource], str] = {
+    MinariSource: "Minari folder",
+    LeRobotSource: "LeRobot folder",
+}
+"""Formats that no suffix names."""
 WIDEST = 1_000
 """Numbers per row of an array; more are pixels or beams, no signals."""
 MOST_COLUMNS = 2_000
@@ -49,7 +56,7 @@ def describe(path: Path, budget: int) -> Description:
     if isinstance(source, TopicSource):
         return describe_topics(path, budget)
     with reading(path):
-        return describe_source(source, budget)
+        return describe_source(source, budget, FOLDERS.get(type(source), ""))
 
 
 def describe_source(source: AbstractSource, budget: int, form: str = "") -> Description:

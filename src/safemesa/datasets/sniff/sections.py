@@ -41,6 +41,7 @@ SHOWN = 12
 ALIKE = 1.5
 """Ranges of an array's numbers that differ by less have one bound."""
 MOST_COMPONENTS = 64
+MOST_COMMANDS = 12
 FEWEST_MILLISECONDS = 2
 """A clock of whole numbers that does not say what it counts, and takes larger steps than of one,
 is more likely one of milliseconds than of seconds."""
@@ -62,6 +63,11 @@ class Sections:
         self.names = signal_names({name: split_unit(name)[0] for name in roles.facts})
         self.alarms = roles.of(ALARM, COST, RARE)
         self.given = {each.key for file in self.descriptions for each in file.settings}
+        # Of many nobody wants to be asked one by one.
+        commands = roles.of(ACTION)
+        self.crowd = commands if len(commands) > MOST_COMMANDS else []
+        for name in self.crowd:
+            roles.set(name, IGNORE, "named like a command, see action")
         self.clock: Clock | None = None
         self.unit = ""
         time = roles.first(TIMES)
@@ -354,8 +360,10 @@ class Sections:
         yield Line(text="]")
 
     def _which_action(self) -> Question:
-        """Commands that no name gives away: bounded, piecewise constant."""
+        """Commands that no name gives away: bounded, piecewise constant. Or too many that do."""
         facts = self.roles.facts
+        if self.crowd:
+            return self._crowded()
         numbers = [
             name
             for name in self.roles.of(OBSERVATION)
@@ -372,6 +380,34 @@ class Sections:
         text = (
             "Which columns are the commands to the actuators, and what do these take? No name "
             'tells. As in: action = [{name = "drive", column = "...", low = -1.0, high = 1.0}]'
+        )
+        return Question(text=text, candidates=tuple(candidates))
+
+    def _crowded(self) -> Question:
+        """Many columns are named like commands; those of one topic or array belong together."""
+        groups: dict[str, list[str]] = {}
+        for name in self.crowd:
+            stem = name.rpartition(".")[0] or name.rstrip("0123456789[]_ ")
+            groups.setdefault(stem, []).append(name)
+        candidates = []
+        for stem, names in sorted(groups.items(), key=lambda group: -len(group[1]))[:SHOWN]:
+            rows = [
+                {
+                    **row,
+                    **dict(
+                        zip(
+                            ("low", "high"), _bounds(self.roles.facts[name], low, high), strict=True
+                        )
+                    ),
+                }
+                for name in names
+                for row, low, high, _ in self._commands(name)
+            ]
+            reason = f"those of {stem}; correct the bounds"
+            candidates.append(Candidate(line=f"action = {toml(rows)}", reason=reason))
+        text = (
+            f"Which columns are the commands to the actuators, and what do these take? "
+            f"{len(self.crowd)} have names like commands."
         )
         return Question(text=text, candidates=tuple(candidates))
 
@@ -523,7 +559,8 @@ def _question(text: str, candidates: Sequence[Candidate]) -> Question:
 
 def _bounds(facts: Facts, low: float, high: float) -> tuple[float, float]:
     """Bounds to propose: those that were seen where many rows lie there, else round ones beyond."""
-    if facts.width is None and facts.at_ends >= AT_ENDS and low < high:
+    round_ends = all(end == float(f"{end:.3g}") for end in (low, high))
+    if facts.width is None and facts.at_ends >= AT_ENDS and round_ends and low < high:
         return low, high
     if low < 0 < high and max(-low, high) <= 2 * min(-low, high):
         end = bound(max(-low, high))

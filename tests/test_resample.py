@@ -116,7 +116,7 @@ def test_what_comes_late_is_put_in_order_or_counted():
         resampler.add("a", np.asarray([time * MS]), {"a": np.asarray([value])})
         return [row for rows in resampler.rows() for row in rows.columns["a"].tolist()]
 
-    found = add(0, 0.0) + add(40, 4.0) + add(20, 2.0) + add(200, 20.0)
+    found = add(0, 0.0) + add(40, 4.0) + add(45, 4.5) + add(20, 2.0) + add(200, 20.0)
     assert found == [0.0, 0.0, 2.0, 2.0, 4.0]
     assert resampler.late_samples == 0
     add(30, 3.0)

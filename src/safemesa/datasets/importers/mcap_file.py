@@ -87,7 +87,7 @@ class McapSource(TopicSource):
         """Channels and their schemas, from the summary; or, without one, from the whole file."""
         reader_module = import_extra("mcap.reader", "robots")
         with open(self.path, "rb") as file:
-            summary = reader_module.make_reader(
+            summary = reader_module.SeekingReader(
                 file, record_size_limit=LARGEST_RECORD
             ).get_summary()
         channels: dict[int, Any] = {}

@@ -258,12 +258,10 @@ class Resampler:
 
     def _ready(self, latest: int) -> int:
         """Rows before this time are certain."""
-        ready = [
-            max(
-                int(lane.times[-1]) if len(lane.times) else NONE_YET, latest - lane.wait(self._late)
-            )
-            for lane in self.lanes.values()
-        ]
+        ready = []
+        for lane in self.lanes.values():
+            last = int(lane.times[-1]) if len(lane.times) else NONE_YET
+            ready.append(max(last - self._late, latest - lane.wait(self._late)))
         if self._events:
             ready.append(latest - self._late)
         return min(ready)

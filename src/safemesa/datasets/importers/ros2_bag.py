@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safemesa.core.errors import DatasetError
+from safemesa.datasets.findings import LogError
 from safemesa.datasets.importers.describe import LogDescription, TopicDescription
 from safemesa.datasets.importers.extras import import_extra
 from safemesa.datasets.importers.import_map import ImportMap
@@ -114,6 +115,7 @@ class Ros2BagSource(TopicSource):
             return
         decoders = {one.msgtype: self._types.decoder(one.msgtype) for one in connections}
         messages = reader.messages(connections=connections)
+        counts = dict.fromkeys(wanted, 0)
         for number, (connection, time, raw) in enumerate(messages):
             try:
                 message = decoders[connection.msgtype](raw, connection.msgtype)
@@ -121,7 +123,17 @@ class Ros2BagSource(TopicSource):
                 raise unreadable_message(
                     self.path, connection.topic, number, f"{error} (at {time / 1e9:.6f} s)"
                 ) from error
+            counts[connection.topic] += 1
             yield connection.topic, time, time, message
+        for topic, count in counts.items():
+            declared = sum(one.msgcount for one in connections if one.topic == topic)
+            if declared != count:
+                raise LogError(
+                    "lengths-differ",
+                    f"{self.path}: the bag says that it has {declared} messages of {topic!r}, and "
+                    f"holds {count}: some are lost. Restore it, or describe it anew (ros2 bag "
+                    "reindex).",
+                )
 
     def describe(self) -> LogDescription:
         start, stop = self._span

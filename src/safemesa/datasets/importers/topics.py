@@ -232,7 +232,7 @@ class TopicSource(AbstractSource):
         for rows in resampler.rows(final=True):
             yield _block(rows, numbers, texts, made)
             made += len(rows.times)
-        yield self._told(numbers, texts, self._findings(resampler, made))
+        yield self._told(numbers, texts, list(self._findings(resampler, made)))
 
     def _told(
         self, numbers: Sequence[str], texts: Sequence[str], findings: Sequence[Finding]

@@ -144,7 +144,7 @@ def cart_fleet(folder: Path) -> Path:
         rng = np.random.default_rng(number)
         for day in (2, 3):
             lines = [names]
-            for run in range(8):
+            for run in range(6):
                 front, heading, hit, stopped = 3000.0, 0.0, False, 0
                 battery = int(rng.integers(40, 100))
                 for step in range(40):
@@ -182,7 +182,8 @@ def test_a_fleet_of_carts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = path.read_text()
     for line in (
         'domain = "carts"', "dt = 0.1 ", 'gaps = "split"', 'after_violation = "cut"',
-        'task_from = "folder"', '  "operator",', '  "firmware",', '  "battery_pct",', '  "comment",',
+        'task_from = "folder"', '  "operator",', '  "firmware",', '  "battery_pct",',
+        '  "comment",',
         '  {name = "lidar_front_mm", unit = "mm"},', '  {name = "speed_mps", unit = "m/s"},',
         '  {name = "bumper"},', 'time = "timestamp"', 'episode = "run_id"',
     ):  # fmt: skip
@@ -277,7 +278,7 @@ def test_bags(tmp_path: Path) -> None:
                 messages.append(("/cmd_vel", time, robot_logs.velocity(types, u)))
                 hit = types["std_msgs/msg/Bool"](abs(x) > 0.02)
                 messages.append(("/bumper", time + 1000, hit))
-            messages.append(("/odom", time + 2000, robot_logs.odometry(types, time, x, u)))
+            messages.append(("/odom", time + 2000, robot_logs.odometry(types, time, x, u / 5)))
             x += 0.02 * u / 5
         robot_logs.write_bag(tmp_path / "bags" / robot, messages)
     proposal = propose([tmp_path / "bags"])
@@ -432,11 +433,13 @@ ROLES = {
     "last_action": ("noise", "observation"), "speed": ("noise", "observation"),
     "bumper": ("rare", "alarm"), "EStop": ("rare", "alarm"), "e-stop": ("rare", "alarm"),
     "flag": ("rare", "rare"), "bumper_force": ("noise", "observation"), "done": ("rare", "done"),
-    "is_success": ("rare", "ignore"), "violation": ("rare", "cost"), "episode_index": ("runs", "episode"),
-    "robot": ("runs", "task"), "robot_mode": ("runs", "observation"), "run": ("noise", "observation"),
+    "is_success": ("rare", "ignore"), "violation": ("rare", "cost"),
+    "episode_index": ("runs", "episode"), "robot": ("runs", "task"),
+    "robot_mode": ("runs", "observation"), "run": ("noise", "observation"),
     "timestamp": ("rising", "time"), "time_to_wall": ("noise", "observation"),
-    "frame_index": ("counting", "step"), "seq": ("counting", "ignore"), "constant": ("same", "ignore"),
-    "nothing": ("empty", "ignore"), "next.reward": ("noise", "reward"),
+    "frame_index": ("counting", "step"), "seq": ("counting", "ignore"),
+    "constant": ("same", "ignore"), "nothing": ("empty", "ignore"),
+    "next.reward": ("noise", "reward"),
 }  # fmt: skip
 
 
@@ -585,11 +588,12 @@ def test_whatever_is_written_waits_for_answers_alone(table, tmp_path_factory) ->
     columns = [signal.get("column", signal["name"]) for signal in record["obs"] if names]
     if not columns:
         return
+    command = {"name": "u_", "column": columns[0], "low": -1.0, "high": 1.0}
     text = answered(proposal, {
         "dt": "dt = 1.0",
         "task_from": 'task_from = "file"',
         "limit": f'limit = "{names[0]} > 1"',
-        "action": f'action = [{{name = "u_", column = {toml(columns[0])}, low = -1.0, high = 1.0}}]',
+        "action": f"action = {toml([command])}",
     })  # fmt: skip
     mapping = map_from_record(tomllib.loads(text))
     for source in find_sources([path]):

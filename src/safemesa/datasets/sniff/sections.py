@@ -391,18 +391,11 @@ class Sections:
             groups.setdefault(stem, []).append(name)
         candidates = []
         for stem, names in sorted(groups.items(), key=lambda group: -len(group[1]))[:SHOWN]:
-            rows = [
-                {
-                    **row,
-                    **dict(
-                        zip(
-                            ("low", "high"), _bounds(self.roles.facts[name], low, high), strict=True
-                        )
-                    ),
-                }
-                for name in names
-                for row, low, high, _ in self._commands(name)
-            ]
+            rows = []
+            for name in names:
+                for row, low, high, _ in self._commands(name):
+                    ends = _bounds(self.roles.facts[name], low, high)
+                    rows.append({**row, "low": ends[0], "high": ends[1]})
             reason = f"those of {stem}; correct the bounds"
             candidates.append(Candidate(line=f"action = {toml(rows)}", reason=reason))
         text = (

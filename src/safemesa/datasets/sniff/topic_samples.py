@@ -25,6 +25,8 @@ SLOWEST = 0.5
 WIDEST = 64
 """Numbers of an array; more are maps, clouds or covariances."""
 MOST_COLUMNS = 500
+ROUGHLY = 0.03
+"""Part of a topic's spacing by which it may be moved to a number of one digit."""
 PERIODS = 3.0
 """Of the slowest topic, for which a value may stand."""
 
@@ -97,7 +99,7 @@ def _settings(
 ) -> tuple[tuple[Setting, ...], ResampleMap, float]:
     """What the map must say of times and rates, and what the sample is made with."""
     rates = {topic.name: topic.rate or SLOWEST for topic in topics}
-    spacings = {name: rounded(1.0 / rate) for name, rate in rates.items()}
+    spacings = {name: _spacing(rate) for name, rate in rates.items()}
     commands = [name for name in rates if any(word in name.lower() for word in ("cmd", "command"))]
     order = [*commands, *sorted(rates, key=lambda name: -rates[name])]
     candidates = tuple(dict.fromkeys(spacings[name] for name in order))
@@ -144,6 +146,13 @@ def _settings(
     return tuple(settings), sampled, candidates[0]
 
 
+def _spacing(rate: float) -> float:
+    """Seconds between messages; a rate over a whole log is hardly ever round."""
+    spacing = 1.0 / rate
+    digit = float(f"{spacing:.1g}")
+    return digit if abs(digit - spacing) <= ROUGHLY * spacing else rounded(spacing)
+
+
 def _samples(
     path: Path, columns: dict[str, str], resample: ResampleMap, dt: float, budget: int
 ) -> list[ColumnSample]:
@@ -167,6 +176,6 @@ def _samples(
     found = []
     for name, kind in columns.items():
         whole = np.concatenate(parts[name])[:most] if parts[name] else np.zeros(0)
-        width = whole.shape[1] if whole.ndim > 1 else None
+        width = int(np.prod(whole.shape[1:])) if whole.ndim > 1 else None
         found.append(ColumnSample(name=name, kind=kind, width=width, parts=(whole,)))
     return found

@@ -276,7 +276,7 @@ def test_bags(tmp_path: Path) -> None:
             if step % 5 == 0:
                 u = float(np.clip(rng.normal(), -1, 1))
                 messages.append(("/cmd_vel", time, robot_logs.velocity(types, u)))
-                hit = types["std_msgs/msg/Bool"](abs(x) > 0.02)
+                hit = types["std_msgs/msg/Bool"](abs(x) > 0.04)
                 messages.append(("/bumper", time + 1000, hit))
             messages.append(("/odom", time + 2000, robot_logs.odometry(types, time, x, u / 5)))
             x += 0.02 * u / 5
@@ -293,8 +293,9 @@ def test_bags(tmp_path: Path) -> None:
     data = imported([tmp_path / "bags"], answered(proposal), tmp_path / "out")
     assert data.test is not None
     assert (data.spaces.dt, data.spaces.action_names) == (0.1, ("cmd_vel_linear_x",))
-    # What ends at the first violation is shorter than the six seconds of the bag.
-    assert 10 < data.train[0].transitions <= 60
+    # The bumper stays on, so that the episode is cut there.
+    assert 2 < data.train[0].transitions < 58
+    assert data.train[0].violations == 1
 
 
 def test_lerobot_folders(tmp_path: Path) -> None:
@@ -516,7 +517,12 @@ def test_questions_of_any_map(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1,2\n3,4\n", "names of columns"), ("", "empty"), ("a,b\n", "no rows")],
+    [
+        ("1,2\n3,4\n", "names of columns"),
+        ("", "empty"),
+        ("a,b\n", "no rows"),
+        (",".join(f"c{number}" for number in range(3000)) + "\n", "3000 columns"),
+    ],
 )
 def test_what_cannot_be_described(text: str, message: str, tmp_path: Path) -> None:
     write(tmp_path / "a.csv", text)

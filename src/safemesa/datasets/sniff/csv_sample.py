@@ -21,6 +21,7 @@ from safemesa.datasets.sniff.description import (
     ColumnSample,
     Description,
     Setting,
+    require_few_columns,
 )
 
 LINES = 200
@@ -58,6 +59,7 @@ def describe_csv(path: Path, budget: int) -> Description:
         settings += _dialect(texts[0], default)
         mapping = _map(settings)
         source = CSVSource(path, mapping)
+        require_few_columns(len(source.header), path)
         if all(source.number(name) is not None for name in source.header):
             raise DatasetError(
                 f"{path}, line {source.header_line} holds numbers where the names of columns "

@@ -5,7 +5,7 @@ is described by a function of its own; all others through their reader.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,13 @@ from safemesa.datasets.importers.minari_folder import MinariSource
 from safemesa.datasets.importers.source import AbstractSource, reading
 from safemesa.datasets.importers.topics import TopicSource
 from safemesa.datasets.sniff.csv_sample import describe_csv
-from safemesa.datasets.sniff.description import NUMBER, TEXT, ColumnSample, Description
+from safemesa.datasets.sniff.description import (
+    NUMBER,
+    TEXT,
+    ColumnSample,
+    Description,
+    require_few_columns,
+)
 from safemesa.datasets.sniff.topic_samples import describe_topics
 
 Describer = Callable[[Path, int], Description]
@@ -38,8 +44,6 @@ FOLDERS: dict[type[AbstractSource], str] = {
 """Formats that no suffix names."""
 WIDEST = 1_000
 """Numbers per row of an array; more are pixels or beams, no signals."""
-MOST_COLUMNS = 2_000
-LONGEST_LABEL = 127
 
 
 def describe(path: Path, budget: int) -> Description:
@@ -64,8 +68,9 @@ def describe_source(source: AbstractSource, budget: int, form: str = "") -> Desc
     widths, declaration = dict(source.widths()), source.declaration()
     unread = {name: "the reader gives no rows of it" for name in declaration.unread}
     names = [name for name in widths if name not in unread]
-    for name in [*names[MOST_COLUMNS:], *(name for name in names if _width(widths, name) > WIDEST)]:
-        unread[name] = "more numbers than a network for signals reads"
+    require_few_columns(len(names), source.path)
+    wide = [name for name in names if (widths[name] or 1) > WIDEST]
+    unread |= dict.fromkeys(wide, "more numbers than a network for signals reads")
     samples: dict[str, ColumnSample] = {}
     for name in names:
         if name in unread:
@@ -92,10 +97,6 @@ def describe_source(source: AbstractSource, budget: int, form: str = "") -> Desc
         declaration=declaration,
         whole=total is not None and total <= min(sum(usual), rows),
     )
-
-
-def _width(widths: Mapping[str, int | None], name: str) -> int:
-    return widths[name] or 1
 
 
 def _sample(source: AbstractSource, name: str, width: int | None) -> ColumnSample | None:

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from safemesa.core.errors import DatasetError
 from safemesa.datasets.importers.source import Declaration
 
+MOST_COLUMNS = 2_000
+"""Of a file; a map of more nobody reads."""
 NUMBER, TIME, TEXT = "number", "time", "text"
 """Kinds of columns. Times are dates or times of day, converted to seconds."""
 
@@ -62,3 +65,16 @@ class Description:
     """Whether the sample is all of the file."""
     makes_time: bool = False
     """Rows are made at a declared dt, and no column of the map has the time."""
+
+
+def require_few_columns(count: int, path: Path) -> None:
+    """Refuses files of pixels and scans.
+
+    Raises:
+        DatasetError: there are more columns than a proposal has.
+    """
+    if count > MOST_COLUMNS:
+        raise DatasetError(
+            f"{path} has {count} columns, expected at most {MOST_COLUMNS} for a proposal. Reduce "
+            "images and scans to features, or write the map by hand (docs/import_csv.md)."
+        )

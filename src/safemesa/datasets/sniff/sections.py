@@ -42,6 +42,8 @@ ALIKE = 1.5
 """Ranges of an array's numbers that differ by less have one bound."""
 MOST_COMPONENTS = 64
 MOST_COMMANDS = 12
+LONGEST_NAME = 1_000
+"""Signs of a column's name; longer ones are no names, and would fill the map."""
 FEWEST_MILLISECONDS = 2
 """A clock of whole numbers that does not say what it counts, and takes larger steps than of one,
 is more likely one of milliseconds than of seconds."""
@@ -320,6 +322,8 @@ class Sections:
             return
         yield Line(text="ignore = [")
         for name in dict.fromkeys(name for name in listed if name in reasons):
+            if len(name) > LONGEST_NAME:
+                continue
             yield Line(text=f"  {toml(name)},", reason=reasons[name])
         yield Line(text="]")
 

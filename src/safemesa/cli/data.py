@@ -35,12 +35,12 @@ class InfoFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFlags:
-    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari) into one dataset of tasks."""
+    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari, ROS 2, MCAP, ULog, LeRobot) into one dataset."""
 
     sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
     """Files, or folders that contain some. Every file is a task unless the map names a column."""
     map: Path | None = None
-    """TOML or JSON: which columns are observations, actions and cost (docs/import_csv.md)."""
+    """TOML or JSON: which columns are observations, actions and cost (docs/import_csv.md, docs/import_robots.md)."""
     out: Path = Path("dataset")
     """Dataset folder to write."""
     test: str | None = None

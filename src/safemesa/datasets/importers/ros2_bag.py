@@ -263,7 +263,11 @@ class _Types:
     def _record(self, store: Any, msgtype: str) -> Record:
         def make() -> dict[str, Node]:
             fields = store.fielddefs[msgtype][1]
-            return {self._python_name(name): self._node(store, kind) for name, kind in fields}
+            return {
+                self._python_name(name): self._node(store, kind)
+                for name, kind in fields
+                if name != "structure_needs_at_least_one_member"
+            }
 
         return Record(make, msgtype)
 

@@ -702,10 +702,10 @@ def test_broken_and_hostile_logs_are_refused_at_once(name, tmp_path):
     path = BROKEN[name](tmp_path)
     record = {".mcap": MCAP_MAP, ".ulg": ULOG_MAP}.get(path.suffix, LOG_TIME)
     record = LEROBOT_MAP if path.name == "arm" else record
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(SafemesaError) as told:
         imported(path, record, tmp_path / "out")
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     assert str(tmp_path) in str(told.value)
     assert len(str(told.value)) < 2_000
     assert not (tmp_path / "out").exists()

@@ -40,7 +40,7 @@ class ImportFlags:
     sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
     """Files, or folders that contain some. Every file is a task unless the map names a column."""
     map: Path | None = None
-    """TOML or JSON: which columns are observations, actions and cost (docs/import_csv.md, docs/import_robots.md)."""
+    """TOML or JSON: which columns are observations, actions and cost (docs/import_csv.md)."""
     out: Path = Path("dataset")
     """Dataset folder to write."""
     test: str | None = None

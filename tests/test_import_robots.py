@@ -93,9 +93,11 @@ def last_value(samples: list[tuple[int, float]], at: float) -> float:
     return [value for time, value in samples if time <= at][-1]
 
 
-@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
-def test_a_bag_of_faults_is_its_independent_read(tmp_path, storage):
-    bag = robots.write_bag(tmp_path / "robot_1", faulty_drive(), storage)
+@pytest.mark.parametrize(
+    ("storage", "compression"), [("sqlite3", ""), ("sqlite3", "MESSAGE"), ("mcap", "STORAGE")]
+)
+def test_a_bag_of_faults_is_its_independent_read(tmp_path, storage, compression):
+    bag = robots.write_bag(tmp_path / "robot_1", faulty_drive(), storage, compression)
     data, findings = imported(bag, BAG_MAP, tmp_path / "out")
     (log,) = data.train
     assert log.name == "robot_1"
@@ -557,6 +559,11 @@ def cut_bag(path: Path, storage: str, share: float = 0.5) -> Path:
     return bag
 
 
+def journal(bag: Path) -> Path:
+    (bag / f"{storage_file(bag).name}-wal").write_bytes(b"some messages")
+    return bag
+
+
 def database(path: Path, statement: str) -> Path:
     bag = small_bag(path)
     with sqlite3.connect(storage_file(bag)) as opened:
@@ -643,6 +650,10 @@ BROKEN = {
     "half an MCAP bag": lambda p: cut_bag(p, "mcap"),
     "an MCAP bag without its end": lambda p: cut_bag(p, "mcap", 0.999),
     "an empty database": lambda p: cut_bag(p, "sqlite3", 0),
+    "a bag compressed as a whole": lambda p: robots.write_bag(
+        p / "bag", faulty_drive()[:400], "sqlite3", "FILE"
+    ),
+    "a database that was not closed": lambda p: journal(small_bag(p)),
     "an empty MCAP bag": lambda p: cut_bag(p, "mcap", 0),
     "a view for a table": lambda p: database(
         p,

@@ -66,13 +66,18 @@ def joints(types, time: int, names: Iterable[str], positions: Iterable[float]):
     )
 
 
-def write_bag(path: Path, messages: Messages, storage: str = "sqlite3") -> Path:
+def write_bag(
+    path: Path, messages: Messages, storage: str = "sqlite3", compression: str = ""
+) -> Path:
     """A bag of messages of the classes above, by rosbags' writer."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
     types = store()
     plugin = StoragePlugin.SQLITE3 if storage == "sqlite3" else StoragePlugin.MCAP
-    with Writer(path, version=9, storage_plugin=plugin) as writer:
+    writer = Writer(path, version=9, storage_plugin=plugin)
+    if compression:
+        writer.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
+    with writer:
         connections: dict[str, Any] = {}
         for topic, time, message in messages:
             kind = message.__msgtype__

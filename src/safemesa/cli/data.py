@@ -36,7 +36,7 @@ class InfoFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFlags:
-    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari) into one dataset of tasks."""
+    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari, ROS 2, MCAP, ULog, LeRobot) into one dataset."""
 
     sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
     """Files, or folders that contain some. Every file is a task unless the map names a column."""

@@ -44,7 +44,8 @@ from safemesa.datasets.importers.topics import (
 
 METADATA = "metadata.yaml"
 STORAGES = (".db3", ".mcap")
-MAXIMUM_METADATA = 2**22
+MAXIMUM_METADATA = 2**19
+"""Bytes; that of a bag with a thousand topics. YAML is read slowly."""
 MAXIMUM_TOPICS = 10_000
 MAXIMUM_DEFINITION = 2**20
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*){1,3}")
@@ -263,7 +264,11 @@ class _Types:
     def _record(self, store: Any, msgtype: str) -> Record:
         def make() -> dict[str, Node]:
             fields = store.fielddefs[msgtype][1]
-            return {self._python_name(name): self._node(store, kind) for name, kind in fields}
+            return {
+                self._python_name(name): self._node(store, kind)
+                for name, kind in fields
+                if name != "structure_needs_at_least_one_member"
+            }
 
         return Record(make, msgtype)
 
@@ -320,6 +325,12 @@ def _check_file(file: Path) -> None:
 def _check_database(file: Path) -> None:
     """A view or a trigger would run as a program when it is read."""
     size = file.stat().st_size
+    journal = file.with_name(f"{file.name}-wal")
+    if journal.is_file() and journal.stat().st_size:
+        raise DatasetError(
+            f"{file} was not closed: its last messages are in {journal.name}, which is not read. "
+            "Open and close it once with sqlite3, or with ros2 bag reindex."
+        )
     with open(file, "rb") as opened:
         head = opened.read(100)
     if len(head) == 100 and head.startswith(b"SQLite format 3\0"):

@@ -169,11 +169,15 @@ class TopicSource(AbstractSource):
                 f"{self.path}: time_scale is {self._map.time_scale}, but times of messages are "
                 "known to the nanosecond. Remove it."
             )
+        unread = self.unread_topics()
+        if unread:
+            shown = ", ".join(map(repr, unread[:20]))
+            self.advice = f"{type(self).advice} Topics of types that cannot be read: {shown}."
         return Declaration(
             layout=ImportMap(
                 rows="states", columns=ColumnNames(time=TIME, episode=names.episode or EPISODE)
             ),
-            unread=self.unread_topics(),
+            unread=unread,
         )
 
     def leftovers(self, used: set[str]) -> tuple[str, ...]:

@@ -75,6 +75,8 @@ class _Topic:
     size: int = 0
     least: int = 0
     """Its size without padding at the end, which is not logged."""
+    stamp: int = 0
+    """Where its timestamp is."""
     count: int = 0
     first: int = 0
     last: int = 0
@@ -342,12 +344,16 @@ def _size(found: _Survey, name: str, path: Path, depth: int = 0) -> int:
         raise DatasetError(f"{path}: the type {name!r} has no format, or contains itself.")
     total = 0
     for one in found.formats[name]:
-        inner = SIZES.get(one.type)
-        inner = _size(found, one.type, path, depth + 1) if inner is None else inner
-        total += inner * (1 if one.length is None else one.length)
+        total += _bytes(found, one, path, depth)
         if total > LARGEST_MESSAGE:
             raise DatasetError(f"{path}: messages {name!r} are said to be larger than any is.")
     return total
+
+
+def _bytes(found: _Survey, one: _Field, path: Path, depth: int = 0) -> int:
+    inner = SIZES.get(one.type)
+    inner = _size(found, one.type, path, depth + 1) if inner is None else inner
+    return inner * (1 if one.length is None else one.length)
 
 
 def _add_topic(found: _Survey, data: bytes, path: Path, place: int) -> None:
@@ -359,9 +365,11 @@ def _add_topic(found: _Survey, data: bytes, path: Path, place: int) -> None:
     fields = found.formats[name]
     if not any(one.name == "timestamp" and one.type == "uint64_t" for one in fields):
         raise DatasetError(f"{path}: messages {name!r} (byte {place}) have no timestamp.")
+    before = fields[: [one.name for one in fields].index("timestamp")]
+    stamp = sum(_bytes(found, one, path) for one in before)
     padding = fields[-1] if fields and fields[-1].name.startswith("_padding") else None
     least = size - (0 if padding is None else SIZES.get(padding.type, 0) * (padding.length or 1))
-    topic = _Topic(name, instance, size, least)
+    topic = _Topic(name, instance, size, least, stamp)
     topic = found.topics.setdefault(name if not instance else f"{name}:{instance}", topic)
     found.by_number[number] = topic
 
@@ -375,8 +383,8 @@ def _count(found: _Survey, data: bytes, path: Path, place: int) -> None:
             f"{path} is damaged at byte {place}: a message {topic.format!r} has {len(data) - 2} "
             f"bytes, expected {topic.size}."
         )
-    # In all logs of PX4 the timestamp comes first.
-    (stamp,) = struct.unpack("<Q", data[2:10].ljust(8, b"\0"))
+    place = 2 + topic.stamp
+    (stamp,) = struct.unpack("<Q", data[place : place + 8])
     if not topic.count:
         topic.first = stamp
     topic.last = stamp

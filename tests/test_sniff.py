@@ -286,6 +286,7 @@ def test_bags(tmp_path: Path) -> None:
     assert [line.partition(" = ")[0] for line in lines] == [
         "dt", "{name", "max_age", "time", "limit", "test"
     ]  # fmt: skip
+    assert '[resample.topics."/bumper.data"]\nmethod = "max"' in proposal.text
     observed = proposal.text.partition("obs = [")[2].partition("\n]")[0]
     assert re.findall(r'column = "(.+?)"', observed) == [
         "/odom.pose.pose.position.x", "/odom.twist.twist.linear.x"

@@ -97,6 +97,7 @@ class Sections:
         yield from self._signals()
         yield from self._columns()
         yield from self._settings(table="resample")
+        yield from self._contacts()
         yield from self._cost()
         yield from self._new_robot()
 
@@ -497,6 +498,14 @@ class Sections:
             if count:
                 reason += f"; {what} {count} times"
         return reason
+
+    def _contacts(self) -> Iterator[Line]:
+        """Where rows are made of messages, an alarm between two rows must not be lost."""
+        if not any(file.makes_time for file in self.descriptions):
+            return
+        for name in self.alarms:
+            yield Line(text=f"[resample.topics.{toml(name)}]")
+            yield Line(text='method = "max"', reason="an alarm between two rows counts")
 
     def _cost(self) -> Iterator[Line]:
         facts, names = self.roles.facts, self.names

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK := requirements-dev.lock
-LOCK_EXTRAS := dev plots tensorboard mujoco data minari onnx slurm docs
+LOCK_EXTRAS := dev plots tensorboard mujoco data robots minari onnx slurm docs
 # A file stays with one process. One that crashes (as jaxlib may) fails its test and is not replaced:
 # pytest-xdist would hang.
 PARALLEL := -n auto --dist loadfile --max-worker-restart=0

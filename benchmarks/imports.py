@@ -1,4 +1,4 @@
-"""Import of CSV beside what reading it takes at least: pyarrow's reader, which only reads."""
+"""Imports beside what reading takes at least: readers that only read."""
 
 import atexit
 import shutil
@@ -60,3 +60,77 @@ def csv_import(rows: int) -> dict[str, Callable[[], None]]:
         csv.read_csv(folder / "robot.csv", read_options=csv.ReadOptions(use_threads=False))
 
     return {**candidates, "pyarrow": plain}
+
+
+BAG_RECORD = {
+    "rows": "states",
+    "dt": 0.01,
+    "obs": [
+        {"name": "x", "column": "/odom.pose.pose.position.x"},
+        {"name": "y", "column": "/odom.pose.pose.position.y"},
+        {"name": "speed", "column": "/odom.twist.twist.linear.x"},
+    ],
+    "action": [{"name": "go", "column": "/cmd.linear.x", "low": -1.0, "high": 1.0}],
+    "cost": {"limit": "x > 0.95"},
+    "resample": {"time": "log", "max_age": 0.2},
+}
+
+
+def write_bag(path: Path, rows: int) -> None:
+    """Odometry at 100 Hz and commands at 20 Hz, as `rosbag2` stores them."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kinds = {name.rpartition("/")[2]: kind for name, kind in store.types.items()}
+    still, zeros = kinds["Vector3"](0.0, 0.0, 0.0), np.zeros(36)
+    upright = kinds["Quaternion"](0.0, 0.0, 0.0, 1.0)
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = [
+            writer.add_connection(topic, kind, typestore=store)
+            for topic, kind in (
+                ("/odom", "nav_msgs/msg/Odometry"),
+                ("/cmd", "geometry_msgs/msg/Twist"),
+            )
+        ]
+        for row in range(rows):
+            time = 1_700_000_000 * 10**9 + row * 10_000_000
+            header = kinds["Header"](kinds["Time"](time // 10**9, time % 10**9), "map")
+            pose = kinds["Pose"](kinds["Point"](row % 100 / 100, 0.0, 0.0), upright)
+            odometry = kinds["Odometry"](
+                header,
+                "base",
+                kinds["PoseWithCovariance"](pose, zeros),
+                kinds["TwistWithCovariance"](kinds["Twist"](still, still), zeros),
+            )
+            writer.write(topics[0], time, store.serialize_cdr(odometry, odometry.__msgtype__))
+            if row % 5 == 0:
+                command = kinds["Twist"](kinds["Vector3"](row % 7 / 7, 0.0, 0.0), still)
+                data = store.serialize_cdr(command, command.__msgtype__)
+                writer.write(topics[1], time + 1, data)
+
+
+def bag_import(rows: int) -> dict[str, Callable[[], None]]:
+    """Reads one bag of `rows` rows: our whole import, and rosbags, which only decodes messages.
+
+    Empty without the extra `robots`.
+    """
+    try:
+        from rosbags.highlevel import AnyReader
+    except ImportError:
+        return {}
+    folder = Path(tempfile.mkdtemp(prefix="safemesa-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_bag(folder / "robot", rows)
+    mapping, out = map_from_record(BAG_RECORD), folder / "out"
+
+    def ours() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        import_logs([folder / "robot"], mapping, out)
+
+    def plain() -> None:
+        with AnyReader([folder / "robot"]) as reader:
+            for connection, _, raw in reader.messages():
+                reader.deserialize(raw, connection.msgtype)
+
+    return {"import": ours, "rosbags": plain}

@@ -208,16 +208,21 @@ def carl(size: "Size", runs: int, steps: int) -> list[Measurement]:
 
 
 def imports(size: "Size", runs: int, steps: int) -> list[Measurement]:
-    """Rows of CSV per second: the whole import, and pyarrow's reader, which only reads them."""
-    from benchmarks.imports import csv_import
+    """Rows per second: whole imports of CSV and of bags, and readers, which only read them."""
+    from benchmarks.imports import bag_import, csv_import
 
     del size
-    rows = 10_000 * steps
-    seconds = take_turns(csv_import(rows), runs)
-    return [
-        summary(f"csv_{name}_rows_per_second", [rows / s for s in taken], "rows/s")
-        for name, taken in seconds.items()
-    ]
+    found = []
+    for form, candidates, rows in (
+        ("csv", csv_import, 10_000 * steps),
+        ("bag", bag_import, 1_000 * steps),
+    ):
+        seconds = take_turns(candidates(rows), runs)
+        found += [
+            summary(f"{form}_{name}_rows_per_second", [rows / s for s in taken], "rows/s")
+            for name, taken in seconds.items()
+        ]
+    return found
 
 
 if __name__ == "__main__":

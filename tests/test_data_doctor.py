@@ -455,6 +455,8 @@ ELSEWHERE = {
     "no-task", "label-too-long", "unused-ends", "unread-file", "nul-tail", "unused-columns",
     "fine-steps", "held-value", "dropped-row", "dropped-violation", "clipped-action",
     "violation-after-gap",
+    # In test_import_robots.py.
+    "clock-restarted", "late-start", "late-message", "lost-messages",
 }  # fmt: skip
 
 

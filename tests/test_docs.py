@@ -15,10 +15,13 @@ from safemesa.cli.main import VERBS, main
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 FENCE = re.MULTILINE | re.DOTALL
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", FENCE)
+BLOCK = re.compile(r"^```(console|python|toml)\n(.*?)^```$", FENCE)
 
 RUN_ELSEWHERE = ("make ", "python -m benchmarks.speed", "pip install")
 """Commands of the docs that other tests, or continuous integration, run."""
+
+EXTRAS = {"import_robots.md": ("rosbags", "mcap", "pyulog", "pyarrow")}
+"""Modules that a page needs, of extras that may be absent."""
 
 SLOW = ("tutorial.md", "cluster.md")
 """Pages of whole runs, for `make test-slow`; `make test-fresh` runs the tutorial as users would."""
@@ -39,11 +42,13 @@ def test_the_page_runs_as_written(
 
     A block that begins with the name of a file is that file.
     """
+    for module in EXTRAS.get(page.name, ()):
+        pytest.importorskip(module, reason=f"{page.name} needs an extra of safemesa")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     names: dict = {"__name__": "docs"}
     for language, block in BLOCK.findall(page.read_text()):
-        if is_file(block, tmp_path):
+        if is_file(block, tmp_path) or language == "toml":
             continue
         if language == "python":
             exec(compile(block, str(page), "exec"), names)
@@ -60,7 +65,7 @@ def test_the_page_runs_as_written(
 
 def is_file(block: str, folder: Path) -> bool:
     """Whether a block shows a file, which is then written."""
-    name = re.match(r"# (\w+\.py)\n", block)
+    name = re.match(r"# (\w+\.(?:py|toml))\n", block)
     if name:
         (folder / name[1]).write_text(block)
         importlib.invalidate_caches()

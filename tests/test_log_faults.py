@@ -388,7 +388,7 @@ def test_steps_after_a_violation_are_cut_before_gaps_split_too(tmp_path, monkeyp
 
 def test_what_is_not_read_is_named(tmp_path):
     write(tmp_path / "in" / "a.csv", csv_text({**table(), "spare": np.zeros(24)}))
-    for name in ("run.mcap", "run.bag", "old.bag", ".hidden"):
+    for name in ("run.tlog", "run.bag", "old.bag", ".hidden"):
         write(tmp_path / "in" / name, b"x")
     result, _ = run(tmp_path / "in", tmp_path / "out")
     by_code = {one.code: one for one in result.findings}
@@ -397,8 +397,8 @@ def test_what_is_not_read_is_named(tmp_path):
     assert by_code["unused-columns"].detail == "'spare'"
     result, _ = run(tmp_path / "in" / "a.csv", tmp_path / "again", ignore=["spare"])
     assert found(result) == {}
-    with pytest.raises(DatasetError, match=r"no reader for \.mcap.*CSV or Parquet"):
-        run(tmp_path / "in" / "run.mcap", tmp_path / "never")
+    with pytest.raises(DatasetError, match=r"no reader for \.bag.*ROS 2.*CSV or Parquet"):
+        run(tmp_path / "in" / "run.bag", tmp_path / "never")
     with pytest.raises(DatasetError, match=r"no logs in .*1 ending in \.txt"):
         run(write(tmp_path / "other" / "a.txt", "x").parent, tmp_path / "never")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class InfoFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFlags:
-    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari) into one dataset of tasks."""
+    """Turns logs (CSV, Parquet, NPZ, HDF5, Minari, ROS 2, MCAP, ULog, LeRobot) into one dataset."""
 
     sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
     """Files, or folders that contain some. Every file is a task unless the map names a column."""
@@ -46,6 +47,20 @@ class ImportFlags:
     """Dataset folder to write."""
     test: str | None = None
     """The task that is the new robot."""
+    details: bool = False
+    """Print every finding, and not a table of their kinds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SniffFlags:
+    """Proposes the map of logs: what it guesses has a reason, what only you know is asked."""
+
+    sources: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCES ...")]
+    """Files, or folders that contain some, as `data import` reads them."""
+    out: Path = Path("map.toml")
+    """TOML file to write."""
+    overwrite: bool = False
+    """Replace a map that exists."""
     details: bool = False
     """Print every finding, and not a table of their kinds."""
 
@@ -79,8 +94,9 @@ class DoctorFlags:
 
 
 def main(verb: str, arguments: Sequence[str]) -> None:
-    """Dispatches `data import|export|info|doctor`."""
+    """Dispatches `data sniff|import|export|info|doctor`."""
     verbs: dict[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
+        "sniff": (sniff, "SOURCE... --out MAP: proposes a map, and asks what only you know"),
         "import": (import_data, "SOURCE... --map MAP --out DIR: logs become a dataset"),
         "export": (export_data, "DATA --format minari|dsrl --out DIR: for other programs"),
         "info": (info, "DATA: what a dataset holds"),
@@ -118,6 +134,42 @@ def info(verb: str, arguments: Sequence[str]) -> None:
         }
         write_json(flags.json, record)
         print(f"Numbers: {flags.json}")
+
+
+def sniff(verb: str, arguments: Sequence[str]) -> None:
+    """`data sniff`."""
+    flags = parse(SniffFlags, verb, arguments)
+    from safemesa.core.errors import OutputFolderError
+    from safemesa.core.files import write_atomic
+    from safemesa.datasets.sniff.check import check
+    from safemesa.datasets.sniff.propose import propose
+
+    if flags.out.suffix != ".toml":
+        raise ConfigurationError(
+            f"--out is {flags.out}, expected a name that ends in .toml, which has comments."
+        )
+    if flags.out.exists() and not flags.overwrite:
+        raise OutputFolderError(
+            f"{flags.out} exists already, and may hold your answers. Choose another --out, or give "
+            "--overwrite."
+        )
+    proposal = propose(flags.sources)
+    write_atomic(flags.out, proposal.text.encode())
+    print(proposal.summary)
+    checked = check(flags.sources, proposal)
+    print(checked.heading)
+    if checked.findings is not None:
+        print_findings(checked.findings, flags.details)
+        if not len(checked.findings):
+            print("No defects found.")
+    print(f"Map: {flags.out}")
+    for line, question in proposal.questions:
+        print(f"  line {line}: {question.text}")
+    command = shlex.join(["safemesa", "data", "doctor", *map(str, flags.sources)])
+    answers = (
+        "Answer these questions there, each in its line; then" if proposal.questions else "Next"
+    )
+    print(f"{answers}: {command} --map {shlex.quote(str(flags.out))}")
 
 
 def import_data(verb: str, arguments: Sequence[str]) -> None:

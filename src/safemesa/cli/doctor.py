@@ -54,6 +54,7 @@ def _extras() -> str:
         "tensorboard": ("tensorboardX",),
         "mujoco": ("mujoco", "imageio"),
         "data": ("pyarrow", "h5py"),
+        "robots": ("rosbags", "mcap", "mcap_protobuf", "pyulog", "pyarrow"),
         "minari": ("minari", "h5py"),
         "onnx": ("onnx", "onnxruntime"),
         "slurm": ("submitit",),

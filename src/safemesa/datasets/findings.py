@@ -207,6 +207,20 @@ DEFECTS: dict[str, Defect] = {
     "time-gap": _error(
         "rows are missing within an episode", 'Set gaps = "split" in the map, or cut there.'
     ),
+    "clock-restarted": _error(
+        "the clock of a log was restarted",
+        'Declare restart = "split" under [resample] of the map.',
+    ),
+    "late-start": _note(
+        "rows before every topic has begun are left out", "Nothing, if the topic may begin so late."
+    ),
+    "late-message": _warning(
+        "messages come after the rows that they belong to, and are left out",
+        "Declare more seconds of `late` under [resample] of the map.",
+    ),
+    "lost-messages": _warning(
+        "the logger says that it lost messages", "Nothing; log fewer topics, or to a faster disk."
+    ),
     "uneven-time": _warning(
         "rows come much closer than dt", "Resample the log to a constant rate."
     ),

@@ -56,7 +56,7 @@ class CSVSource(AbstractSource):
         numbers = (self._plain(one) for one in self._absent)
         self._absent_numbers = np.asarray([one for one in numbers if one is not None])
         self._tail: Finding | None = None
-        self._above = 0
+        self.header_line = 0
         with reading(path):
             header = self._find_header()
             self.header = [name.strip() for name in self._split(header)]
@@ -83,12 +83,12 @@ class CSVSource(AbstractSource):
         twice = [name for name in wanted if name in self._repeated]
         if twice:
             raise DatasetError(
-                f"{self.path}, line {self._above}: the header names {sorted(set(twice))} twice. "
-                "Rename one column."
+                f"{self.path}, line {self.header_line}: the header names {sorted(set(twice))} "
+                "twice. Rename one column."
             )
         units = self._map.units_row
         for lines, rows in self._records():
-            body = rows > self._above
+            body = rows > self.header_line
             if not body.all():
                 lines, rows = (
                     lines[int(np.argmax(body)) if body.any() else len(lines) :],
@@ -107,7 +107,7 @@ class CSVSource(AbstractSource):
         for lines, rows in self._records():
             for line, row in zip(lines, rows.tolist(), strict=True):
                 separator = _SEPARATOR.fullmatch(line.strip())
-                self._above = row
+                self.header_line = row
                 if separator is None:
                     return line
                 if self._map.delimiter is None:
@@ -118,7 +118,9 @@ class CSVSource(AbstractSource):
         """What the map may lack, judged by a header that does not have the columns."""
         first = self.header[0]
         if first[:1] in ("#", "%") and self._map.comment is None:
-            return f'Its line {self._above} looks like a comment: declare comment = "{first[0]}".'
+            return (
+                f'Its line {self.header_line} looks like a comment: declare comment = "{first[0]}".'
+            )
         if len(self.header) == 1:
             marks = [mark for mark in ";\t|, " if mark in header.strip() and mark != self.delimiter]
             if marks:
@@ -320,7 +322,7 @@ class CSVSource(AbstractSource):
         """Numbers of a column; NaN where a cell has none, with a finding where it has text."""
         values = self._at_once(cells, longest)
         if values is None:
-            parsed = [self._number(cell) for cell in cells]
+            parsed = [self.number(cell) for cell in cells]
             bad = [index for index, one in enumerate(parsed) if one is None]
             if bad:
                 cell = cells[bad[0]].strip()
@@ -372,7 +374,7 @@ class CSVSource(AbstractSource):
         except ValueError:
             return None
 
-    def _number(self, cell: str) -> float | None:
+    def number(self, cell: str) -> float | None:
         """The value of a cell: NaN for a missing one, seconds for a time, None for text."""
         cell = cell.strip()
         if cell in self._absent:

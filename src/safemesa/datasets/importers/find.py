@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safemesa.core.errors import DatasetError
@@ -10,10 +10,14 @@ from safemesa.core.registry import Registry
 from safemesa.datasets.importers.csv_file import CSVSource
 from safemesa.datasets.importers.hdf5_file import HDF5Source
 from safemesa.datasets.importers.import_map import ImportMap
-from safemesa.datasets.importers.minari_folder import MinariSource
+from safemesa.datasets.importers.lerobot_folder import LeRobotSource, is_lerobot
+from safemesa.datasets.importers.mcap_file import open_mcap
+from safemesa.datasets.importers.minari_folder import MinariSource, is_minari
 from safemesa.datasets.importers.npz_file import NPZSource
 from safemesa.datasets.importers.parquet_file import ParquetSource
+from safemesa.datasets.importers.ros2_bag import Ros2BagSource, is_bag
 from safemesa.datasets.importers.source import AbstractSource, Opener
+from safemesa.datasets.importers.ulog_file import ULogSource
 
 readers: Registry[Opener] = Registry("file format")
 """Suffix to reader. A new format is one class in one file and one line here."""
@@ -25,13 +29,25 @@ for _suffix, _reader in {
     ".npz": NPZSource,
     ".hdf5": HDF5Source,
     ".h5": HDF5Source,
+    ".db3": Ros2BagSource,
+    ".mcap": open_mcap,
+    ".ulg": ULogSource,
+    ".ulog": ULogSource,
 }.items():
     readers.register(_suffix)(_reader)
 
+folders: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
+    (is_minari, MinariSource),
+    (is_bag, Ros2BagSource),
+    (is_lerobot, LeRobotSource),
+)
+"""Folders that are one recording: what tells them, and their reader."""
+
+DESCRIBED = (".db3", ".mcap", ".ulg", ".ulog")
+
 PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
 FOREIGN = {
-    **dict.fromkeys((".bag", ".db3", ".mcap"), "Export its topics to CSV or Parquet"),
-    **dict.fromkeys((".ulg", ".ulog"), "Export its topics to CSV with ulog2csv (pyulog)"),
+    ".bag": "Convert it to ROS 2 (rosbags-convert), or export its topics to CSV or Parquet",
     **dict.fromkeys((".bin", ".log", ".tlog"), "Export its messages to CSV with pymavlink"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Save the sheet as CSV"),
     **dict.fromkeys((".mat", ".json", ".jsonl", ".feather", ".arrow", ".txt", ".dat", ".gz"),
@@ -41,7 +57,7 @@ FOREIGN = {
 
 
 def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> list[Path]:
-    """Files, and Minari folders, below the given paths; 2 comes before 10.
+    """Files, and folders that are one recording, below the given paths; 2 comes before 10.
 
     `skipped` gathers files in those folders that no reader knows.
 
@@ -50,12 +66,12 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
     """
     if not paths:
         raise DatasetError(
-            f"no logs were given; expected files ending in {', '.join(readers)}, Minari folders, "
-            "or folders that hold some."
+            f"no logs were given; expected files ending in {', '.join(readers)}, Minari and "
+            "LeRobot folders, ROS 2 bags, or folders that hold some."
         )
     found: list[Path] = []
     for path in paths:
-        if is_minari(path) or path.is_file():
+        if path.is_file() or is_recording(path):
             found.append(path)
         elif path.is_dir():
             found.extend(_below(path, [] if skipped is None else skipped))
@@ -65,7 +81,7 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
         others = f" There are {suffixes_in_words(skipped)}." if skipped else ""
         raise DatasetError(
             f"no logs in {', '.join(map(str, paths[:20]))}; expected files ending in "
-            f"{', '.join(readers)}, or Minari folders.{others}"
+            f"{', '.join(readers)}, Minari or LeRobot folders, or ROS 2 bags.{others}"
         )
     seen: dict[Path, Path] = {}
     for path in found:
@@ -76,12 +92,15 @@ def find_sources(paths: Sequence[Path], skipped: list[Path] | None = None) -> li
 
 
 def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
-    """The reader of a file or Minari folder.
+    """The reader of a file, or of a folder that is one recording.
 
     Raises:
         DatasetError: no reader knows it, or it is damaged.
     """
     if path.is_dir():
+        for tells, reader in folders:
+            if tells(path):
+                return reader(path, mapping)
         return MinariSource(path, mapping)
     suffix = path.suffix.lower()
     if suffix in PICKLES:
@@ -93,9 +112,16 @@ def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
         advice = f" {FOREIGN[suffix]}." if suffix in FOREIGN else ""
         raise DatasetError(
             f"{path}: no reader for {suffix or 'files without suffix'}; expected one of "
-            f"{', '.join(readers)}, or a Minari folder.{advice}"
+            f"{', '.join(readers)}, a Minari or LeRobot folder, or a ROS 2 bag.{advice}"
         )
     return readers[suffix](path, mapping)
+
+
+def described(path: Path) -> bool:
+    """Whether a path is a log of a format that describes itself (`describe`)."""
+    if path.is_dir():
+        return is_recording(path) and not is_minari(path)
+    return path.is_file() and path.suffix.lower() in DESCRIBED
 
 
 def suffixes_in_words(paths: Sequence[Path]) -> str:
@@ -109,20 +135,19 @@ def suffixes_in_words(paths: Sequence[Path]) -> str:
     )
 
 
-def is_minari(path: Path) -> bool:
-    """Whether a folder is one Minari dataset; older ones have no `metadata.json`."""
-    data = path / "data"
-    return (data / "metadata.json").is_file() or (data / "main_data.hdf5").is_file()
+def is_recording(path: Path) -> bool:
+    """Whether a folder is one recording, and not a place where files lie."""
+    return path.is_dir() and any(tells(path) for tells, _ in folders)
 
 
 def _below(folder: Path, skipped: list[Path]) -> list[Path]:
     found: list[Path] = []
     # Links to folders are not followed, so that a loop cannot trap the search.
-    for place, folders, names in os.walk(folder):
+    for place, inside, names in os.walk(folder):
         here = Path(place)
-        inner = [name for name in sorted(folders) if is_minari(here / name)]
+        inner = [name for name in sorted(inside) if is_recording(here / name)]
         found.extend(here / name for name in inner)
-        folders[:] = sorted(name for name in folders if name not in inner and name[0] != ".")
+        inside[:] = sorted(name for name in inside if name not in inner and name[0] != ".")
         for name in names:
             known = Path(name).suffix.lower() in readers
             if known or name[0] != ".":

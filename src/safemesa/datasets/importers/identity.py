@@ -111,7 +111,8 @@ def task_of(path: Path, rule: str | None, declared: str | None) -> tuple[str, st
         return (path.name if path.is_dir() else path.stem), str(path)
     absolute = path.absolute()
     if rule == FOLDER:
-        folder = absolute.parent
+        # A LeRobot dataset is the folder of one robot, whose chunks were files before.
+        folder = absolute if (absolute / "meta" / "info.json").is_file() else absolute.parent
         if _CHUNK.fullmatch(folder.name):
             # Chunks are parts of one recording, often below a folder `data`.
             folder = folder.parent

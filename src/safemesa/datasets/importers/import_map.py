@@ -14,6 +14,8 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import read_json
 from safemesa.datasets.importers.identity import check_task_rule
 from safemesa.datasets.importers.limit import Limit, parse_limit
+from safemesa.datasets.importers.questions import refuse_questions
+from safemesa.datasets.importers.resample_map import ResampleMap, TopicRule
 
 MAXIMUM_MAP_BYTES = 2**20
 MAXIMUM_SIGNALS = 10_000
@@ -120,6 +122,8 @@ class ImportMap:
     """Further signals that the limit reads."""
     cost_column: str | None = None
     cost_limit: Limit | None = None
+    resample: ResampleMap | None = None
+    """How topics become rows; None for logs that are rows."""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Per task: what is known about it, such as masses or faults."""
 
@@ -219,7 +223,8 @@ def read_map(path: Path) -> ImportMap:
     """Reads a map from a `.toml` or `.json` file.
 
     Raises:
-        ConfigurationError: the file is missing, unreadable or damaged, or a key or value is wrong.
+        ConfigurationError: the file is missing, unreadable or damaged, a key or value is wrong, or
+            a question is open.
     """
     if path.suffix == ".json":
         record = read_json(path, error=ConfigurationError)
@@ -232,12 +237,14 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
     """A map from plain values, as TOML and JSON give them.
 
     Raises:
-        ConfigurationError: unknown keys, or values of the wrong kind.
+        ConfigurationError: unknown keys, values of the wrong kind, or open questions.
     """
+    refuse_questions(record, where)
     record = dict(record)
     columns = _table(record.pop("columns", {}), f"{where}: columns")
     cost = _table(record.pop("cost", {}), f"{where}: cost")
     tasks = _table(record.pop("tasks", {}), f"{where}: tasks")
+    resample = record.pop("resample", None)
     signals = {
         kind: _signals(record.pop(kind, []), f"{where}: {kind}")
         for kind in ("obs", "action", "signal")
@@ -262,7 +269,7 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         "missing_values": list,
         "encoding": str,
     }
-    named = [*kinds, "columns", "cost", "tasks", *signals]
+    named = [*kinds, "columns", "cost", "tasks", "resample", *signals]
     values = _typed(record, kinds, where, named)
     column_kinds = {one.name: str for one in fields(ColumnNames)}
     cost_values = _typed(cost, {"column": str, "limit": str}, f"{where}: cost")
@@ -276,6 +283,7 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
         columns=ColumnNames(**_typed(columns, column_kinds, f"{where}: columns")),
         cost_column=cost_values.get("column"),
         cost_limit=None if limit is None else parse_limit(limit),
+        resample=None if resample is None else _resample(resample, f"{where}: resample"),
         parameters={
             name: _plain(
                 _table(value, f"{where}: tasks.parameters.{name}"),
@@ -284,6 +292,25 @@ def map_from_record(record: Mapping[str, Any], where: str = "map") -> ImportMap:
             for name, value in _table(parameters, f"{where}: tasks.parameters").items()
         },
     )
+
+
+def _resample(record: Any, where: str) -> ResampleMap:
+    """The table `[resample]` with its exceptions by topic."""
+    rest = _table(record, where)
+    topics = _table(rest.pop("topics", {}), f"{where}: topics")
+    rule_kinds = {"method": str, "max_age": float, "time": str}
+    kinds = {
+        **rule_kinds,
+        **dict.fromkeys(("late", "gap"), float),
+        **dict.fromkeys(("restart", "start", "stop", "running"), str),
+    }
+    rules = {
+        name: TopicRule(
+            **_typed(_table(rule, f"{where}: topics.{name}"), rule_kinds, f"{where}: topics.{name}")
+        )
+        for name, rule in topics.items()
+    }
+    return ResampleMap(**_typed(rest, kinds, where, [*kinds, "topics"]), topics=rules)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -297,10 +324,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         content = text.decode()
         _check_dotted_keys(content, path)
-        return tomllib.loads(content)
+        record = tomllib.loads(content)
     except (ValueError, RecursionError) as error:
         # Beside TOML's own errors: no UTF-8, and numbers of thousands of digits.
         raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
+    refuse_questions(record, str(path), content)
+    return record
 
 
 def _check_dotted_keys(content: str, path: Path) -> None:
@@ -309,6 +338,7 @@ def _check_dotted_keys(content: str, path: Path) -> None:
         text = line.strip()
         header = text.startswith("[") and "," not in text
         key = text if header else text.partition("=")[0] if "=" in text else ""
+        key = "" if text.startswith("#") else key
         if key.count(".") > 2 * MAXIMUM_DEPTH:
             raise ConfigurationError(
                 f"{path}, line {number}: a key of {key.count('.') + 1} parts nests too deeply."

@@ -300,3 +300,9 @@ def _leaves(arrow: Any, table: Any) -> Iterator[tuple[str, Any]]:
                 waiting.append((f"{name}/{field.name}", column.field(index)))
         else:
             yield name, column
+
+
+def is_minari(path: Path) -> bool:
+    """Whether a folder is one Minari dataset; older ones have no `metadata.json`."""
+    data = path / "data"
+    return (data / "metadata.json").is_file() or (data / "main_data.hdf5").is_file()

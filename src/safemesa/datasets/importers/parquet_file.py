@@ -1,5 +1,6 @@
 """Parquet files, through pyarrow (extra `data`)."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +68,18 @@ class ParquetSource(AbstractSource):
     def declaration(self) -> Declaration:
         return Declaration()
 
+    def sample_blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
+        groups = self._file.num_row_groups
+        for group in sorted({0, groups // 2, max(groups - 1, 0)}) if groups else ():
+            yield from itertools.islice(self._blocks(numbers, texts, [group]), 1)
+
     def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
+        yield from self._blocks(numbers, texts, None)
+
+    def _blocks(
+        self, numbers: Sequence[str], texts: Sequence[str], groups: list[int] | None
+    ) -> Iterator[Block]:
+        """Blocks of some row groups, or of all; rows are counted from the first of these."""
         wanted = list(dict.fromkeys([*numbers, *texts]))
         require_columns(self._widths, wanted, self.path)
         twice = [name for name in wanted if name in self._repeated]
@@ -76,7 +88,7 @@ class ParquetSource(AbstractSource):
                 f"{self.path}: the schema names {twice} twice. Rename one column of each."
             )
         first = 0
-        for batch in self._file.iter_batches(batch_size=BLOCK_ROWS, columns=wanted):
+        for batch in self._file.iter_batches(BLOCK_ROWS, row_groups=groups, columns=wanted):
             columns = {name: self._numbers(batch.column(name), name) for name in numbers}
             columns |= {name: labels(batch.column(name).to_pylist()) for name in texts}
             rows = np.arange(first, first + batch.num_rows, dtype=np.int64)

@@ -50,11 +50,11 @@ class Reference:
         """Converted values, float64 `[n]`."""
         values = np.asarray(block.columns[self.column])
         values = values if self.index is None else values[:, self.index]
-        values = values.astype(np.float64)
-        if self.scale == 1.0 and self.offset == 0.0:
-            return values
-        # What overflows is found with all other infinite values.
+        # What overflows, or is a NaN that signals, is found with all other such values.
         with np.errstate(all="ignore"):
+            values = values.astype(np.float64)
+            if self.scale == 1.0 and self.offset == 0.0:
+                return values
             return self.scale * values + self.offset
 
 
@@ -153,8 +153,7 @@ def _resolved(mapping: ImportMap, source: AbstractSource) -> Plan:
     )
     used = {*plan.number_columns(), *plan.text_columns(), *merged.ignore}
     # Of our own recordings everything is used, or kept beside what is.
-    every = () if declared.spaces is not None else dict.fromkeys((*widths, *declared.unread))
-    unused = tuple(name for name in every if name not in used)
+    unused = () if declared.spaces is not None else source.leftovers(used)
     _require_ends(plan, unused, where)
     return replace(plan, unused=unused)
 

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.findings import Finding, LogError
+from safemesa.datasets.importers.describe import LogDescription
 from safemesa.datasets.importers.import_map import ImportMap
 
 BLOCK_ROWS = 65_536
@@ -74,6 +76,19 @@ class AbstractSource(abc.ABC):
     def declaration(self) -> Declaration:
         """What the file says about itself."""
 
+    def describe(self) -> LogDescription:
+        """What the log holds; values are not read. Only some formats describe themselves.
+
+        Raises:
+            NotImplementedError: this one does not.
+        """
+        raise NotImplementedError
+
+    def leftovers(self, used: set[str]) -> tuple[str, ...]:
+        """What is in the file beside the columns that are used."""
+        every = dict.fromkeys((*self.widths(), *self.declaration().unread))
+        return tuple(name for name in every if name not in used)
+
     @abc.abstractmethod
     def blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
         """Reads these columns; `texts` are identifiers, all others must be numbers.
@@ -81,6 +96,10 @@ class AbstractSource(abc.ABC):
         Raises:
             DatasetError: the file is damaged, or a column is no number or text.
         """
+
+    def sample_blocks(self, numbers: Sequence[str], texts: Sequence[str]) -> Iterator[Block]:
+        """A few blocks that stand for all: the first, unless the format can leap to others."""
+        return itertools.islice(self.blocks(numbers, texts), 1)
 
 
 @contextlib.contextmanager

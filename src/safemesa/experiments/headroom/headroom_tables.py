@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from safemesa.experiments.headroom.critic_scores import LOOK_BACK, longest_warning
-from safemesa.experiments.report.result_tables import ABSENT, Cell, Table, markdown_table
+from safemesa.experiments.report.result_tables import ABSENT, markdown_table
+from safemesa.pages.tables import Cell, Table
 from safemesa.experiments.statistics.across_seeds import bootstrap_interval, paired_difference
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import write_atomic
 from safemesa.experiments.arms import find_arm
 from safemesa.experiments.report import result_tables
-from safemesa.experiments.report.html_markup import (
+from safemesa.pages.markup import (
     Html,
     bullets,
     contents,
@@ -28,8 +28,8 @@ from safemesa.experiments.report.report_sections import (
 )
 from safemesa.experiments.report.result_files import write_results
 from safemesa.experiments.report.result_rows import BASELINE, RunGroup, arm_title, group_runs
-from safemesa.experiments.report.result_tables import Cell, Table
 from safemesa.experiments.runs.run_records import RunScan, scan_runs
+from safemesa.pages.tables import Cell, Table
 from safemesa.phases.progress import NoProgress, Progress
 
 

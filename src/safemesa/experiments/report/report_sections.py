@@ -13,7 +13,7 @@ from safemesa.experiments.measures.planes import Plane, plane
 from safemesa.experiments.report import plane_figures, result_figures, result_tables
 from safemesa.experiments.report.calibration_figures import calibration_figure
 from safemesa.experiments.report.conclusion import CAUTION, conclusion
-from safemesa.experiments.report.html_markup import (
+from safemesa.pages.markup import (
     Html,
     bullets,
     code,

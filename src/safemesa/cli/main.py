@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "power": ("power", "RUNS: how many paired seeds a difference takes to be found"),
     "paper": ("paper", "figure2 ... figure6b|table|claims|all: the paper, reproduced"),
     "evaluate": ("evaluate", "PRIOR LOG: does it warn in time, on logs that it was not fitted to?"),
-    "data": ("data", "import|export|info|doctor: logs become datasets, defects get names"),
+    "data": ("data", "import|export|info|doctor|report: logs become datasets, defects get names"),
     "shield": ("shield", "export RUN | check DIR | bench DIR: the risk model on a robot"),
     "doctor": ("doctor", "is this installation sound?"),
 }

@@ -91,6 +91,17 @@ def picture(png: bytes, alternative: str, caption: str) -> Html:
     )
 
 
+def row_of(parts: Iterable[Html]) -> Html:
+    """Things beside each other, as many as fit."""
+    return Html('<div class="row">' + "".join(parts) + "</div>")
+
+
+def key_numbers(items: Iterable[tuple[str, str]]) -> Html:
+    """Large numbers, each with what it is."""
+    boxes = (f"<div><b>{escaped(value)}</b>{escaped(name)}</div>" for value, name in items)
+    return Html('<div class="numbers">' + "".join(boxes) + "</div>")
+
+
 def page(title: str, parts: Iterable[Html]) -> str:
     """A whole document that needs no other file."""
     source = resources.files("safemesa.pages").joinpath("page.html")

@@ -6,7 +6,7 @@ Every function escapes its names and gives the same markup for the same numbers.
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,6 +56,8 @@ class Panel:
     """Of the y axis; None: that of the values."""
     high: float | None = None
     height: int = 84
+    logarithmic: bool = False
+    """Powers of ten at equal distances; values at or below 0 are drawn at the lower end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class Chart:
     span_name: str = ""
     description: str = ""
     """What it shows, for who cannot see it."""
-    width: int = field(default=WIDTH)
+    width: int = WIDTH
 
 
 def shortened(name: str) -> str:
@@ -226,20 +228,38 @@ def _panel(panel: Panel, chart: Chart, x_scale: _Scale, top: float) -> list[str]
         a, b = (min(max(x_scale(x), LEFT), right) for x in (start, stop))
         if b > a:
             body.append(rectangle(a, upper, b - a, panel.height, ORANGE, 0.22))
-    for value in ticks(y_scale.low, y_scale.high, 3):
+    for value in _y_ticks(panel, y_scale):
         y = y_scale(value)
+        shown = number(10.0**value if panel.logarithmic else value)
         body += [
             segment(LEFT, y, right, y, GRID),
-            text(LEFT - 5, y + 3.5, number(value), anchor="end"),
+            text(LEFT - 5, y + 3.5, shown, anchor="end"),
         ]
     for _, value, colour in panel.levels:
-        y = y_scale(value)
+        y = y_scale(float(_transformed(panel, np.array([value]), low)[0]))
         if upper <= y <= lower:
             body.append(segment(LEFT, y, right, y, colour, 'stroke-dasharray="5 3"'))
     for line in panel.lines:
-        body += _polylines(line, chart.x if line.x is None else line.x, x_scale, y_scale)
+        x = chart.x if line.x is None else line.x
+        y = _transformed(panel, np.asarray(line.y, np.float64), low)
+        body += _polylines(line, x_scale.many(x), y_scale.many(y))
     body.append(segment(LEFT, lower, right, lower, "#666666"))
     return body
+
+
+def _y_ticks(panel: Panel, scale: _Scale) -> list[float]:
+    if not panel.logarithmic:
+        return ticks(scale.low, scale.high, 3)
+    powers = range(math.ceil(scale.low - 1e-9), math.floor(scale.high + 1e-9) + 1)
+    return [float(power) for power in powers][:: math.ceil(len(powers) / 4) or 1]
+
+
+def _transformed(panel: Panel, values: np.ndarray, low: float) -> np.ndarray:
+    """In the units of the axis, whose lower end is `low`."""
+    if not panel.logarithmic:
+        return values
+    with np.errstate(invalid="ignore"):
+        return np.log10(np.maximum(values, 10.0**low))
 
 
 def _range(panel: Panel) -> tuple[float, float]:
@@ -248,20 +268,22 @@ def _range(panel: Panel) -> tuple[float, float]:
     parts.append(np.array([value for _, value, _ in panel.levels]))
     values = np.concatenate(parts)
     values = values[np.isfinite(values)]
+    bounds = [panel.low, panel.high]
+    if panel.logarithmic:
+        values = np.log10(values[values > 0.0])
+        bounds = [None if bound is None else math.log10(bound) for bound in bounds]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     room = 0.05 * (high - low)
     return (
-        low - room if panel.low is None else panel.low,
-        high + room if panel.high is None else panel.high,
+        low - room if bounds[0] is None else bounds[0],
+        high + room if bounds[1] is None else bounds[1],
     )
 
 
-def _polylines(line: Line, x: np.ndarray, x_scale: _Scale, y_scale: _Scale) -> list[str]:
+def _polylines(line: Line, across: np.ndarray, up: np.ndarray) -> list[str]:
     """A polyline for each part without a gap; a point that stands alone is a dot."""
-    y = np.asarray(line.y, np.float64)
-    finite = np.isfinite(x) & np.isfinite(y)
+    finite = np.isfinite(across) & np.isfinite(up)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
-    across, up = x_scale.many(x), y_scale.many(y)
     style = f'stroke="{line.colour}" stroke-width="{line.width:g}" stroke-opacity="{line.opacity:g}"'
     if line.dashed:
         style += ' stroke-dasharray="5 3"'

@@ -4,7 +4,7 @@
     python -m benchmarks.demo_shield --work runs/demo_shield --seeds 0-3
 
 It follows the documented path (docs/import_csv.md) on the logs of `safemesa.shield.demo.cart`, with
-defaults but for the size: networks of 32 x 32, and 1000 rows of the fleet to rehearse. `--install`
+defaults but for the size: networks of 32 x 32, and 200 rows of the fleet to rehearse. `--install`
 puts prior, risk model and shield of the first seed into the package; each seed is measured. Given
 again, it goes on with what is missing.
 """
@@ -23,7 +23,7 @@ from safemesa.shield.runtime import RUNTIME, Shield
 EPISODES = 200
 LEAD = 1.0
 """Seconds that these carts need to do something."""
-SMALL = ("--risk.hidden", "32", "32", "--rehearsal.rows", "1000")
+SMALL = ("--risk.hidden", "32", "32", "--rehearsal.rows", "200")
 
 
 def make(work: Path, seed: int) -> Path:

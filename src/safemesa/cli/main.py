@@ -26,7 +26,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "paper": ("paper", "figure2 ... figure6b|table|claims|all: the paper, reproduced"),
     "evaluate": ("evaluate", "PRIOR LOG: does it warn in time, on logs that it was not fitted to?"),
     "data": ("data", "import|export|info|doctor|report: logs become datasets, defects get names"),
-    "shield": ("shield", "export RUN | check DIR | bench DIR | replay LOG: the risk model on a robot"),
+    "shield": (
+        "shield",
+        "export RUN | check DIR | bench DIR | replay LOG: the risk model on a robot",
+    ),
     "doctor": ("doctor", "is this installation sound?"),
 }
 """Verb to (module of this package, one line of help)."""

@@ -1,4 +1,4 @@
-"""`safemesa shield export|check|seal|bench|replay`: from a risk model to a folder that runs on a robot."""
+"""`safemesa shield export|check|seal|bench|replay`: from a risk model to a robot."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ import tyro
 
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import CheckpointError, ConfigurationError
-
 
 MOST_MOMENTS = 100
 """Moments that a page of a replay can hold."""
@@ -119,8 +118,7 @@ def main(verb: str, arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] not in verbs:
         given = arguments[0] if arguments else "nothing"
         raise ConfigurationError(
-            f"`safemesa shield` got {given!r}; expected: export, check, seal, bench or "
-            "replay."
+            f"`safemesa shield` got {given!r}; expected: export, check, seal, bench or replay."
         )
     verbs[arguments[0]](f"{verb} {arguments[0]}", arguments[1:])
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from safemesa.pages.markup import Html, escaped
 
-WIDTH = 760
-LEFT, RIGHT, GAP = 56, 12, 16
+WIDTH = 1040.0
+LEFT, RIGHT, GAP = 56.0, 12.0, 16.0
 """Pixels beside a panel, and between two."""
 RED, GREEN, BLUE, ORANGE, PURPLE, GREY, INK = (
     "#D7191C",
@@ -27,7 +27,7 @@ RED, GREEN, BLUE, ORANGE, PURPLE, GREY, INK = (
 """Okabe and Ito's, which colour-blind people can tell apart, and greys."""
 GRID = "#E4E4E4"
 MOST_TICKS = 5
-LONGEST_NAME = 40
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class Panel:
     low: float | None = None
     """Of the y axis; None: that of the values."""
     high: float | None = None
-    height: int = 84
+    height: float = 84.0
     logarithmic: bool = False
     """Powers of ten at equal distances; values at or below 0 are drawn at the lower end."""
 
@@ -82,7 +82,7 @@ class Chart:
     span_name: str = ""
     description: str = ""
     """What it shows, for who cannot see it."""
-    width: int = WIDTH
+    width: float = WIDTH
 
 
 def shortened(name: str) -> str:
@@ -121,6 +121,15 @@ def envelope(values: np.ndarray, most: int) -> tuple[np.ndarray, int]:
     return np.where(np.isneginf(largest), np.nan, largest), size
 
 
+def spans_of(x: np.ndarray, on: np.ndarray, step: float) -> list[tuple[float, float]]:
+    """Where `on [n]` holds, from the first `x` of each run to `step` behind its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(np.int8), [0]])))
+    return [
+        (float(x[start]), float(x[stop - 1]) + step)
+        for start, stop in zip(edges[::2], edges[1::2], strict=True)
+    ]
+
+
 def drawing(svg: Html, caption: str) -> Html:
     """A chart as a figure that scrolls sideways on a narrow screen."""
     return Html(
@@ -151,8 +160,7 @@ def svg_of(body: Sequence[str], width: float, height: float, description: str) -
     """A drawing of these elements."""
     return Html(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" role="img" aria-label="{escaped(description)}" '
-        'xmlns="http://www.w3.org/2000/svg">'
+        f'height="{height:g}" role="img" aria-label="{escaped(description)}">'
         f"<title>{escaped(description)}</title>" + "".join(body) + "</svg>"
     )
 
@@ -160,9 +168,7 @@ def svg_of(body: Sequence[str], width: float, height: float, description: str) -
 def text(x: float, y: float, words: str, *, anchor: str = "start", colour: str = INK) -> str:
     """Words at a place; `anchor` is start, middle or end."""
     shown = html.escape(shortened(words), quote=True)
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{shown}</text>'
-    )
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{shown}</text>'
 
 
 def segment(x1: float, y1: float, x2: float, y2: float, colour: str, more: str = "") -> str:
@@ -211,10 +217,10 @@ def _legend(chart: Chart) -> list[str]:
     body, x = [], float(LEFT)
     for name, (colour, dashed) in entries.items():
         dash = 'stroke-width="2"' + (' stroke-dasharray="5 3"' if dashed else "")
-        body += [segment(x, 10, x + 18, 10, colour, dash), text(x + 22, 14, name)]
+        body += [segment(x, 10.0, x + 18.0, 10.0, colour, dash), text(x + 22.0, 14.0, name)]
         x += 34 + 6.3 * len(shortened(name))
     if chart.spans and chart.span_name:
-        body += [rectangle(x, 4, 18, 12, ORANGE, 0.22), text(x + 22, 14, chart.span_name)]
+        body += [rectangle(x, 4.0, 18.0, 12.0, ORANGE, 0.22), text(x + 22.0, 14.0, chart.span_name)]
     return body
 
 
@@ -233,7 +239,7 @@ def _panel(panel: Panel, chart: Chart, x_scale: _Scale, top: float) -> list[str]
         shown = number(10.0**value if panel.logarithmic else value)
         body += [
             segment(LEFT, y, right, y, GRID),
-            text(LEFT - 5, y + 3.5, shown, anchor="end"),
+            text(LEFT - 5.0, y + 3.5, shown, anchor="end"),
         ]
     for _, value, colour in panel.levels:
         y = y_scale(float(_transformed(panel, np.array([value]), low)[0]))
@@ -284,7 +290,9 @@ def _polylines(line: Line, across: np.ndarray, up: np.ndarray) -> list[str]:
     """A polyline for each part without a gap; a point that stands alone is a dot."""
     finite = np.isfinite(across) & np.isfinite(up)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
-    style = f'stroke="{line.colour}" stroke-width="{line.width:g}" stroke-opacity="{line.opacity:g}"'
+    style = (
+        f'stroke="{line.colour}" stroke-width="{line.width:g}" stroke-opacity="{line.opacity:g}"'
+    )
     if line.dashed:
         style += ' stroke-dasharray="5 3"'
     body = []
@@ -313,15 +321,15 @@ class Strip:
 
 
 def strips_svg(
-    title: str, edges: np.ndarray, strips: Sequence[Strip], *, width: int = 370, names: int = 92
+    title: str, edges: np.ndarray, strips: Sequence[Strip], *, width: float = 370.0, names: float = 92.0
 ) -> Html:
     """A row for each robot over the same range: darker where it has more rows, white where none.
 
     `edges [bins + 1]` are the bounds of the bins; `names` pixels hold the names.
     """
     scale = _Scale(float(edges[0]), float(edges[-1]), names, width - RIGHT)
-    height = 16
-    body = [text(4, 12, title)]
+    height = 16.0
+    body = [text(4.0, 12.0, title)]
     top = 20.0
     for strip in strips:
         body.append(text(names - 6, top + 12, strip.name[:14], anchor="end"))
@@ -341,11 +349,11 @@ def strips_svg(
     return svg_of(body, width, top + 22, f"{title}: spread of {len(strips)} robots")
 
 
-def bars_svg(rows: Sequence[tuple[str, float, str]], title: str, *, width: int = WIDTH) -> Html:
+def bars_svg(rows: Sequence[tuple[str, float, str]], title: str, *, width: float = WIDTH) -> Html:
     """Shares from 0 to 1 as bars: name, share and the words behind the bar."""
-    names, height = 130, 18
+    names, height = 130.0, 18.0
     scale = _Scale(0.0, 1.0, names, width - 150)
-    body = [text(4, 12, title)]
+    body = [text(4.0, 12.0, title)]
     for row, (name, share, words) in enumerate(rows):
         top = 20.0 + row * height
         body += [

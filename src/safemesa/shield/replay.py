@@ -99,7 +99,7 @@ class Replay:
 
     @property
     def takeovers(self) -> np.ndarray:
-        """`[t, 2]`: first tick of each run of overrides within an episode, and one past its last."""
+        """`[t, 2]`: each run of overrides within an episode, from its first tick to behind its last."""
         on = np.asarray(self.overridden, np.bool_)
         starts = on.copy()
         starts[1:] &= ~on[:-1] | self.ticks.begins[1:]
@@ -201,7 +201,7 @@ def ticks_of_log(data: OfflineTasks, shield: Shield, task: str | None, where: st
         violations=violation_rows(log),
         next_obs=_ordered(log.columns["next_obs"], columns[0]),
         numbers=np.arange(log.transitions),
-        episodes=np.cumsum(begins, dtype=np.int32) - 1,
+        episodes=episode,
     )
 
 
@@ -366,9 +366,7 @@ class _Shadow:
         if not self.can_act:
             training = self.watching.settings.training
             passes = training is None or training.policy == "record"
-            would = watched.overridden or not (
-                passes and watched.reason is Reason.OUTSIDE_TRAINING
-            )
+            would = watched.overridden or not (passes and watched.reason is Reason.OUTSIDE_TRAINING)
             unknown = np.full(len(watched.action), np.nan)
             action = unknown if would and not watched.overridden else watched.action
             return watched._replace(overridden=would, action=action)

@@ -23,6 +23,7 @@ from safemesa.pages.charts import (
     chart_svg,
     drawing,
     envelope,
+    spans_of,
 )
 from safemesa.pages.markup import (
     Html,
@@ -146,7 +147,7 @@ def write_replay(
         heading(2, "How this was made"),
         code([command, *_facts(shield, manifest)]),
     ]
-    write_atomic(out, page(title, parts).encode())
+    write_atomic(out, page(title, parts).encode(errors="replace"))
     return result
 
 
@@ -221,7 +222,9 @@ def _opening_box(view: View) -> list[Html]:
     difference = difference[np.isfinite(difference)]
     if len(difference):
         parts.append(
-            paragraph(f"Of this model's records, the risk differs by {difference.max():.2g} at most.")
+            paragraph(
+                f"Of this model's records, the risk differs by {difference.max():.2g} at most."
+            )
         )
     return [
         *parts,
@@ -271,7 +274,7 @@ def _overview(view: View) -> list[Html]:
             lines=[Line(y=share, colour=PURPLE)],
             low=0.0,
             high=1.0,
-            height=60,
+            height=60.0,
         ),
     ]
     if not is_box:
@@ -282,7 +285,7 @@ def _overview(view: View) -> list[Html]:
                 title="violations",
                 lines=[Line(y=np.add.reduceat(reached, starts), colour=RED)],
                 low=0.0,
-                height=44,
+                height=44.0,
             )
         )
     chart = Chart(
@@ -320,7 +323,10 @@ def _lead_table(view: View) -> list[Html]:
         # Half a tick forgives sums of dt their rounding.
         early = int((earliest >= least - 0.5 * view.dt).sum())
         rows.append(
-            (Cell(_duration(least)), Cell(f"{early} of {len(earliest)}", (_share(early, len(earliest)),)))
+            (
+                Cell(_duration(least)),
+                Cell(f"{early} of {len(earliest)}", (_share(early, len(earliest)),)),
+            )
         )
     header = ("At least so long before", "Violations with an override by then")
     return [table(Table(header=header, rows=tuple(rows)))]
@@ -423,7 +429,7 @@ def _chart(view: View, event: Event, stride: int) -> Chart:
                 title=_with_unit(name, settings.observations.units[i]),
                 lines=[Line(y=values, x=where, colour=GREEN)],
                 levels=limits,
-                height=56,
+                height=56.0,
             )
         )
     last = (event.stop - event.zero) * view.dt
@@ -432,7 +438,7 @@ def _chart(view: View, event: Event, stride: int) -> Chart:
         x_title="seconds from the violation" if event.violates else "seconds from the takeover",
         panels=[_padded(panel, len(x)) for panel in panels],
         marks=(Mark(x=0.0, colour=RED, name="violation"),) if event.violates else (),
-        spans=[(float(t), float(t) + stride * view.dt) for t, on in zip(x, changed, strict=True) if on],
+        spans=spans_of(x, changed, stride * view.dt),
         span_name="overridden",
         description=f"{event.title}: risk, actions and signals",
     )
@@ -475,7 +481,11 @@ def _reasons(view: View) -> list[Html]:
         names += [name for name in recorded.reasons if name not in counts]
     rows = []
     for name in names:
-        cells = [Cell(name), Cell(str(counts.get(name, 0))), Cell(_share(counts.get(name, 0), total))]
+        cells = [
+            Cell(name),
+            Cell(str(counts.get(name, 0))),
+            Cell(_share(counts.get(name, 0), total)),
+        ]
         if recorded is not None:
             cells.append(Cell(str(recorded.reasons.get(name, 0))))
         rows.append(tuple(cells))

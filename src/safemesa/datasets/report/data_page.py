@@ -77,9 +77,7 @@ def write_data_report(
     """
     data = OfflineTasks.load(folder, verify=False)
     examination = examine([folder], on_rows=on_rows or (lambda done, rows: None))
-    views = view_robots(
-        data, before=before, after=max(before // 5, 1), most_moments=MOST_MOMENTS
-    )
+    views = view_robots(data, before=before, after=max(before // 5, 1), most_moments=MOST_MOMENTS)
     shown = views[:MOST_ROBOTS]
     names = [*data.spaces.obs_names, *data.spaces.action_names]
     title = f"Logs of {data.domain}"
@@ -100,7 +98,7 @@ def write_data_report(
         heading(2, "How this was made"),
         code([command]),
     ]
-    write_atomic(out, page(title, parts).encode())
+    write_atomic(out, page(title, parts).encode(errors="replace"))
     return out
 
 
@@ -149,9 +147,7 @@ def _robots(views: Sequence[RobotView], spaces: Spaces) -> list[Html]:
     ]
 
 
-def _ranges(
-    views: list[RobotView], shown: Sequence[RobotView], names: Sequence[str]
-) -> list[Html]:
+def _ranges(views: list[RobotView], shown: Sequence[RobotView], names: Sequence[str]) -> list[Html]:
     outside = outside_others(views)
     pictures = []
     for signal, name in enumerate(names[:MOST_SIGNALS]):
@@ -236,7 +232,7 @@ def _moments_chart(view: RobotView, spaces: Spaces) -> Chart:
             )
             for moment in view.moments
         ]
-        panels.append(Panel(title=name, lines=lines, height=64))
+        panels.append(Panel(title=name, lines=lines, height=64.0))
     ends = [float(moment.seconds[0]) for moment in view.moments]
     last = [float(moment.seconds[-1]) for moment in view.moments]
     return Chart(

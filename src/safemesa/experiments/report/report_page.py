@@ -7,16 +7,6 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.files import write_atomic
 from safemesa.experiments.arms import find_arm
 from safemesa.experiments.report import result_tables
-from safemesa.pages.markup import (
-    Html,
-    bullets,
-    contents,
-    folded,
-    heading,
-    page,
-    paragraph,
-    table,
-)
 from safemesa.experiments.report.report_sections import (
     Pictures,
     Place,
@@ -29,6 +19,16 @@ from safemesa.experiments.report.report_sections import (
 from safemesa.experiments.report.result_files import write_results
 from safemesa.experiments.report.result_rows import BASELINE, RunGroup, arm_title, group_runs
 from safemesa.experiments.runs.run_records import RunScan, scan_runs
+from safemesa.pages.markup import (
+    Html,
+    bullets,
+    contents,
+    folded,
+    heading,
+    page,
+    paragraph,
+    table,
+)
 from safemesa.pages.tables import Cell, Table
 from safemesa.phases.progress import NoProgress, Progress
 

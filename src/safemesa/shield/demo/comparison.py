@@ -32,11 +32,7 @@ class Counts(NamedTuple):
 
 
 def drive_both(shield: Shield, parameters: CartParameters, seed: int, episodes: int) -> Both:
-    """Drives pairs of episodes with numbers from 0; the shield acts.
-
-    Raises:
-        SettingsError: it was exported for monitoring only, and loaded without `force`.
-    """
+    """Drives pairs of episodes with numbers from 0; the shield acts, even if it may only watch."""
     shield.set_mode("enforce", force=True)
     seeds = [(seed, number) for number in range(episodes)]
     without = [drive(parameters, one) for one in seeds]

@@ -321,7 +321,12 @@ class Strip:
 
 
 def strips_svg(
-    title: str, edges: np.ndarray, strips: Sequence[Strip], *, width: float = 370.0, names: float = 92.0
+    title: str,
+    edges: np.ndarray,
+    strips: Sequence[Strip],
+    *,
+    width: float = 370.0,
+    names: float = 92.0,
 ) -> Html:
     """A row for each robot over the same range: darker where it has more rows, white where none.
 

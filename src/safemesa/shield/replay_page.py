@@ -214,11 +214,12 @@ def _opening_box(view: View) -> list[Html]:
     if recorded.unreadable:
         parts.append(
             paragraph(
-                f"{recorded.unreadable} records have no observation or no proposal, and cannot be "
+                f"{recorded.unreadable} of the records have no observation or no proposal, and cannot be "
                 "decided again."
             )
         )
-    difference = np.abs(recorded.risk - replay.risk)[recorded.same_model]
+    # Replayed risks are kept in 32 bits.
+    difference = np.abs(recorded.risk.astype(np.float32) - replay.risk)[recorded.same_model]
     difference = difference[np.isfinite(difference)]
     if len(difference):
         parts.append(

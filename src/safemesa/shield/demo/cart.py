@@ -51,15 +51,15 @@ class CartParameters:
 
 
 FLEET = {
-    "cart_1": CartParameters(payload=20, brake=1.0, lag=0.10),
-    "cart_2": CartParameters(payload=60, brake=0.9, lag=0.15),
-    "cart_3": CartParameters(payload=120, brake=1.0, lag=0.20),
-    "cart_4": CartParameters(payload=200, brake=0.8, lag=0.25),
-    "cart_5": CartParameters(payload=40, brake=0.6, lag=0.15),
-    "cart_6": CartParameters(payload=90, brake=1.0, lag=0.12),
+    "cart_1": CartParameters(payload=20.0, brake=1.0, lag=0.10),
+    "cart_2": CartParameters(payload=60.0, brake=0.9, lag=0.15),
+    "cart_3": CartParameters(payload=120.0, brake=1.0, lag=0.20),
+    "cart_4": CartParameters(payload=200.0, brake=0.8, lag=0.25),
+    "cart_5": CartParameters(payload=40.0, brake=0.6, lag=0.15),
+    "cart_6": CartParameters(payload=90.0, brake=1.0, lag=0.12),
 }
 NEW_NAME = "cart_new"
-NEW = CartParameters(payload=160, brake=0.7, lag=0.30)
+NEW = CartParameters(payload=160.0, brake=0.7, lag=0.30)
 FLEET_EPISODES, NEW_EPISODES = 60, 20
 LOG_SEED, TEST_SEED = 0, 77
 """First numbers of the seeds of episodes: the test shares none with a log."""

@@ -1,5 +1,6 @@
 """`safemesa demo --shield`: the ready cart with and without its shield, as a page."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -118,11 +119,12 @@ def demo_page(both: Both, settings: Settings, command: str, out: Path) -> str:
         heading(2, "Go on"),
         paragraph("What would this shield have done on a log that was driven without it?"),
         code(
-            [
-                f"safemesa shield replay {out / LOG} --shield {out / SHIELD_COPY}",
-                f"safemesa shield check {out / SHIELD_COPY}",
-                f"safemesa data report {out / LOG}",
-            ]
+            shlex.join(["safemesa", *words])
+            for words in (
+                ["shield", "replay", str(out / LOG), "--shield", str(out / SHIELD_COPY)],
+                ["shield", "check", str(out / SHIELD_COPY)],
+                ["data", "report", str(out / LOG)],
+            )
         ),
         heading(2, "How this was made"),
         paragraph(

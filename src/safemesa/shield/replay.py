@@ -99,7 +99,7 @@ class Replay:
 
     @property
     def takeovers(self) -> np.ndarray:
-        """`[t, 2]`: each run of overrides within an episode, from its first tick to behind its last."""
+        """`[t, 2]`: runs of overrides within an episode, from the first tick to behind the last."""
         on = np.asarray(self.overridden, np.bool_)
         starts = on.copy()
         starts[1:] &= ~on[:-1] | self.ticks.begins[1:]

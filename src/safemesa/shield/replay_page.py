@@ -214,8 +214,8 @@ def _opening_box(view: View) -> list[Html]:
     if recorded.unreadable:
         parts.append(
             paragraph(
-                f"{recorded.unreadable} of the records have no observation or no proposal, and cannot be "
-                "decided again."
+                f"{recorded.unreadable} of the records have no observation or no proposal, and "
+                "cannot be decided again."
             )
         )
     # Replayed risks are kept in 32 bits.

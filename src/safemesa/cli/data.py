@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3
 """Places of each kind of defect that are shown."""
+LONGEST_MOMENT = 1000
+"""Rows before a violation that fit into a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +95,27 @@ class DoctorFlags:
     """Print every finding, and not a table of their kinds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags:
+    """Draws a dataset as one HTML file: robots, ranges, and the moments before violations."""
+
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DATA")]
+    """Dataset folder."""
+    out: Path = Path("data_report.html")
+    """HTML file to write."""
+    before: int = 30
+    """Rows before each violation that are drawn."""
+
+
 def main(verb: str, arguments: Sequence[str]) -> None:
-    """Dispatches `data sniff|import|export|info|doctor`."""
+    """Dispatches `data sniff|import|export|info|doctor|report`."""
     verbs: dict[str, tuple[Callable[[str, Sequence[str]], None], str]] = {
         "sniff": (sniff, "SOURCE... --out MAP: proposes a map, and asks what only you know"),
         "import": (import_data, "SOURCE... --map MAP --out DIR: logs become a dataset"),
         "export": (export_data, "DATA --format minari|dsrl --out DIR: for other programs"),
         "info": (info, "DATA: what a dataset holds"),
         "doctor": (doctor, "DATA or SOURCE... --map MAP: what is wrong, and does it suffice?"),
+        "report": (report, "DATA --out FILE: robots, ranges and violations as one HTML file"),
     }
     if arguments and arguments[0] in ("-h", "--help"):
         print("usage: safemesa data VERB ...\n")
@@ -236,6 +251,28 @@ def doctor(verb: str, arguments: Sequence[str]) -> None:
         print(f"Report: {flags.json}")
     if errors:
         raise DatasetError(f"{len(errors)} defects must be mended before these data are used.")
+
+
+def report(verb: str, arguments: Sequence[str]) -> None:
+    """`data report`: also of a dataset in which the doctor finds errors."""
+    flags = parse(ReportFlags, verb, arguments)
+    if not 1 <= flags.before <= LONGEST_MOMENT:
+        raise ConfigurationError(
+            f"--before is {flags.before}; expected 1 to {LONGEST_MOMENT} rows."
+        )
+    from safemesa.datasets.importers.stream import total_bytes
+    from safemesa.datasets.report.data_page import write_data_report
+
+    total = total_bytes([flags.folder]) if flags.folder.exists() else 0
+    with _progress("doctor", total) as on_rows:
+        path = write_data_report(
+            flags.folder,
+            flags.out,
+            command_line("data", ["report", *arguments]),
+            before=flags.before,
+            on_rows=on_rows,
+        )
+    print(f"Report: {path}")
 
 
 @contextlib.contextmanager

@@ -27,8 +27,14 @@ VERBS: dict[str, tuple[str, str]] = {
     "power": ("power", "RUNS: how many paired seeds a difference takes to be found"),
     "paper": ("paper", "figure2 ... figure6b|table|claims|all: the paper, reproduced"),
     "evaluate": ("evaluate", "PRIOR LOG: does it warn in time, on logs that it was not fitted to?"),
-    "data": ("data", "sniff|import|export|info|doctor: logs become datasets, defects get names"),
-    "shield": ("shield", "export RUN | check DIR | bench DIR: the risk model on a robot"),
+    "data": (
+        "data",
+        "sniff|import|doctor|report|export|info: your logs, from files to datasets",
+    ),
+    "shield": (
+        "shield",
+        "export RUN | check DIR | bench DIR | replay LOG: the risk model on a robot",
+    ),
     "doctor": ("doctor", "is this installation sound?"),
 }
 """Verb to (module of this package, one line of help)."""

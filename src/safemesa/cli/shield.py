@@ -1,5 +1,6 @@
-"""`safemesa shield export|check|seal|bench`: from a risk model to a folder that runs on a robot."""
+"""`safemesa shield export|check|seal|bench|replay`: from a risk model to a robot."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,9 @@ import tyro
 from safemesa.cli.arguments import Positional, command_line, parse, prepare_jax
 from safemesa.core.errors import CheckpointError, ConfigurationError
 from safemesa.core.outputs import check_output
+
+MOST_MOMENTS = 100
+"""Moments that a page of a replay can hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,27 @@ class BenchFlags:
     """JSON file for the result."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplayFlags:
+    """Draws what a shield would have done on an old log, as one HTML file.
+
+    The runtime decides about every row in `monitor` mode, as it would on the robot.
+    """
+
+    log: Annotated[Positional[Path], tyro.conf.arg(metavar="LOG")]
+    """Dataset folder (`safemesa data import`), or a black box."""
+    shield: Path
+    """Folder that `safemesa shield export` wrote."""
+    out: Path = Path("replay.html")
+    """HTML file to write."""
+    task: str | None = None
+    """Robot of the dataset; default: the new one, or the only one."""
+    seconds: float | None = None
+    """Before each violation that are looked at; default: two effective horizons of the risk."""
+    moments: int = 12
+    """How many violations and takeovers are drawn."""
+
+
 def main(verb: str, arguments: Sequence[str]) -> None:
     """Dispatches on the second word."""
     verbs: dict[str, Callable[[str, Sequence[str]], None]] = {
@@ -83,14 +108,18 @@ def main(verb: str, arguments: Sequence[str]) -> None:
         "check": check,
         "seal": seal,
         "bench": bench,
+        "replay": replay,
     }
     if arguments and arguments[0] in ("-h", "--help"):
-        print("usage: safemesa shield export RUN --out DIR | check DIR | seal DIR | bench DIR")
+        print(
+            "usage: safemesa shield export RUN --out DIR | check DIR | seal DIR | bench DIR | "
+            "replay LOG --shield DIR"
+        )
         raise SystemExit(0)
     if not arguments or arguments[0] not in verbs:
         given = arguments[0] if arguments else "nothing"
         raise ConfigurationError(
-            f"`safemesa shield` got {given!r}; expected: export, check, seal or bench."
+            f"`safemesa shield` got {given!r}; expected: export, check, seal, bench or replay."
         )
     verbs[arguments[0]](f"{verb} {arguments[0]}", arguments[1:])
 
@@ -171,3 +200,33 @@ def bench(verb: str, arguments: Sequence[str]) -> None:
     if flags.out is not None:
         command = command_line("shield", ["bench", *arguments])
         write_json(flags.out, {"command": command, **result})
+
+
+def replay(verb: str, arguments: Sequence[str]) -> None:
+    """Writes the page, and prints what it says first."""
+    flags = parse(ReplayFlags, verb, arguments)
+    if flags.seconds is not None and not 0.0 < flags.seconds < math.inf:
+        raise ConfigurationError(f"--seconds is {flags.seconds}; expected more than 0.")
+    if not 0 <= flags.moments <= MOST_MOMENTS:
+        raise ConfigurationError(f"--moments is {flags.moments}; expected 0 to {MOST_MOMENTS}.")
+    from safemesa.shield import runtime
+    from safemesa.shield.replay_page import write_replay
+
+    try:
+        result = write_replay(
+            flags.log,
+            flags.shield,
+            flags.out,
+            command_line("shield", ["replay", *arguments]),
+            task=flags.task,
+            seconds=flags.seconds,
+            moments=flags.moments,
+        )
+    except runtime.ShieldError as error:
+        raise CheckpointError(str(error)) from error
+    count = len(result.ticks)
+    print(
+        f"{int(result.overridden.sum())} of {count} ticks would be overridden, in "
+        f"{len(result.takeovers)} takeovers; {len(result.ticks.violations)} violations."
+    )
+    print(f"Replay: {flags.out}")

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from safemesa.experiments.headroom.critic_scores import LOOK_BACK, longest_warning
-from safemesa.experiments.report.result_tables import ABSENT, Cell, Table, markdown_table
+from safemesa.experiments.report.result_tables import ABSENT, markdown_table
 from safemesa.experiments.statistics.across_seeds import bootstrap_interval, paired_difference
+from safemesa.pages.tables import Cell, Table
 
 Row = dict[str, Any]
 

@@ -8,16 +8,6 @@ from safemesa.core.files import write_atomic
 from safemesa.core.outputs import check_outputs, is_our_folder
 from safemesa.experiments.arms import find_arm
 from safemesa.experiments.report import result_tables
-from safemesa.experiments.report.html_markup import (
-    Html,
-    bullets,
-    contents,
-    folded,
-    heading,
-    page,
-    paragraph,
-    table,
-)
 from safemesa.experiments.report.report_sections import (
     Pictures,
     Place,
@@ -29,8 +19,18 @@ from safemesa.experiments.report.report_sections import (
 )
 from safemesa.experiments.report.result_files import write_results
 from safemesa.experiments.report.result_rows import BASELINE, RunGroup, arm_title, group_runs
-from safemesa.experiments.report.result_tables import Cell, Table
 from safemesa.experiments.runs.run_records import RunScan, scan_runs
+from safemesa.pages.markup import (
+    Html,
+    bullets,
+    contents,
+    folded,
+    heading,
+    page,
+    paragraph,
+    table,
+)
+from safemesa.pages.tables import Cell, Table
 from safemesa.phases.progress import NoProgress, Progress
 
 

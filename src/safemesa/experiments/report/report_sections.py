@@ -14,7 +14,15 @@ from safemesa.experiments.measures.planes import Plane, plane
 from safemesa.experiments.report import plane_figures, result_figures, result_tables
 from safemesa.experiments.report.calibration_figures import calibration_figure
 from safemesa.experiments.report.conclusion import CAUTION, conclusion
-from safemesa.experiments.report.html_markup import (
+from safemesa.experiments.report.overall_rows import overall_rows, violation_profiles
+from safemesa.experiments.report.result_rows import (
+    RunGroup,
+    arm_title,
+    paired_rows,
+    results_table,
+)
+from safemesa.experiments.runs.run_records import RunRecord
+from safemesa.pages.markup import (
     Html,
     bullets,
     code,
@@ -25,14 +33,6 @@ from safemesa.experiments.report.html_markup import (
     slug,
     table,
 )
-from safemesa.experiments.report.overall_rows import overall_rows, violation_profiles
-from safemesa.experiments.report.result_rows import (
-    RunGroup,
-    arm_title,
-    paired_rows,
-    results_table,
-)
-from safemesa.experiments.runs.run_records import RunRecord
 from safemesa.phases.progress import Progress
 
 

@@ -1,8 +1,7 @@
 """Results as tables of text, which Markdown and HTML share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from safemesa.experiments.report.overall_rows import OverallRow, overall_rows
 from safemesa.experiments.report.result_rows import (
@@ -21,6 +20,7 @@ from safemesa.experiments.statistics.across_seeds import (
     binomial_interval,
     holm,
 )
+from safemesa.pages.tables import Cell, Table
 
 READING = (
     "Tables give the mean over runs, then the interquartile mean (IQM), the standard error (s.e.) "
@@ -49,21 +49,6 @@ OVERALL_READING = (
 
 ABSENT = "n/a"
 """What a cell says where a domain lacks a metric."""
-
-
-class Cell(NamedTuple):
-    """What a cell says, and lines of smaller print below it."""
-
-    text: str
-    details: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """A header and rows of as many cells; the first column names the row."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
 
 
 def format_number(value: float) -> str:

@@ -8,7 +8,7 @@ from importlib import resources
 from string import Template
 from typing import NewType
 
-from safemesa.experiments.report.result_tables import Cell, Table
+from safemesa.pages.tables import Cell, Table
 
 Html = NewType("Html", str)
 """Markup in which everything from outside is escaped."""
@@ -91,8 +91,19 @@ def picture(png: bytes, alternative: str, caption: str) -> Html:
     )
 
 
+def row_of(parts: Iterable[Html]) -> Html:
+    """Things beside each other, as many as fit."""
+    return Html('<div class="row">' + "".join(parts) + "</div>")
+
+
+def key_numbers(items: Iterable[tuple[str, str]]) -> Html:
+    """Large numbers, each with what it is."""
+    boxes = (f"<div><b>{escaped(value)}</b>{escaped(name)}</div>" for value, name in items)
+    return Html('<div class="numbers">' + "".join(boxes) + "</div>")
+
+
 def page(title: str, parts: Iterable[Html]) -> str:
     """A whole document that needs no other file."""
-    source = resources.files("safemesa.experiments.report").joinpath("report_template.html")
+    source = resources.files("safemesa.pages").joinpath("page.html")
     template = Template(source.read_text(encoding="utf-8"))
     return template.substitute(title=escaped(title), body="\n".join(parts))

@@ -340,7 +340,7 @@ def test_claims_that_are_missing_or_of_another_version_say_what_to_do(
 ) -> None:
     assert main(["paper", "verdicts", str(tmp_path)]) == 2
     assert f"safemesa paper claims --out {tmp_path}" in capsys.readouterr().err
-    (tmp_path / "claims.json").write_text('{"findings": [{"id": "gone"}]}')
+    (tmp_path / "claims.json").write_text('{"command": "", "findings": [{"id": "gone"}]}')
     assert main(["paper", "verdicts", str(tmp_path)]) == 2
     assert "'gone'" in capsys.readouterr().err
     write_run(tmp_path, "mesa", "navigation1", 0, violations=3)

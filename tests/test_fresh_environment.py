@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = place / "environment" / ("Scripts" if os.name == "nt" else "bin")
     (path,) = (place / "dist").glob("*.whl")
     return path, folder
+
+
+def test_the_ready_shield_shows_itself(fresh: tuple[Path, Path], tmp_path: Path) -> None:
+    """With the dependencies of the package alone, from an empty folder."""
+    wheel, binaries = fresh
+    run([binaries / "python", "-m", "pip", "install", "--quiet", wheel], tmp_path)
+    work = tmp_path / "empty"
+    work.mkdir()
+    began = time.perf_counter()
+    printed = run([binaries / "safemesa", "demo", "--shield"], work, PYTHONPATH="")
+    assert time.perf_counter() - began < 15.0
+    assert len(printed.splitlines()) == 4
+    assert (work / "runs" / "demo_shield" / "report.html").stat().st_size > 50_000
 
 
 @pytest.mark.parametrize(("page", "extras"), [("import_csv.md", ""), ("tutorial.md", "[plots]")])

@@ -209,8 +209,17 @@ def replay(verb: str, arguments: Sequence[str]) -> None:
         raise ConfigurationError(f"--seconds is {flags.seconds}; expected more than 0.")
     if not 0 <= flags.moments <= MOST_MOMENTS:
         raise ConfigurationError(f"--moments is {flags.moments}; expected 0 to {MOST_MOMENTS}.")
+    from safemesa.phases.progress import BarProgress
     from safemesa.shield import runtime
     from safemesa.shield.replay_page import write_replay
+
+    progress, started = BarProgress(), []
+
+    def on_ticks(done: int, of: int) -> None:
+        if not started:
+            progress.start("replay", of, 0)
+            started.append(of)
+        progress.update(done)
 
     try:
         result = write_replay(
@@ -221,12 +230,19 @@ def replay(verb: str, arguments: Sequence[str]) -> None:
             task=flags.task,
             seconds=flags.seconds,
             moments=flags.moments,
+            on_ticks=on_ticks,
         )
     except runtime.ShieldError as error:
         raise CheckpointError(str(error)) from error
+    finally:
+        if started:
+            progress.finish()
     count = len(result.ticks)
+    # A black box does not say what violated.
+    known = result.ticks.recorded is None
+    violations = f"; {len(result.ticks.violations)} violations" if known else ""
     print(
         f"{int(result.overridden.sum())} of {count} ticks would be overridden, in "
-        f"{len(result.takeovers)} takeovers; {len(result.ticks.violations)} violations."
+        f"{len(result.takeovers)} takeovers{violations}."
     )
     print(f"Replay: {flags.out}")

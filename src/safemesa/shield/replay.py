@@ -34,7 +34,8 @@ REASONS = tuple(Reason)
 SAME_DT = 0.01
 """Relative difference up to which two time steps are the same."""
 
-OnTicks = Callable[[int], None]
+OnTicks = Callable[[int, int], None]
+"""Told how many ticks are done, and how many there are."""
 
 
 class Recorded(NamedTuple):
@@ -299,8 +300,8 @@ def monitoring(folder: Path) -> Shield:
     return Shield.load(folder, mode="monitor", black_box=BlackBox(keep=0))
 
 
-def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done: None) -> Replay:
-    """Asks a monitoring shield about every tick, in order; `on_ticks` is told how many are done."""
+def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done, of: None) -> Replay:
+    """Asks a monitoring shield about every tick, in order."""
     shield.set_mode("monitor")
     shadow = _Shadow(shield)
     count, width = len(ticks), len(shield.settings.actions.names)
@@ -310,6 +311,7 @@ def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done: 
     action = np.full((count, width), np.nan, np.float32)
     index = {one: number for number, one in enumerate(REASONS)}
     for chunk in row_chunks(count):
+        on_ticks(chunk.start, count)
         obs, proposed = np.asarray(ticks.obs[chunk]), np.asarray(ticks.proposed[chunk])
         for row in range(chunk.start, chunk.stop):
             if ticks.begins[row]:
@@ -324,7 +326,6 @@ def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done: 
                 decision = shadow.decide(past, *here, decision)
             overridden[row] = decision.overridden
             action[row] = decision.action
-        on_ticks(chunk.stop)
     return Replay(
         ticks=ticks,
         risk=risk,

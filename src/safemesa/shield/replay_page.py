@@ -87,7 +87,7 @@ class Event(NamedTuple):
     start: int
     stop: int
     zero: int
-    violates: bool
+    violates: bool = False
 
 
 def write_replay(
@@ -99,7 +99,7 @@ def write_replay(
     task: str | None = None,
     seconds: float | None = None,
     moments: int = 12,
-    on_ticks: OnTicks = lambda done: None,
+    on_ticks: OnTicks = lambda done, of: None,
 ) -> Replay:
     """Replays a dataset's robot or a black box, and writes the page.
 
@@ -114,7 +114,7 @@ def write_replay(
         task: the robot of the dataset; None: the new one, or the only one.
         seconds: before a violation that are looked at; None: two effective horizons of the risk.
         moments: how many are drawn.
-        on_ticks: told how many ticks are done.
+        on_ticks: told how many ticks are done, and how many there are.
 
     Raises:
         DatasetError: the log does not fit the shield.
@@ -336,6 +336,10 @@ def _lead_table(view: View) -> list[Html]:
 def _events(view: View, most: int) -> Iterator[Event]:
     """Violations first, then takeovers that none follows: two thirds and one third."""
     ticks, window = view.replay.ticks, view.window
+    if ticks.recorded is not None:
+        for start, stop in evenly_pairs(_groups(ticks.numbers, window), most):
+            yield Event(f"From {_place(view, start)}", start, stop, start)
+        return
     begins = np.append(np.flatnonzero(ticks.begins), len(ticks))
 
     def bounds(tick: int) -> tuple[int, int]:
@@ -352,7 +356,24 @@ def _events(view: View, most: int) -> Iterator[Event]:
     for first in evenly(quiet, most - len(chosen)):
         begin, end = bounds(first)
         start, stop = max(first - window // 2, begin), min(first + window // 2 + 1, end)
-        yield Event(f"Takeover at {_place(view, first)}", start, stop, first, False)
+        yield Event(f"Takeover at {_place(view, first)}", start, stop, first)
+
+
+def _groups(numbers: np.ndarray, window: int) -> list[tuple[int, int]]:
+    """Records `(first, stop)` that lie within `window` ticks, one group after the other."""
+    groups, first = [], 0
+    for row in range(1, len(numbers) + 1):
+        last = row == len(numbers)
+        # A program that was started again counts its ticks from 1.
+        if last or numbers[row] <= numbers[row - 1] or numbers[row] - numbers[first] >= window:
+            groups.append((first, row))
+            first = row
+    return groups if len(numbers) else []
+
+
+def evenly_pairs(pairs: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """At most so many of them, spread evenly."""
+    return [pairs[place] for place in evenly(range(len(pairs)), most)]
 
 
 def _place(view: View, tick: int) -> str:
@@ -366,22 +387,18 @@ def _place(view: View, tick: int) -> str:
 def _moments(view: View, events: Sequence[Event]) -> list[Html]:
     if not events:
         return [paragraph("No violation, and nothing that this shield would have overridden.")]
-    counts = [
-        sum(event.violates for event in events),
-        len(view.replay.ticks.violations),
-        sum(not event.violates for event in events),
-        len(view.false),
-    ]
-    parts = [
-        paragraph(
-            "Drawn are {} of {} violations and {} of {} other takeovers, evenly chosen.".format(
-                *counts
-            ),
-            "soft",
-        )
-    ]
+    ticks = view.replay.ticks
+    violating = sum(event.violates for event in events)
+    drawn = (
+        f"{violating} of {len(ticks.violations)} violations and {len(events) - violating} of "
+        f"{len(view.false)} other takeovers"
+        if ticks.recorded is None
+        else f"{len(events)} of {len(_groups(ticks.numbers, view.window))} groups of records "
+        f"within {_duration(view.window * view.dt)}; ticks between them have no record"
+    )
+    parts = [paragraph(f"Drawn are {drawn}, evenly chosen.", "soft")]
     for event in events:
-        stride = math.ceil((event.stop - event.start) / MOST_TICKS)
+        stride = math.ceil(_length(view, event) / MOST_TICKS)
         caption = f"Every {stride}-th tick is drawn." if stride > 1 else ""
         if event.violates:
             lead = next(one for one in view.leads if one.row == event.zero - 1)
@@ -395,27 +412,46 @@ def _moments(view: View, events: Sequence[Event]) -> list[Html]:
     return parts
 
 
+def _length(view: View, event: Event) -> int:
+    """Ticks from the first to behind the last of a moment; a black box lacks some of them."""
+    if view.replay.ticks.recorded is None:
+        return event.stop - event.start
+    numbers = view.replay.ticks.numbers
+    return int(numbers[event.stop - 1] - numbers[event.start]) + 1
+
+
 def _chart(view: View, event: Event, stride: int) -> Chart:
     replay, settings = view.replay, view.settings
-    ticks, rows = replay.ticks, slice(event.start, event.stop, stride)
-    x = (np.arange(event.start, event.stop, stride) - event.zero) * view.dt
-    recorded = ticks.recorded
-    risks = [Line(y=replay.risk[rows], name="risk", colour=BLUE)]
+    ticks, recorded = replay.ticks, replay.ticks.recorded
+    length, rows = _length(view, event), slice(event.start, event.stop)
+
+    def over_time(values: np.ndarray) -> np.ndarray:
+        """One value per tick `[length]`, NaN where there is no record, then every n-th."""
+        dense = np.full(length, np.nan)
+        numbers = ticks.numbers[rows]
+        dense[numbers - numbers[0]] = values[rows]
+        return dense[::stride]
+
+    x = (np.arange(length)[::stride] + event.start - event.zero) * view.dt
+    risks = [Line(y=over_time(replay.risk), name="risk", colour=BLUE)]
     if recorded is not None:
-        risks.append(Line(y=recorded.risk[rows], name="recorded risk", colour=INK, dashed=True))
+        risks.append(
+            Line(y=over_time(recorded.risk), name="recorded risk", colour=INK, dashed=True)
+        )
     panels = [_risk_panel(risks, view)]
-    changed = replay.overridden[rows]
+    changed = over_time(replay.overridden) == 1.0
     for i, name in enumerate(settings.actions.names[:MOST_ACTIONS]):
-        would = np.where(changed, replay.action[rows, i], np.nan)
+        would = np.where(changed, over_time(replay.action[:, i]), np.nan)
         lines = [
-            Line(y=ticks.proposed[rows, i], name="proposed", colour=GREY, width=2.0),
+            Line(y=over_time(ticks.proposed[:, i]), name="proposed", colour=GREY, width=2.0),
             Line(y=would, name="would be sent", colour=PURPLE),
         ]
         if recorded is not None:
-            lines.append(Line(y=recorded.action[rows, i], name="sent", colour=INK, dashed=True))
+            sent = over_time(recorded.action[:, i])
+            lines.append(Line(y=sent, name="sent", colour=INK, dashed=True))
         panels.append(Panel(title=_with_unit(name, settings.actions.units[i]), lines=lines))
     for i, name in enumerate(settings.observations.names[:MOST_SIGNALS]):
-        values, where = np.asarray(ticks.obs[rows, i], np.float64), x
+        values, where = over_time(ticks.obs[:, i]), x
         if ticks.next_obs is not None:
             # The state that the last step reached, which may be the violating one.
             values = np.append(values, ticks.next_obs[event.stop - 1, i])
@@ -433,10 +469,10 @@ def _chart(view: View, event: Event, stride: int) -> Chart:
                 height=56.0,
             )
         )
-    last = (event.stop - event.zero) * view.dt
+    last = (event.start + length - event.zero) * view.dt
     return Chart(
         x=np.append(x, last),
-        x_title="seconds from the violation" if event.violates else "seconds from the takeover",
+        x_title="seconds from the violation" if event.violates else "seconds",
         panels=[_padded(panel, len(x)) for panel in panels],
         marks=(Mark(x=0.0, colour=RED, name="violation"),) if event.violates else (),
         spans=spans_of(x, changed, stride * view.dt),

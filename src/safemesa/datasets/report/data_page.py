@@ -149,9 +149,10 @@ def _robots(views: Sequence[RobotView], spaces: Spaces) -> list[Html]:
 
 def _ranges(views: list[RobotView], shown: Sequence[RobotView], names: Sequence[str]) -> list[Html]:
     outside = outside_others(views)
+    all_edges = [edges_of(views, signal) for signal in range(len(names))]
     pictures = []
     for signal, name in enumerate(names[:MOST_SIGNALS]):
-        edges = edges_of(views, signal)
+        edges = all_edges[signal]
         strips = [
             Strip(
                 name=view.name,
@@ -178,8 +179,8 @@ def _ranges(views: list[RobotView], shown: Sequence[RobotView], names: Sequence[
             share = outside[index, worst]
             cell = Cell(f"{share:.1%}", (names[worst],)) if share > 0 else Cell("0 %")
         visited = [
-            float((shares_of(view, signal, edges_of(views, signal)) > 0).mean())
-            for signal in range(len(names))
+            float((shares_of(view, signal, edges) > 0).mean())
+            for signal, edges in enumerate(all_edges)
         ]
         least = int(np.argmin(visited))
         rows.append((Cell(view.name), cell, Cell(f"{visited[least]:.0%}", (names[least],))))

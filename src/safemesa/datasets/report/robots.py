@@ -11,8 +11,9 @@ from safemesa.datasets.task_log import TaskLog
 from safemesa.datasets.validation import row_chunks
 
 ROWS = 4000
-"""Drawn of each robot; of very many robots fewer."""
-ALL_ROWS = 400_000
+"""Drawn of each robot; of very many robots or signals fewer."""
+ALL_VALUES = 4_000_000
+"""Of all signals and robots together."""
 EXTREMES = (0.001, 0.999)
 """Quantiles that count as a robot's range: single outliers do not."""
 BINS = 32
@@ -42,7 +43,8 @@ def view_robots(
 ) -> list[RobotView]:
     """The new robot first, then the others in their order. Memory is bounded by the sample."""
     logs = [*([data.test] if data.test is not None else []), *data.train]
-    wanted = min(ROWS, max(ALL_ROWS // len(logs), 100))
+    values = len(logs) * (data.spaces.obs_size + data.spaces.action_size)
+    wanted = min(ROWS, max(ALL_VALUES // values, 100))
     return [_view(log, data.spaces, wanted, before, after, most_moments) for log in logs]
 
 

@@ -494,6 +494,10 @@ def test_a_shortened_replay_is_an_error(runs, tmp_path):
     shutil.copytree(runs / "unconstrained-7", folder)
     rows = folder / "replay" / "rows.f32"
     rows.write_bytes(rows.read_bytes()[: -4 * 11])
+    with pytest.raises(CheckpointError, match="it was shortened"):
+        episodes(folder, [0])
+    # A run of an earlier version, which vouches for nothing.
+    (folder / "files.json").unlink()
     with pytest.raises(CheckpointError, match="one of them was changed"):
         episodes(folder, [0])
 

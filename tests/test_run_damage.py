@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import logs
 import numpy as np
 import pytest
 from damage import (
@@ -26,6 +27,7 @@ from tiny import episodes_of, tiny_config
 from safemesa.cli.main import main
 from safemesa.core.errors import CheckpointError, DatasetError, OutputFolderError, SafemesaError
 from safemesa.core.files import read_checked_json, read_json, with_checksum, write_json
+from safemesa.datasets.importers.write import import_logs
 from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.experiments.runs.run_records import scan_runs
 from safemesa.phases.config import RunConfig, fitted
@@ -292,6 +294,18 @@ def test_a_disk_that_fills_while_lines_are_appended_ends_in_a_sentence(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert runs.go_on(folder) == "sound"
+
+
+def test_an_import_onto_a_full_disk_ends_in_a_sentence(tmp_path: Path) -> None:
+    source = logs.write_csv(tmp_path / "a.csv", logs.table(logs.cart_log("a", 0)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(OutputFolderError, match=r"cannot write .*free space"):
+            import_logs([source], logs.cart_map(), tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 def test_a_full_disk_anywhere_is_no_traceback(

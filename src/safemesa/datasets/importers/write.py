@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from safemesa.core.errors import ConfigurationError, DatasetError, OutputFolderError
+from safemesa.core.files import cannot_write
 from safemesa.core.spaces import Spaces
 from safemesa.datasets.doctor.cells import check_cells
 from safemesa.datasets.findings import ERROR, Finding, Findings, by_kind
@@ -93,14 +94,22 @@ class ColumnFiles:
         self._numbers: dict[str, int] = {}
 
     def append(self, steps: Steps) -> None:
-        """Adds transitions of one task."""
+        """Adds transitions of one task.
+
+        Raises:
+            OutputFolderError: the disk is full.
+        """
         number = self._numbers.setdefault(steps.task, len(self._numbers))
         self.rows[steps.task] = self.rows.get(steps.task, 0) + len(steps)
         self.longest = max(self.longest, int(steps.step.max(initial=0)) + 1)
         for name, column in COLUMNS.items():
-            with open(self._path(number, name), "ab") as file:
-                values = np.ascontiguousarray(getattr(steps, name).astype(column.dtype))
-                file.write(values.reshape(-1).view(np.uint8).data)
+            path = self._path(number, name)
+            values = np.ascontiguousarray(getattr(steps, name).astype(column.dtype))
+            try:
+                with open(path, "ab") as file:
+                    file.write(values.reshape(-1).view(np.uint8).data)
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
     def mapped(self, task: str, spaces: Spaces) -> dict[str, np.ndarray]:
         """All columns of a task, read from disk when they are used."""

@@ -1,6 +1,7 @@
 """Files that only grow, under a running hash: damage is noticed before anything is learned from it.
 
-A checkpoint vouches for the start of each such file, `files.json` for those of a finished run.
+A checkpoint vouches for the first bytes of each such file, and `files.json` for all of them when
+the run is finished.
 """
 
 import hashlib

@@ -224,6 +224,16 @@ def test_episodes_begin_and_end_as_a_topic_says(tmp_path):
         imported(bag, silent, tmp_path / "none")
 
 
+def test_episodes_and_robots_may_be_fields_of_messages(tmp_path):
+    """A name that goes on over a restarted clock is two episodes all the same."""
+    bag = robots.write_bag(tmp_path / "bag", faulty_drive())
+    fields = {"episode": "/odom.child_frame_id", "task": "/odom.header.frame_id"}
+    data, _ = imported(bag, {**BAG_MAP, "columns": fields}, tmp_path / "out")
+    (log,) = data.train
+    assert log.name == "map"
+    assert np.unique(log.columns["episode"]).tolist() == [0, 1, 2]
+
+
 def test_short_contacts_between_rows_are_kept_by_max(tmp_path):
     types, messages = robots.store().types, []
     for tick in range(200):

@@ -199,7 +199,7 @@ def test_named_joints_are_found_in_any_order(tmp_path):
 def test_episodes_begin_and_end_as_a_topic_says(tmp_path):
     types, messages = robots.store().types, []
     boolean, empty = types["std_msgs/msg/Bool"], types["std_msgs/msg/Empty"]
-    for tick in range(600):
+    for tick in range(400):
         at = START + tick * 10 * MS
         messages.append(("/odom", at, robots.odometry(types, at, float(tick), 0.0)))
         messages.append(("/cmd", at, robots.stamped_velocity(types, at, 1.0)))
@@ -215,13 +215,23 @@ def test_episodes_begin_and_end_as_a_topic_says(tmp_path):
     ):
         data, _ = imported(bag, changed(base, **ways), tmp_path / name)
         columns = data.train[0].columns
-        assert np.unique(columns["episode"], return_counts=True)[1].tolist() == [19] * 3, name
-        assert columns["obs"][columns["step"] == 0][:, 0].tolist() == [20.0, 220.0, 420.0]
+        assert np.unique(columns["episode"], return_counts=True)[1].tolist() == [19] * 2, name
+        assert columns["obs"][columns["step"] == 0][:, 0].tolist() == [20.0, 220.0]
     with pytest.raises(LogError, match="expected a topic, or the path of a number"):
         imported(bag, changed(base, start="/nothing"), tmp_path / "none")
     silent = changed(base, start="/odom.twist.twist.linear.x")
     with pytest.raises(LogError, match="no episode was started"):
         imported(bag, silent, tmp_path / "none")
+
+
+def test_episodes_and_robots_may_be_fields_of_messages(tmp_path):
+    """A name that goes on over a restarted clock is two episodes all the same."""
+    bag = robots.write_bag(tmp_path / "bag", faulty_drive())
+    fields = {"episode": "/odom.child_frame_id", "task": "/odom.header.frame_id"}
+    data, _ = imported(bag, {**BAG_MAP, "columns": fields}, tmp_path / "out")
+    (log,) = data.train
+    assert log.name == "map"
+    assert np.unique(log.columns["episode"]).tolist() == [0, 1, 2]
 
 
 def test_short_contacts_between_rows_are_kept_by_max(tmp_path):
@@ -242,7 +252,7 @@ def test_short_contacts_between_rows_are_kept_by_max(tmp_path):
 def lagging_drive(lag: int, every: int) -> list:
     """Odometry is measured `lag` before it is logged, in one message of `every`."""
     types, messages = robots.store().types, []
-    for tick in range(600):
+    for tick in range(250):
         at = START + tick * 10 * MS
         measured = at - (0 if tick % every else lag)
         messages.append(("/odom", at, robots.odometry(types, measured, float(tick), 0.0)))
@@ -270,8 +280,6 @@ def test_a_topic_that_lags_behind_the_others_is_counted(tmp_path, monkeypatch):
     record = {**BAG_MAP, "missing": "hold"}
     _, findings = imported(bag, changed(record, late=1.0), tmp_path / "in_time")
     assert "late-message" not in {one.code for one in findings}
-    with pytest.raises(DatasetError, match="missing-value"):
-        imported(bag, changed(record, late=0.2), tmp_path / "out")
     result = examine([bag], map_from_record(changed(record, late=0.2)))
     assert "late-message" in {one.code for one in result.findings}
 

@@ -211,7 +211,7 @@ class TopicSource(AbstractSource):
             nanoseconds(gap),
             any(one is not None for one in events),
         )
-        made = 0
+        made, named = 0, merged.columns.episode or EPISODE
         late = nanoseconds(resample.late)
         for chunk in self.samples(self._requests(paths, resample), late):
             if chunk.restarted:
@@ -224,17 +224,17 @@ class TopicSource(AbstractSource):
                         "if messages come out of order.",
                     )
                 for rows in resampler.rows(final=True):
-                    yield _block(rows, numbers, texts, made)
+                    yield _block(rows, numbers, texts, made, named)
                     made += len(rows.times)
                 resampler.restart()
             self._feed(resampler, chunk, paths, events)
             if chunk.findings:
                 yield self._told(numbers, texts, chunk.findings)
             for rows in resampler.rows():
-                yield _block(rows, numbers, texts, made)
+                yield _block(rows, numbers, texts, made, named)
                 made += len(rows.times)
         for rows in resampler.rows(final=True):
-            yield _block(rows, numbers, texts, made)
+            yield _block(rows, numbers, texts, made, named)
             made += len(rows.times)
         yield self._told(numbers, texts, list(self._findings(resampler, made)))
 
@@ -410,17 +410,31 @@ def _lane(path: MessagePath) -> str:
     return path.text if path.optional else path.topic
 
 
-def _block(rows: GridRows, numbers: Sequence[str], texts: Sequence[str], first: int) -> Block:
+def _block(
+    rows: GridRows, numbers: Sequence[str], texts: Sequence[str], first: int, episode: str
+) -> Block:
+    """Rows as a block; `episode` is the column that names episodes."""
     columns: dict[str, np.ndarray] = {TIME: rows.times / 1e9, **rows.columns}
     columns = {
         name: columns[name] if name in columns else rows.episode.astype(np.float64)
         for name in numbers
     }
     for name in texts:
-        columns[name] = (
-            rows.episode.astype(np.str_) if name == EPISODE else labels(rows.columns[name])
-        )
+        if name == EPISODE:
+            columns[name] = rows.episode.astype(np.str_)
+            continue
+        columns[name] = labels(rows.columns[name])
+        if name == episode:
+            columns[name] = _after_restarts(columns[name], rows.episode)
     return Block(columns=columns, rows=np.arange(first, first + len(rows.times), dtype=np.int64))
+
+
+def _after_restarts(names: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """Names of episodes, told apart where a clock was restarted amid one name."""
+    if not episode.any():
+        return names
+    pairs = zip(names.tolist(), episode.tolist(), strict=True)
+    return np.asarray([f"{name}+{part}" if name and part else name for name, part in pairs])
 
 
 def clock_fields(clock: str, node: Node) -> tuple[MessagePath, MessagePath | None] | None:

@@ -19,9 +19,9 @@ from safemesa.shield.demo.cart import demo_logs
 
 WIDTH = 1160
 SHOTS = {
-    "demo_shield": ("demo/report.html", 1310),
-    "shield_replay": ("replay.html", 1490),
-    "data_report": ("data.html", 1560),
+    "demo_shield": ("demo/report.html", 1470),
+    "shield_replay": ("replay.html", 1720),
+    "data_report": ("data.html", 1370),
 }
 """Name of the picture: its page, and how much of it is shown, in pixels."""
 QUIET = (

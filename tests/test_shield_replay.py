@@ -365,7 +365,7 @@ def test_records_without_an_observation_and_hostile_ones(tmp_path):
     shield.decide([float("nan"), 1.2], [80.0])
     lines = path.read_text().splitlines()
     evil = {**json.loads(lines[1]), "reason": EVIL, "mode": EVIL, "model": EVIL, "tick": "x"}
-    evil |= {"risk": "high", "overridden": "yes"}
+    evil |= {"risk": 10**400, "overridden": "yes"}
     path.write_text("\n".join([*lines, json.dumps(evil), ""]))
     result = write_replay(path, SHIELD, tmp_path / "page.html", "c")
     text = (tmp_path / "page.html").read_text()
@@ -373,6 +373,7 @@ def test_records_without_an_observation_and_hostile_ones(tmp_path):
     assert "1 of the records have no observation" in text
     assert "<script" not in text
     assert "nan_observation" in text
+    assert "1 in unknown" in text
 
 
 def test_an_empty_black_box_and_one_of_another_robot(tmp_path):

@@ -7,7 +7,7 @@ override nobody knows.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 from safemesa.datasets.validation import row_chunks
 from safemesa.shield.runtime import (
+    MODES,
     BlackBox,
     Decision,
     Reason,
@@ -259,9 +260,9 @@ def ticks_of_black_box(path: Path, shield: Shield) -> Ticks:
         recorded=Recorded(
             risk=np.array([_number(record.get("risk")) for record in sound]),
             action=_stacked([record["action"] for record in sound], sizes[1]),
-            reasons=_counted(record.get("reason") for record in records),
+            reasons=_counted((record.get("reason") for record in records), list(map(str, REASONS))),
             overridden=sum(record.get("overridden") is True for record in records),
-            modes=_counted(record.get("mode") for record in records),
+            modes=_counted((record.get("mode") for record in records), MODES),
             same_model=np.array(
                 [record.get("model") == shield.digest for record in sound], np.bool_
             ),
@@ -275,14 +276,16 @@ def _whole(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    return float(value) if type(value) in (int, float) else math.nan
+    whole = type(value) is int and 0 <= value <= 1
+    return float(value) if whole or type(value) is float else math.nan
 
 
-def _counted(values: Any) -> dict[str, int]:
-    """How often each text comes, in their order of appearance."""
+def _counted(values: Iterable[Any], known: Sequence[str]) -> dict[str, int]:
+    """How often each comes, in their order of appearance; a forged file may hold any text."""
     counts: dict[str, int] = {}
     for value in values:
-        counts[str(value)] = counts.get(str(value), 0) + 1
+        name = value if isinstance(value, str) and value in known else "unknown"
+        counts[name] = counts.get(name, 0) + 1
     return counts
 
 

@@ -20,6 +20,7 @@ from tiny import TINY_FLAGS, episodes_of
 from safemesa.cli.main import READER_LEFT, VERBS, main
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.experiments.arms import configure
+from safemesa.guards.settings import TakeoverSettings
 from safemesa.phases.collection.logs import FewViolationsWarning
 from safemesa.phases.presets.own_logs import BALANCED, RARE
 from safemesa.phases.storage.artefacts import load_prior, load_risk_model, save_artefact
@@ -435,7 +436,12 @@ def test_rare_violations_are_drawn_more_often(
         assert main(["meta-train", "fleet", *tiny, *more, "--out", name]) == 0
         told = "30% of the rows of each batch" in capsys.readouterr().out
         assert told == (expected is not None)
-        assert load_prior(Path(name))[1].sampling.violation_fraction == expected
+        config = load_prior(Path(name))[1]
+        assert config.sampling.violation_fraction == expected
+        assert config.meta.outer_rate == (1e-3 if name == "own" else 3e-4)
+        if name == "own":
+            assert isinstance(config.guard_settings, TakeoverSettings)
+            assert config.guard_settings.calm_share == 0.75
 
 
 def test_a_horizon_of_own_logs_is_held_to_their_own_steps(

@@ -149,10 +149,10 @@ def workplace(root: Path) -> None:
     logs.write_csv(root / "logs" / "one.csv", logs.table(fleet.train[0]))
     logs.write_map(root / "map.json")
     config = tiny_config("mesa")
-    prior = _zeros(lambda: prior_template(config, logs.SPACES))
+    prior = _ones(lambda: prior_template(config, logs.SPACES))
     save_artefact(root / "prior", prior, config, logs.SPACES, {"units": {}})
     spaces = domain("navigation2").spaces
-    model = _zeros(lambda: prior_template(config, spaces)).model
+    model = _ones(lambda: prior_template(config, spaces)).model
     save_artefact(root / "risk_model", model, config, spaces, {})
     make_shield_folder(root / "shield")
     (root / "file.txt").write_text("a user's")
@@ -167,13 +167,13 @@ def workplace(root: Path) -> None:
             save_artefact(folder / "artefacts" / "prior", prior, config, logs.SPACES, {})
 
 
-def _zeros(build: Callable[[], Any]) -> Any:
-    """What `build` would make, of zeros and without compiling anything."""
+def _ones(build: Callable[[], Any]) -> Any:
+    """What `build` would make, of ones and without compiling anything: no scale may be 0."""
     import jax
     import numpy as np
 
     shapes = jax.eval_shape(build)
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
 
 
 def _made_up_run(folder: Path, arm: str, seed: int, violations: int) -> None:

@@ -125,7 +125,7 @@ def test_help_on_a_folder_without_logs_is_help(capsys: pytest.CaptureFixture[str
         (["calibration", ".", "--pairs", "0"], "--pairs is 0"),
         (["calibration", ".", "--rollouts", "0"], "--rollouts is 0"),
         (["data", "info", "missing"], "missing"),
-        (["data", "inform"], "expected one of import, export, info, doctor"),
+        (["data", "inform"], "expected one of sniff, import, export, info, doctor"),
         (["adapt", "missing", "missing"], "missing"),
         (["meta-train", "missing"], "missing"),
         (["report", "missing"], "missing"),

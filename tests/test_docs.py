@@ -23,7 +23,7 @@ RUN_ELSEWHERE = ("make ", "python -m benchmarks.speed", "pip install")
 EXTRAS = {"import_robots.md": ("rosbags", "mcap", "pyulog", "pyarrow")}
 """Modules that a page needs, of extras that may be absent."""
 
-SLOW = ("tutorial.md", "cluster.md")
+SLOW = ("tutorial.md", "cluster.md", "external_runs.md")
 """Pages of whole runs, for `make test-slow`; `make test-fresh` runs the tutorial as users would."""
 
 pages_with_blocks = [

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
     ("page", "example"),
     [
         ("import_csv.md", "write_fleet_csv.py"),
+        ("pendulum.md", "pendulum.py"),
+        ("stable_baselines3.md", "sac_pendulum.py"),
         ("public_data.md", "maps/dsrl.toml"),
         ("public_data.md", "maps/voraus_ad.toml"),
     ],

@@ -15,7 +15,7 @@ class PowerFlags:
     """Per domain, the pairs of seeds that find a given gap to a baseline in four of five cases."""
 
     runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS ...")]
-    """Run folders, or folders that contain some."""
+    """Run folders, folders that contain some, or CSV files of other programs' episodes."""
     gap: float = 0.25
     """The difference to find, as a share of the baseline's mean."""
     metric: Literal["violations", "successes"] = "violations"

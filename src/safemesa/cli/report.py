@@ -15,7 +15,7 @@ class ReportFlags:
     """Compares finished runs: curves, violations, risk maps, calibration, a table."""
 
     runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS ...")]
-    """Run folders, or folders that contain some."""
+    """Run folders, folders that contain some, or CSV files of other programs' episodes."""
     out: Path = Path("report")
     """Folder of report.html and the figures."""
     baseline: str = "multitask"

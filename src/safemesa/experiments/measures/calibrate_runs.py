@@ -93,7 +93,7 @@ def runs_with_critics(
     chosen: dict[tuple[str, str, str, int], tuple[RunConfig, Path]] = {}
     without: list[str] = []
     for record in sorted(scan_runs(paths).runs, key=lambda one: one.seed):
-        if not asks_a_critic(record.settings["guard"]):
+        if record.external or not asks_a_critic(record.settings["guard"]):
             continue
         if not _has_prior(record):
             without.append(str(record.path))

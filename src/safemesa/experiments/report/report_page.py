@@ -1,5 +1,6 @@
 """A report: one HTML file that compares finished runs, and its figures as PNG files."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def write_report(
     that was removed) is named in the page and the rest is there.
 
     Args:
-        paths: Run folders, or folders that contain some.
+        paths: Run folders, folders that contain some, or CSV files of other programs' episodes.
         out: Folder to write into; earlier reports there are replaced.
         command: What made the report, for its last section.
         baseline: The arm that others are compared with, seed by seed.
@@ -89,18 +90,18 @@ def write_report(
     if with_calibration:
         body += calibration_section(paths, pictures, progress)
         titles.append("Calibration")
+    wall = _wall_times(groups)
     title = "safemesa: " + ", ".join(dict.fromkeys(place.domain for place in places))
     parts = [
         heading(1, title),
         *opening,
         paragraph(_counts(scan, groups)),
         *_left_out(scan),
-        contents([*titles, "What was compared", "Wall times", "All runs", "How this was made"]),
+        contents([*titles, "What was compared", *wall, "All runs", "How this was made"]),
         *body,
         heading(2, "What was compared"),
         *_compared(groups),
-        heading(2, "Wall times"),
-        folded("Seconds per phase", [table(result_tables.wall_as_table(groups))]),
+        *itertools.chain.from_iterable(wall.values()),
         heading(2, "All runs"),
         folded(f"{len(scan.runs)} runs", [table(result_tables.runs_as_table(scan.runs))]),
         *provenance_section(scan.runs, command),
@@ -142,11 +143,24 @@ def _left_out(scan: RunScan) -> list[Html]:
     ]
 
 
+def _wall_times(groups: Sequence[RunGroup]) -> dict[str, list[Html]]:
+    """Heading and table by title; nothing where all runs are other programs'."""
+    if all(group.runs[0].external for group in groups):
+        return {}
+    rows = table(result_tables.wall_as_table(groups))
+    return {"Wall times": [heading(2, "Wall times"), folded("Seconds per phase", [rows])]}
+
+
 def _compared(groups: Sequence[RunGroup]) -> list[Html]:
     """Every arm once, and how the tables that follow are read."""
     rows = []
     for arm in dict.fromkeys(group.arm for group in groups):
-        settings = next(group for group in groups if group.arm == arm).runs[0].settings
+        run = next(group for group in groups if group.arm == arm).runs[0]
+        settings = run.settings
+        if run.external:
+            summary = f"another program's, from {settings['external']}"
+            rows.append((Cell(arm), Cell(summary), *[Cell(result_tables.ABSENT)] * 2))
+            continue
         try:
             summary = find_arm(arm).summary
         except ConfigurationError:

@@ -51,10 +51,14 @@ class Place:
         return f"{self.domain} ({self.preset})"
 
     def shown_runs(self) -> list[tuple[RunGroup, RunRecord]]:
-        """One run per group for maps and paths: of the lowest common seed, if there is one."""
-        common = set.intersection(*(set(group.seeds) for group in self.groups))
+        """One run per group for maps and paths: of the lowest common seed, if there is one.
+
+        None of other programs, which leave no models and no positions.
+        """
+        groups = [group for group in self.groups if not group.runs[0].external]
+        common = set.intersection(*(set(group.seeds) for group in groups)) if groups else set()
         runs = []
-        for group in self.groups:
+        for group in groups:
             by_seed = {run.seed: run for run in group.runs}
             runs.append((group, by_seed[min(common or by_seed)]))
         return runs
@@ -248,7 +252,9 @@ def calibration_section(
 
 
 def provenance_section(runs: Sequence[RunRecord], command: str) -> list[Html]:
-    """Commands, versions and commits."""
+    """Commands, versions and commits; of runs of other programs, their files."""
+    files = result_tables.external_files(runs)
+    count, runs = len(runs), [run for run in runs if not run.external]
     versions = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in run.versions.items()) or "not recorded"
         for run in runs
@@ -260,11 +266,12 @@ def provenance_section(runs: Sequence[RunRecord], command: str) -> list[Html]:
         heading(2, "How this was made"),
         paragraph(f"This report, by safemesa {safemesa.__version__}:"),
         code([command or "write_report(...), from Python"]),
-        paragraph(f"Its {len(runs)} runs:"),
+        paragraph(f"Its {count} runs:"),
     ]
     if commands:
         parts.append(code(commands))
     if silent:
         parts.append(paragraph(f"{silent} runs were started from Python, without a command."))
     facts = [f"Versions: {one}" for one in versions] + [f"Commit: {one}" for one in commits]
+    facts += [f"By another program: {file}" for file in files]
     return [*parts, bullets(facts)]

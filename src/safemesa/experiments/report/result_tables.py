@@ -230,9 +230,9 @@ def overall_as_table(rows: Sequence[OverallRow], baseline: str) -> Table:
 
 
 def wall_as_table(groups: Sequence[RunGroup]) -> Table:
-    """Mean seconds per phase and run."""
+    """Mean seconds per phase and run, of our own runs."""
     rows = []
-    for group in groups:
+    for group in (group for group in groups if not group.runs[0].external):
         seconds = [
             sum(float(run.summary["wall_s"][phase]) for run in group.runs) / len(group.runs)
             for phase in PHASES
@@ -317,16 +317,26 @@ def results_markdown(
         ]
     if overall:
         parts.append(OVERALL_READING)
-    parts += ["## Seconds per run", markdown_table(wall_as_table(groups))]
+    if any(not group.runs[0].external for group in groups):
+        parts += ["## Seconds per run", markdown_table(wall_as_table(groups))]
     if set_aside:
         lines = [f"- `{one.name}`: {one.reason}" for one in set_aside]
         parts += ["## Left out", "\n".join(lines)]
-    commits = sorted({run.git_commit or "unknown" for group in groups for run in group.runs})
-    made = ["## How it was made", f"Table: `{command}`", f"Commits: {', '.join(commits)}"]
-    commands = [run.command for group in groups for run in group.runs if run.command]
+    runs = [run for group in groups for run in group.runs]
+    commits = sorted({run.git_commit or "unknown" for run in runs if not run.external})
+    made = ["## How it was made", f"Table: `{command}`"]
+    if commits:
+        made.append(f"Commits: {', '.join(commits)}")
+    made += [f"By another program: `{file}`" for file in external_files(runs)]
+    commands = [run.command for run in runs if run.command]
     if commands:
         made.append("Runs:\n\n```sh\n" + "\n".join(dict.fromkeys(commands)) + "\n```")
     return "\n\n".join(parts + made) + "\n"
+
+
+def external_files(runs: Sequence[RunRecord]) -> list[str]:
+    """Names of the CSV files that runs of other programs came from."""
+    return sorted({run.settings["external"] for run in runs if run.external})
 
 
 def compact_markdown(rows: Sequence[ResultRow]) -> str:

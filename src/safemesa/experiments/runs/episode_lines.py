@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from safemesa.core.errors import CheckpointError
+from safemesa.experiments.runs.external_runs import external_file, external_lines
 from safemesa.experiments.runs.packed_runs import packed_place, packed_runs
 from safemesa.phases.storage.run_folder import METRIC_FIELDS, METRICS_FILE, RunFolder
 
@@ -22,11 +23,16 @@ SUMS = {
 def read_episode_lines(folder: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`, one per episode; of a packed run where there is no such file.
 
+    Of another program's run, from its CSV file: there, numbers that are not known are None.
+
     Raises:
         CheckpointError: they are missing, damaged, or not those that the summary vouches for.
         ConfigurationError: the run is packed, and pyarrow is not installed.
-        DatasetError: `packed_runs.json` is damaged.
+        DatasetError: `packed_runs.json` or a CSV file is damaged.
     """
+    external = external_file(folder)
+    if external is not None:
+        return external_lines(folder, external)
     run = RunFolder(folder)
     file = run.metrics
     packed = None if file.path.is_file() else packed_place(folder)

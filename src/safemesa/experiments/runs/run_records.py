@@ -1,4 +1,4 @@
-"""Runs as a report finds them, in folders or packed: read, checked, and in a fixed order."""
+"""Runs as a report finds them, in folders, packed or from CSV: checked, and in a fixed order."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from safemesa.core.errors import CheckpointError, ConfigurationError, DatasetErr
 from safemesa.core.files import read_json
 from safemesa.experiments.arms import ARMS
 from safemesa.experiments.runs.episode_lines import contradiction, read_episode_lines
+from safemesa.experiments.runs.external_runs import ExternalRun, external_runs, is_external
 from safemesa.experiments.runs.packed_runs import (
     RUNS_FILE,
     PackedRuns,
@@ -40,7 +41,8 @@ class RunRecord:
     """One finished run.
 
     Attributes:
-        path: The folder; of a packed run, that which it had.
+        path: The folder; of a packed run, that which it had; of another program's, its CSV file
+            and what sets it apart there.
         name: Its path from where the search began; fit to be published.
         settings: The configuration as plain values, of whatever version wrote it.
         summary: `summary.json`.
@@ -87,6 +89,11 @@ class RunRecord:
         return int(self.settings["seed"])
 
     @property
+    def external(self) -> bool:
+        """Whether another program made it, so that there is no folder and no configuration."""
+        return "external" in self.settings
+
+    @property
     def length(self) -> str:
         """When Phase 3 ends, in words."""
         deploy = self.settings.get("deploy", {})
@@ -120,9 +127,12 @@ class RunScan:
 def scan_runs(paths: Sequence[Path]) -> RunScan:
     """Searches `paths` and all folders below for runs, packed ones included.
 
+    A path may also be a CSV file of episodes of other programs (`external_runs`).
+
     Raises:
         ConfigurationError: no path is given.
-        DatasetError: a path is no folder, packed runs are damaged, or there is no finished run.
+        DatasetError: a path is no folder, packed runs or a CSV file are damaged, or there is no
+            finished run.
     """
     if not paths:
         raise ConfigurationError(
@@ -132,7 +142,8 @@ def scan_runs(paths: Sequence[Path]) -> RunScan:
     runs: list[RunRecord] = []
     aside: list[SetAside] = []
     seen: set[Path] = set()
-    for root in map(Path, paths):
+    files = dict.fromkeys(path for path in map(Path, paths) if is_external(path))
+    for root in [path for path in map(Path, paths) if path not in files]:
         for place in run_places(root):
             if place.path.resolve() in seen:
                 continue
@@ -141,6 +152,7 @@ def scan_runs(paths: Sequence[Path]) -> RunScan:
                 runs.append(_read_run(place))
             except DatasetError as error:
                 aside.append(SetAside(path=place.path, name=place.name, reason=str(error)))
+    runs += _external_records(list(files), runs)
     unique, twins = _without_duplicates(sorted(runs, key=_order))
     scan = RunScan(runs=tuple(unique), set_aside=(*aside, *twins))
     if not scan.runs:
@@ -263,6 +275,11 @@ def run_places(root: Path) -> Iterator[RunPlace]:
 
     above = packed_place(root)
     packed = [] if above is None else packed_below(*above)
+    if not packed and is_external(root):
+        raise DatasetError(
+            f"{root} is no folder. It may be a CSV file of episodes: `safemesa report` and "
+            "`safemesa power` read it as it is, and there is nothing to pack."
+        )
     if not packed and not root.is_dir():
         raise DatasetError(f"{root} is no folder. Give run folders, or folders of them.")
     yield from packed
@@ -297,6 +314,60 @@ def _read_run(place: RunPlace) -> RunRecord:
         else {},
         git_commit=commit if isinstance(commit, str) else None,
     )
+
+
+def _external_records(files: Sequence[Path], ours: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs of other programs, placed beside ours where their files name no domain or preset.
+
+    Raises:
+        DatasetError: a file is damaged, shares an arm with another, or its place is not clear.
+    """
+    places = dict.fromkeys((run.domain, run.preset) for run in ours)
+    arms: dict[str, Path | None] = {run.arm: None for run in ours}
+    records = []
+    for file in files:
+        runs = external_runs(file)
+        for arm in dict.fromkeys(run.arm for run in runs):
+            if arm in arms:
+                other = arms[arm]
+                where = "run folders that are given, too" if other is None else other
+                raise DatasetError(
+                    f"{file} has an arm {arm!r}, and so have {where}: runs of two programs would "
+                    "be averaged. Give one of them another name, or put all runs of an arm into "
+                    "one file."
+                )
+        arms |= {run.arm: file for run in runs}
+        for run in runs:
+            domain, preset = _external_place(run, list(places))
+            records.append(
+                RunRecord(
+                    path=run.path,
+                    name=f"{file.name}/{run.path.relative_to(file).as_posix()}",
+                    settings=run.settings(domain, preset),
+                    summary=run.summary(),
+                    command="",
+                    versions={},
+                    git_commit=None,
+                )
+            )
+    return records
+
+
+def _external_place(run: ExternalRun, places: list[tuple[str, str]]) -> tuple[str, str]:
+    """Domain and preset of another program's run: what its file says, or those of our runs."""
+    if run.domain is not None:
+        places = [place for place in places if place[0] == run.domain]
+    if run.preset is not None:
+        places = [place for place in places if place[1] == run.preset]
+    if len(places) > 1 and (run.domain is None or run.preset is None):
+        names = ", ".join(f"{domain} ({preset})" for domain, preset in places)
+        raise DatasetError(
+            f"{run.file} does not say with which runs its own are compared; there are {names}. Add "
+            f"{'a column domain' if run.domain is None else 'a column preset'} to it, or give runs "
+            "of one place."
+        )
+    domain, preset = places[0] if places else (run.file.stem, "external")
+    return run.domain or domain, run.preset or preset
 
 
 def _of_this_version(settings: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from safemesa.domains.changes import changed_parameters, changed_task, task_betw
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.perturb import PerturbedTasks
 from safemesa.domains.registry import domain as find_domain
+from safemesa.experiments.report.video import write_video
 from safemesa.phases.change_text import planned_changes
 from safemesa.phases.config import DeployConfig, RunConfig, config_from_json, config_to_json
 from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act

@@ -12,6 +12,7 @@ from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.measures.run_contents import last_episode, run_config
+from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.deployment.timeline import Timeline, timeline
 
@@ -42,16 +43,17 @@ def write_video(folder: Path) -> Path:
     domain = find_domain(config.domain)
     tasks = timeline(domain, config)
     number, columns = last_episode(folder)
+    lines = read_episode_lines(folder)
+    first = lines[number - 1]["env_steps"] if number else 0
     stride = -(-(len(columns["obs"]) + 1) // MAXIMUM_FRAMES)
     if isinstance(domain, AbstractJaxDomain):
-        states = _drawn_states(domain, tasks, columns)
+        states = _drawn_states(domain, tasks, first, columns)
     elif isinstance(domain, AbstractHostDomain):
-        states = _driven_again(domain, tasks, config.seed, number, columns)
+        states = _driven_again(domain, tasks, config.seed, number, first, columns)
     else:
         raise ConfigurationError(f"{domain.name} cannot be drawn.")
     began = min((change.step for change in tasks.changes), default=None)
     # A state is marked if a changed robot came to it, or is about to leave it.
-    first = int(columns["step"][0])
     frames = [
         Image.fromarray(_marked(frame) if began is not None and first + index >= began else frame)
         for index, frame in enumerate(states)
@@ -73,10 +75,9 @@ def write_video(folder: Path) -> Path:
 
 
 def _drawn_states(
-    domain: AbstractJaxDomain, tasks: Timeline, columns: dict[str, np.ndarray]
+    domain: AbstractJaxDomain, tasks: Timeline, first: int, columns: dict[str, np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Pictures of the observed states."""
-    first = int(columns["step"][0])
+    """Pictures of the observed states, from the run's step `first` on."""
     for index, obs in enumerate([*columns["obs"], columns["next_obs"][-1]]):
         yield domain.render(tasks.task(first + index), domain.state_at(jnp.asarray(obs)))
 
@@ -86,6 +87,7 @@ def _driven_again(
     tasks: Timeline,
     run_seed: int,
     number: int,
+    first: int,
     columns: dict[str, np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Pictures of the simulator while it takes the stored actions.
@@ -99,7 +101,7 @@ def _driven_again(
         run_seed,
         domain.spaces,
         timeline=tasks if tasks.changes else None,
-        taken=int(columns["step"][0]),
+        taken=first,
     )
     environment.reset(number)
     yield _picture(env.render())

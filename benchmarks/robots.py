@@ -17,6 +17,7 @@ from safemesa.phases.config import DeployConfig, RunConfig
 from safemesa.phases.deployment.deployment import HostDeployment
 from safemesa.phases.deployment.guarded_sac import build_agent
 from safemesa.phases.deployment.host import compiled_step, deploy_host, host_step
+from safemesa.phases.deployment.timeline import unchanging
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import prior_template
 
@@ -64,7 +65,11 @@ def host_loop(size: Size, steps: int) -> dict[str, Run]:
     agent = build_agent(config, DISABLED.spaces)
     task = sample_test_task(DISABLED, 0)
     deployment = HostDeployment(
-        agent=agent, configs=[config], tasks=[task], domain=DISABLED, terminate_on_violation=False
+        agent=agent,
+        configs=[config],
+        timelines=[unchanging(task)],
+        domain=DISABLED,
+        terminate_on_violation=False,
     )
     model = prior_template(config, DISABLED.spaces).model
     roots, (environment,) = deployment.roots(0), deployment.environments

@@ -41,6 +41,8 @@ class Stream(enum.IntEnum):
     SIMULATOR = _FIRST + 27
     SENSOR_NOISE = _FIRST + 28
     GYM_EPISODE = _FIRST + 29
+    CHANGE_STEP = _FIRST + 35
+    CHANGE_TASK = _FIRST + 36
 
     FLEET_ROWS = _FIRST + 30
     FLEET_ACTIONS = _FIRST + 31

@@ -109,6 +109,14 @@ class JaxDomainEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._key, self._state, obs = self._functions.reset(self.task, episode_seed)
         return np.array(obs), {"task": self.domain.task_parameters(self.task)}
 
+    def change_task(self, task: PyTree) -> None:
+        """Goes on from the same state, within an episode too, with the dynamics of another task.
+
+        Raises:
+            ConfigurationError: it is no task of the domain.
+        """
+        self.task = choose_task(self.domain, task, 0)
+
     def step(
         self, action: np.ndarray | Sequence[float]
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -12,9 +12,10 @@ from gymnasium.error import ResetNeeded
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.streams import Stream, generator
 from safemesa.core.types import PyTree
-from safemesa.domains.mujoco_robot import AbstractMujocoRobot, StockStep
+from safemesa.domains.mujoco_robot import AbstractMujocoRobot, StockStep, altered
+from safemesa.domains.perturbation_base import AbstractPerturbation
 from safemesa.domains.perturbations import ActionNoise, ObservationNoise
-from safemesa.domains.simulation import ModelValues, build_stock
+from safemesa.domains.simulation import ModelValues, become, build_stock, compile_perturbed
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
@@ -49,7 +50,7 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.task = task
         self.terminate_on_violation = terminate_on_violation
         self.render_mode = render_mode
-        perturbations = domain.perturbations(task)
+        perturbations = self._perturbations(task)
         self.stock = build_stock(
             domain.stock_id, perturbations, {**domain.stock_arguments, "render_mode": render_mode}
         )
@@ -58,15 +59,37 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = self.stock.action_space
         assert isinstance(self.action_space, gymnasium.spaces.Box)
         self._low, self._high = self.action_space.low, self.action_space.high
-        self._values = ModelValues(self.stock.model)
-        self._rule = domain.rule(task, self.stock.model, self.stock.data)
-        self._advance = domain.stepper(self.stock)
-        self._action_noise = [p.std for p in perturbations if isinstance(p, ActionNoise)]
-        self._obs_noise = [p.std for p in perturbations if isinstance(p, ObservationNoise)]
+        self._know(perturbations)
         self._noise = np.random.default_rng()
         self._horizon, self._success_return = domain.horizon, domain.success_return
         self._steps = -1
         self._return = 0.0
+
+    def _perturbations(self, task: PyTree) -> tuple[AbstractPerturbation, ...]:
+        base, extra = altered(task)
+        return (*self.domain.perturbations(base), *extra)
+
+    def _know(self, perturbations: Sequence[AbstractPerturbation]) -> None:
+        """Takes what follows from task and model."""
+        self._values = ModelValues(self.stock.model)
+        self._rule = self.domain.rule(altered(self.task).task, self.stock.model, self.stock.data)
+        self._advance = self.domain.stepper(self.stock)
+        self._action_noise = [p.std for p in perturbations if isinstance(p, ActionNoise)]
+        self._obs_noise = [p.std for p in perturbations if isinstance(p, ObservationNoise)]
+
+    def change_task(self, task: PyTree) -> None:
+        """Goes on from the same state, within an episode too, as the robot of another task.
+
+        Later episodes are those of an environment that was made for it.
+
+        Raises:
+            ConfigurationError: a perturbation does not fit the robot, or the changed one has
+                other parts.
+        """
+        perturbations = self._perturbations(task)
+        become(self.stock.model, compile_perturbed(self.stock.fullpath, perturbations))
+        self.task = task
+        self._know(perturbations)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -79,7 +102,8 @@ class MujocoTaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._values.restore()
         obs, info = self.stock.reset(seed=seed)
         self._steps, self._return = 0, 0.0
-        return self._observed(obs), {**info, "task": self.domain.task_parameters(self.task)}
+        parameters = self.domain.task_parameters(altered(self.task).task)
+        return self._observed(obs), {**info, "task": parameters}
 
     def step(
         self, action: np.ndarray | Sequence[float]

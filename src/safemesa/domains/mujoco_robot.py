@@ -44,6 +44,18 @@ class Verdict(NamedTuple):
     out_of_range: bool = False
 
 
+class AlteredTask(NamedTuple):
+    """A task of a domain, and what is different about its robot beside that."""
+
+    task: PyTree
+    extra: tuple[AbstractPerturbation, ...]
+
+
+def altered(task: PyTree) -> AlteredTask:
+    """A task as an altered one, where nothing else differs if it was not."""
+    return task if isinstance(task, AlteredTask) else AlteredTask(task, ())
+
+
 Rule = Callable[[StockStep], Verdict]
 
 StockStepper = Callable[[np.ndarray], tuple[np.ndarray, Any, bool, bool, dict[str, Any]]]

@@ -105,6 +105,35 @@ def compile_perturbed(path: str, perturbations: Sequence[AbstractPerturbation]) 
     return model
 
 
+def become(model: Model, other: Model) -> None:
+    """Gives a model, in place, all parameters of another one of the same robot.
+
+    The simulation around it goes on from where it is.
+
+    Raises:
+        ConfigurationError: they differ in their parts.
+    """
+    for name in dir(model):
+        value = getattr(model, name)
+        if name.startswith("n") and isinstance(value, int) and value != getattr(other, name):
+            raise ConfigurationError(
+                f"the robot cannot change so in a run: {name} of its model is {value} and would "
+                f"become {getattr(other, name)}. Change parameters, not which parts there are."
+            )
+    for name in dir(model):
+        value = getattr(model, name)
+        if isinstance(value, np.ndarray) and value.flags.writeable:
+            value[...] = getattr(other, name)
+    for part in ("opt", "stat"):
+        ours, others = getattr(model, part), getattr(other, part)
+        for name in dir(ours):
+            value = getattr(ours, name)
+            if isinstance(value, np.ndarray):
+                value[...] = getattr(others, name)
+            elif isinstance(value, int | float) and not name.startswith("_"):
+                setattr(ours, name, getattr(others, name))
+
+
 class ModelValues:
     """The values of all parameters that perturbations change, to put back at each reset."""
 

@@ -29,6 +29,7 @@ from safemesa.learners.config import (
 from safemesa.learners.meta.registry import meta_learners
 from safemesa.learners.recovery.registry import recoveries
 from safemesa.learners.recovery.settings import NetworkSettings, RecoverySettings
+from safemesa.phases.change_text import planned_changes
 from safemesa.phases.migration import migrated
 
 RESIDENT_GIB = 2.0
@@ -107,10 +108,14 @@ class DeployConfig:
     they cost less together."""
     chunk_steps: int = 500
     """Environment steps between checkpoints and progress reports."""
+    change: tuple[str, ...] = ()
+    """The robot changes in the run: STEP:PARAMETERS, such as '2000:{"length": 0.5}'; also
+    2000..3000 (drawn per seed), 2000+500 (gradually), and `drawn` as parameters."""
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
         require_at_least(self, 1, "episodes", "update_every", "chunk_steps")
+        planned_changes(self.change)
         if self.update_every > self.chunk_steps:
             raise ConfigurationError(
                 f"update_every is {self.update_every} and chunk_steps {self.chunk_steps}; expected "

@@ -79,7 +79,8 @@ def run(
     for registry, name in plugins_of(configs[0]).values():
         registry.find(name)
     make_agent(configs[0], domain.spaces)
-    check_domain(domain, configs[0])
+    for config in configs:
+        check_domain(domain, config)
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):

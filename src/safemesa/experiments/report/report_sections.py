@@ -139,6 +139,9 @@ def _curves(place: Place, pictures: Pictures) -> list[Html]:
         "Episodes of Phase 3, means over runs; shading is one standard error (left out where there "
         "are many arms). Where curves coincide, the first arm is on top."
     )
+    summaries = [run.summary for group in place.groups for run in group.runs]
+    if result_figures.change_marks(summaries, over_steps=True):
+        caption += " Dotted: the robot changes, gradually where shaded."
     name = slug(f"{place.title} curves")
     return [pictures.add(name, figure, f"Learning curves on {place.title}", caption)]
 

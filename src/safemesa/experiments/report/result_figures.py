@@ -5,7 +5,7 @@ ConfigurationError at import where matplotlib is missing.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
@@ -204,6 +204,8 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
     limits = step_limits(groups)
     lines = [[read_episode_lines(run.path) for run in group.runs] for group in groups]
     styles = group_styles(groups)
+    summaries = [run.summary for group in groups for run in group.runs]
+    changes = change_marks(summaries, over_steps=limits[0] is not None)
     window = smoothing_window(min(len(run) for group in lines for run in group))
     smoothed = f"mean of {window} episodes" if window > 1 else "per episode"
     panels = [
@@ -227,6 +229,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             for style, curve in reversed(list(zip(styles, curves[metric], strict=True))):
                 if curve is not None:
                     draw_curve(axes, curve, style, with_band=len(groups) <= MOST_BANDS)
+            draw_changes(axes, changes)
             axes.set(title=title, xlabel="Episode" if limits[0] is None else "Environment steps")
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
@@ -237,8 +240,37 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
             Line2D([], [], color=style.colour, linestyle=style.line, label=_legend(group))
             for style, group in zip(styles, groups, strict=True)
         ]
+        if changes:
+            handles.append(Line2D([], [], color=INK, linestyle=":", label="the robot changes"))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
     return figure
+
+
+def change_marks(
+    summaries: Iterable[Mapping[str, Any]], over_steps: bool
+) -> list[tuple[float, float]]:
+    """Where robots change in runs, on the axis of curves: where a change begins and is complete.
+
+    Over episodes, the episode in which it begins, twice. Changes that a run did not come to are
+    left out.
+    """
+    marks = set()
+    for summary in summaries:
+        for change in summary.get("changes", []):
+            if change["episode"] is None:
+                continue
+            number = change["episode"] + 1
+            ends = (change["step"], change["complete"]) if over_steps else (number, number)
+            marks.add((float(ends[0]), float(ends[1])))
+    return sorted(marks)
+
+
+def draw_changes(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
+    """A dotted line where a change begins, shading until it is complete."""
+    for begins, complete in marks:
+        axes.axvline(begins, color=INK, linestyle=":", linewidth=1.0)
+        if complete > begins:
+            axes.axvspan(begins, complete, color=INK, alpha=0.06, linewidth=0.0)
 
 
 def _legend(group: RunGroup) -> str:

@@ -8,23 +8,26 @@ import numpy as np
 
 from safemesa.core.errors import CheckpointError, ConfigurationError
 from safemesa.core.files import atomic_path
-from safemesa.core.types import PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.domains.registry import domain as find_domain
 from safemesa.experiments.measures.run_contents import last_episode, run_config
-from safemesa.phases.collection.tasks import sample_test_task
+from safemesa.experiments.runs.episode_lines import read_episode_lines
 from safemesa.phases.deployment.host import HostEnvironment
+from safemesa.phases.deployment.timeline import Timeline, timeline
 
 MAXIMUM_FRAMES = 500
 """Of longer episodes every second, third, ... state is shown."""
+
+MARK, MARK_HEIGHT = (215, 25, 28), 6
+"""Colour and height, in pixels, of the bar on top of pictures of a robot that has changed."""
 
 
 def write_video(folder: Path) -> Path:
     """Writes `episode.gif` into a run folder, of its last episode, in real time where it fits.
 
-    A simulated robot is reset and driven as it was then: an episode is a function of its seed and
-    its actions.
+    A simulated robot is reset and driven as it was then: an episode is a function of its seed, its
+    actions and the changes of its robot, from which on a red bar is on top.
 
     Raises:
         ConfigurationError: Pillow or OpenGL is missing, or the domain cannot be drawn.
@@ -38,16 +41,24 @@ def write_video(folder: Path) -> Path:
         ) from error
     config = run_config(folder)
     domain = find_domain(config.domain)
-    task = sample_test_task(domain, config.seed)
+    tasks = timeline(domain, config)
     number, columns = last_episode(folder)
+    lines = read_episode_lines(folder)
+    first = lines[number - 1]["env_steps"] if number else 0
     stride = -(-(len(columns["obs"]) + 1) // MAXIMUM_FRAMES)
     if isinstance(domain, AbstractJaxDomain):
-        states = _drawn_states(domain, task, columns)
+        states = _drawn_states(domain, tasks, first, columns)
     elif isinstance(domain, AbstractHostDomain):
-        states = _driven_again(domain, task, config.seed, number, columns)
+        states = _driven_again(domain, tasks, config.seed, number, first, columns)
     else:
         raise ConfigurationError(f"{domain.name} cannot be drawn.")
-    frames = [Image.fromarray(frame) for index, frame in enumerate(states) if index % stride == 0]
+    began = min((change.step for change in tasks.changes), default=None)
+    # A state is marked if a changed robot came to it, or is about to leave it.
+    frames = [
+        Image.fromarray(_marked(frame) if began is not None and first + index >= began else frame)
+        for index, frame in enumerate(states)
+        if index % stride == 0
+    ]
     milliseconds = min(max(round(1000.0 * domain.spaces.dt * stride), 20), 100)
     path = Path(folder) / "episode.gif"
     with atomic_path(path) as temporary:
@@ -64,18 +75,19 @@ def write_video(folder: Path) -> Path:
 
 
 def _drawn_states(
-    domain: AbstractJaxDomain, task: PyTree, columns: dict[str, np.ndarray]
+    domain: AbstractJaxDomain, tasks: Timeline, first: int, columns: dict[str, np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Pictures of the observed states."""
-    for obs in [*columns["obs"], columns["next_obs"][-1]]:
-        yield domain.render(task, domain.state_at(jnp.asarray(obs)))
+    """Pictures of the observed states, from the run's step `first` on."""
+    for index, obs in enumerate([*columns["obs"], columns["next_obs"][-1]]):
+        yield domain.render(tasks.task(first + index), domain.state_at(jnp.asarray(obs)))
 
 
 def _driven_again(
     domain: AbstractHostDomain,
-    task: PyTree,
+    tasks: Timeline,
     run_seed: int,
     number: int,
+    first: int,
     columns: dict[str, np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Pictures of the simulator while it takes the stored actions.
@@ -83,8 +95,14 @@ def _driven_again(
     Raises:
         CheckpointError: the robot moves otherwise than in the run: another simulator version.
     """
-    env = domain.make_env(task, render_mode="rgb_array")
-    environment = HostEnvironment(env, run_seed, domain.spaces)
+    env = domain.make_env(tasks.tasks[0], render_mode="rgb_array")
+    environment = HostEnvironment(
+        env,
+        run_seed,
+        domain.spaces,
+        timeline=tasks if tasks.changes else None,
+        taken=first,
+    )
     environment.reset(number)
     yield _picture(env.render())
     for index, action in enumerate(columns["action"]):
@@ -96,6 +114,12 @@ def _driven_again(
             )
         yield _picture(env.render())
     env.close()
+
+
+def _marked(frame: np.ndarray) -> np.ndarray:
+    marked = frame.copy()
+    marked[:MARK_HEIGHT] = MARK
+    return marked
 
 
 def _picture(rendered: object) -> np.ndarray:

@@ -26,6 +26,7 @@ from safemesa.phases.config import SEEDS, AdaptConfig, DataConfig, DeployConfig,
 from safemesa.phases.deployment.deployment import HostDeployment
 from safemesa.phases.deployment.guarded_sac import build_agent
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
+from safemesa.phases.deployment.timeline import unchanging
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.storage.artefacts import prior_template
 from safemesa.phases.storage.replay_file import read_replay, replay_file
@@ -162,7 +163,11 @@ def collect_tasks(
         return
     agent = build_agent(configs[0], domain.spaces)
     deployment = HostDeployment(
-        agent=agent, configs=configs, tasks=tasks, domain=domain, terminate_on_violation=False
+        agent=agent,
+        configs=configs,
+        timelines=[unchanging(task) for task in tasks],
+        domain=domain,
+        terminate_on_violation=False,
     )
     recorders = []
     for index, (run, config) in enumerate(zip(runs, configs, strict=True)):

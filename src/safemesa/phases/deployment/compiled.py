@@ -24,20 +24,26 @@ from safemesa.phases.deployment.deploy_state import (
     reset_key,
     where,
 )
+from safemesa.phases.deployment.timeline import task_at
 from safemesa.phases.seeds import SeedAxis
 
 
 def environment_step(
     agent: AbstractAgent, domain: AbstractJaxDomain, task: PyTree, roots: Roots, state: DeployState
 ) -> tuple[DeployState, EpisodeRecord]:
-    """Acts once, stores the transition, and starts the next episode where one has ended."""
+    """Acts once, stores the transition, and starts the next episode where one has ended.
+
+    `task` is a task, or the table of those of a robot that changes.
+    """
     act = act_at(agent, state, roots)
     action = agent.spaces.from_unit(act.action)
     env, result = domain.step(
-        task, state.env, action, key=jax.random.fold_in(roots.env, state.step)
+        task_at(task, state.step), state.env, action, key=jax.random.fold_in(roots.env, state.step)
     )
     observed, record = observe(agent, state, act, result)
-    fresh_env, fresh_obs = domain.reset(task, key=reset_key(roots, observed.episode))
+    fresh_env, fresh_obs = domain.reset(
+        task_at(task, observed.step), key=reset_key(roots, observed.episode)
+    )
     new_state = replace(
         observed,
         env=where(record.done, fresh_env, env),

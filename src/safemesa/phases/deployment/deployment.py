@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.domains.base import AbstractDomain, AbstractJaxDomain, sample_test_task
+from safemesa.domains.base import AbstractDomain, AbstractJaxDomain
 from safemesa.domains.host import AbstractHostDomain
 from safemesa.phases.build import task_learner_key
 from safemesa.phases.config import RunConfig
@@ -26,16 +26,17 @@ from safemesa.phases.deployment.deploy_state import (
     reset_key,
 )
 from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
+from safemesa.phases.deployment.timeline import Timeline, check_changes, timeline
 from safemesa.phases.seeds import SeedAxis
 
 
 @dataclass(kw_only=True)
 class AbstractDeployment(abc.ABC):
-    """Phase 3 of runs that differ in their seeds alone, one task each."""
+    """Phase 3 of runs that differ in their seeds alone, one task each, or one timeline of tasks."""
 
     agent: AbstractAgent
     configs: Sequence[RunConfig]
-    tasks: Sequence[PyTree]
+    timelines: Sequence[Timeline]
     in_step: ClassVar[bool]
     """Whether all runs must start at the same step."""
 
@@ -76,13 +77,16 @@ class CompiledDeployment(AbstractDeployment):
     in_step: ClassVar[bool] = True
 
     def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
-        env, obs = self.domain.reset(self.tasks[index], key=reset_key(self.roots(index), 0))
+        env, obs = self.domain.reset(
+            self.timelines[index].tasks[0], key=reset_key(self.roots(index), 0)
+        )
         return self._initial(index, model, test_log, env, obs)
 
     def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
         roots = [self.roots(index) for index in range(len(states))]
         axis = SeedAxis(len(states))
-        return deploy(axis, self.agent, self.domain, self.tasks, roots, states, on_chunk)
+        tasks = [one.arrays for one in self.timelines]
+        return deploy(axis, self.agent, self.domain, tasks, roots, states, on_chunk)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -102,11 +106,14 @@ class HostDeployment(AbstractDeployment):
         spaces = self.domain.spaces
         self.environments = [
             HostEnvironment(
-                self.domain.make_env(task, terminate_on_violation=self.terminate_on_violation),
+                self.domain.make_env(
+                    one.tasks[0], terminate_on_violation=self.terminate_on_violation
+                ),
                 config.seed,
                 spaces,
+                timeline=one if one.changes else None,
             )
-            for config, task in zip(self.configs, self.tasks, strict=True)
+            for config, one in zip(self.configs, self.timelines, strict=True)
         ]
 
     def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
@@ -128,8 +135,10 @@ def check_domain(domain: AbstractDomain, config: RunConfig) -> None:
     """Refuses settings of Phase 3 that the domain has no use for.
 
     Raises:
-        ConfigurationError: updates are to be made together on a compiled domain.
+        ConfigurationError: updates are to be made together on a compiled domain, or the robot
+            cannot change as it is to.
     """
+    check_changes(domain, config)
     if isinstance(domain, AbstractJaxDomain) and config.deploy.update_every > 1:
         raise ConfigurationError(
             f"deploy.update_every is {config.deploy.update_every}, but {domain.name} is compiled "
@@ -146,11 +155,11 @@ def make_deployment(
     Raises:
         ConfigurationError: the domain is of neither kind, or its simulator is not installed.
     """
-    tasks = [sample_test_task(domain, config.seed) for config in configs]
+    timelines = [timeline(domain, config) for config in configs]
     if isinstance(domain, AbstractJaxDomain):
-        return CompiledDeployment(agent=agent, configs=configs, tasks=tasks, domain=domain)
+        return CompiledDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
     if isinstance(domain, AbstractHostDomain):
-        return HostDeployment(agent=agent, configs=configs, tasks=tasks, domain=domain)
+        return HostDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
     raise ConfigurationError(
         f"{domain.name} is neither a compiled nor a host domain; subclass AbstractJaxDomain or "
         "AbstractHostDomain."

@@ -33,6 +33,7 @@ from safemesa.phases.deployment.deploy_state import (
     observe,
     where,
 )
+from safemesa.phases.deployment.timeline import Timeline, changeable
 from safemesa.phases.seeds import SeedAxis
 
 
@@ -44,9 +45,16 @@ class HostEnvironment:
     run_seed: int
     spaces: Spaces
     stream: Stream = Stream.SIMULATOR
+    timeline: Timeline | None = None
+    """The tasks of a robot that changes, which begins with the first; None: it never does."""
+    taken: int = 0
+    """Steps of the run so far, by which the timeline goes."""
+    present: int = 0
+    """Which task of the timeline the environment has."""
 
     def reset(self, episode: int) -> np.ndarray:
         """The first observation of an episode."""
+        self._change()
         obs, _ = self.env.reset(seed=simulator_seed(self.run_seed, self.stream, episode))
         return np.asarray(obs, np.float32)
 
@@ -61,6 +69,8 @@ class HostEnvironment:
             ConfigurationError: the environment does not report costs of 0 or 1, or reports an
                 observation or reward that is not finite.
         """
+        self._change()
+        self.taken += 1
         obs, reward, terminated, truncated, info = self.env.step(self.spaces.from_unit(action))
         where = f"of {self.env} at a step of episode {episode}"
         cost = binary_cost(info.get("cost"), f"info['cost'] {where}")
@@ -76,6 +86,15 @@ class HostEnvironment:
         )
         ended = bool(terminated) or bool(truncated)
         return step, self.reset(episode + 1) if ended and goes_on else seen
+
+    def _change(self) -> None:
+        """Gives the environment the task of the next step, where it has another one."""
+        if self.timeline is None:
+            return
+        index = self.timeline.index(self.taken)
+        if index != self.present:
+            changeable(self.env).change_task(self.timeline.tasks[index])
+            self.present = index
 
 
 def _host_result(
@@ -255,6 +274,7 @@ def deploy_host(
         lane = _Lane(environment, step, episode, step)
         lane.final = state if config.finished(step, episode) else None
         if lane.final is None:
+            environment.taken = step
             environment.reset(episode)
         else:
             lane.result, lane.obs = _nothing(agent.spaces)

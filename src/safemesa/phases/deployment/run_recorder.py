@@ -15,6 +15,7 @@ from safemesa.domains.base import AbstractDomain
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.abstract_agent import AbstractAgent
 from safemesa.phases.deployment.deploy_state import Chunk, DeployState
+from safemesa.phases.deployment.timeline import recorded_changes
 from safemesa.phases.progress import Progress
 from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
 from safemesa.phases.storage.checkpoint import Checkpointer
@@ -207,7 +208,10 @@ def summarise(
     env_steps: int,
     wall: dict[str, float],
 ) -> dict[str, Any]:
-    """The fields of `summary.json`, from the lines of `metrics.jsonl`."""
+    """The fields of `summary.json`, from the lines of `metrics.jsonl`.
+
+    `changes` are there where the robot was to change in the run.
+    """
     lines = folder.metrics.read()
     returns = [line["return"] for line in lines]
     phases = ("collect", "meta_train", "adapt", "deploy")
@@ -215,6 +219,8 @@ def summarise(
     def total(name: str) -> int:
         return sum(line[name] for line in lines)
 
+    ends = [line["env_steps"] for line in lines]
+    changes = recorded_changes(domain, config, env_steps, ends) if config.deploy.change else []
     return {
         "arm": config.arm,
         "domain": config.domain,
@@ -229,4 +235,5 @@ def summarise(
         "return_last_100": float(np.mean(returns[-100:])) if returns else None,
         "interventions": total("interventions"),
         "wall_s": {phase: round(wall.get(phase, 0.0), 3) for phase in phases},
+        **({"changes": changes} if changes else {}),
     }

@@ -23,19 +23,25 @@ BLOCK = re.compile(r"^```(console|python|toml)\n(.*?)^```$", FENCE)
 RUN_ELSEWHERE = ("make ", "python -m benchmarks.speed", "pip install")
 """Commands of the docs that other tests, or continuous integration, run."""
 
-EXTRAS = {"import_robots.md": ("rosbags", "mcap", "pyulog", "pyarrow")}
+EXTRAS = {
+    "import_robots.md": ("rosbags", "mcap", "pyulog", "pyarrow"),
+    "ros2.md": ("rosbags", "mcap", "pyulog", "pyarrow"),
+}
 """Modules that a page needs, of extras that may be absent."""
 
-GOES_ON = {"stable_baselines3.md": "pendulum.md"}
+GOES_ON = {"stable_baselines3.md": "pendulum.md", "ros2.md": "import_robots.md"}
 """Pages that begin in the folder where another one ends; both run in one test."""
 
-SLOW = ("tutorial.md", "cluster.md", "external_runs.md", "stable_baselines3.md")
+WITHIN = ("pendulum.md",)
+"""Pages that run only in the test of the page that goes on from them."""
+
+SLOW = ("tutorial.md", "cluster.md", "external_runs.md", "stable_baselines3.md", "ros2.md")
 """Pages of whole runs, for `make test-slow`; `make test-fresh` runs the tutorial as users would."""
 
 pages_with_blocks = [
     pytest.param(page, marks=pytest.mark.slow if page.name in SLOW else (), id=page.name)
     for page in PAGES
-    if BLOCK.search(page.read_text()) and page.name not in GOES_ON.values()
+    if BLOCK.search(page.read_text()) and page.name not in WITHIN
 ]
 
 

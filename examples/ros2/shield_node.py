@@ -1,4 +1,4 @@
-"""A ROS 2 node between a policy and a robot. UNTESTED: it was written without ROS 2 at hand.
+"""A ROS 2 node between a policy and a robot. Tested with stand-ins for ROS 2's modules alone.
 
 For Humble (Python 3.10) and later.
 

@@ -103,7 +103,7 @@ def paired_by_seed(config: RunConfig) -> list[RunConfig]:
 
 @pytest.fixture(scope="module")
 def from_scratch() -> list[RiskModel]:
-    adaptation = AdaptConfig(scratch_steps=800, batch=128, target_rate=1.0)
+    adaptation = AdaptConfig(scratch_steps=1600, batch=128, target_rate=1.0)
     configs = paired_by_seed(config_of("scratch", adapt=adaptation))
     logs = [test_log(*case) for case in CASES]
     priors = [scratch_prior(config, log) for config, log in zip(configs, logs, strict=True)]
@@ -116,7 +116,7 @@ EVERY_CASE = pytest.mark.parametrize("case", range(len(CASES)), ids=NAMES)
 @EVERY_CASE
 def test_scratch_finds_the_exact_risk(from_scratch, case):
     """The walk is noisy: its moves slip, and episodes of other actions reach an end."""
-    tolerance = 0.15 if CASES[case][0] is WALK else 0.06
+    tolerance = 0.12 if CASES[case][0] is WALK else 0.05
     assert error_of(from_scratch[case], *CASES[case]) < tolerance
 
 
@@ -175,7 +175,7 @@ def priors_of(config: RunConfig) -> list[Prior]:
 
 @pytest.fixture(scope="module")
 def multitask() -> list[Prior]:
-    meta = MetaSettings(iterations=600, query_batch=64, outer_rate=5e-3)
+    meta = MetaSettings(iterations=1200, query_batch=64, outer_rate=5e-3)
     return priors_of(config_of("multitask", meta=meta))
 
 
@@ -187,7 +187,7 @@ def test_multitask_finds_the_exact_risk_unless_it_depends_on_the_task(multitask,
         learned = np.asarray(risks(probe, GAMMA, jnp.float32(sign), multitask[case].model)[0])
         np.testing.assert_allclose(learned, 0.5, atol=0.12)
     else:
-        tolerance = 0.15 if probe is WALK else 0.06
+        tolerance = 0.15 if probe is WALK else 0.05
         assert error_of(multitask[case].model, probe, sign) < tolerance
 
 

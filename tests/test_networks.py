@@ -9,7 +9,7 @@ import pytest
 from handmade import constant_policy, randomly_filled
 
 from safemesa.learners.recovery import RecoveryNetwork
-from safemesa.networks.critics import RiskCritic, ValueCritic
+from safemesa.networks.critics import RiskCritic, ValueCritic, largest, smallest
 from safemesa.networks.mlp import MLP, EnsembleMLP
 from safemesa.networks.normaliser import Normaliser, fit_normaliser, identity_normaliser
 from safemesa.networks.policies import (
@@ -75,6 +75,24 @@ def test_an_ensemble_is_its_members_one_by_one():
     assert outputs.shape == (3, 2)
     expected = [by_hand(member(ensemble, number), INPUTS[0]) for number in range(3)]
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_the_gradient_of_an_extreme_goes_to_one_member_whatever_is_equal(members):
+    values = jax.random.normal(jax.random.key(0), (50, members))
+    values = values.at[:10].set(1.0)
+    for function, plain in ((smallest, jnp.min), (largest, jnp.max)):
+        np.testing.assert_array_equal(function(values), plain(values, axis=-1))
+        gradient = jax.jit(jax.vmap(jax.grad(function)))(values)
+        np.testing.assert_array_equal(gradient.sum(axis=1), 1.0)
+        np.testing.assert_array_equal((gradient * values).sum(axis=1), plain(values, axis=-1))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_extreme_of_what_is_unknown_is_unknown(place):
+    values = jnp.zeros(3).at[place].set(jnp.nan)
+    assert jnp.isnan(smallest(values))
+    assert jnp.isnan(largest(values))
 
 
 def test_critics_see_the_observation_then_the_action():

@@ -16,7 +16,7 @@ from safemesa.core.types import Key, Metrics, PyTree, TaskBatch
 from safemesa.learners.config import SACConfig
 from safemesa.learners.optimiser import Adam
 from safemesa.learners.risk import soft_update
-from safemesa.networks.critics import ValueCritic
+from safemesa.networks.critics import ValueCritic, smallest
 from safemesa.networks.policies import TanhGaussianPolicy
 
 PairTerm = Callable[[Float[Array, "batch obs"], Float[Array, "batch act"]], Float[Array, " batch"]]
@@ -95,7 +95,7 @@ class SAC:
         def actor_loss(policy: TanhGaussianPolicy) -> tuple[Float[Array, ""], Array]:
             noise = jax.random.normal(key_actor, shape)
             action, log_density = _sample_batch(policy, batch.obs, noise)
-            value = jnp.min(jax.vmap(critic)(batch.obs, action), axis=-1)
+            value = smallest(jax.vmap(critic)(batch.obs, action))
             terms = temperature * log_density - value + actor_term(batch.obs, action)
             return jnp.mean(terms), jnp.mean(log_density)
 
@@ -127,7 +127,7 @@ class SAC:
     ) -> Float[Array, " batch"]:
         """`r + (1 - terminated) gamma (min Q(s', a') - temperature log pi(a'|s'))`."""
         action, log_density = _sample_batch(state.policy, batch.next_obs, noise)
-        value = jnp.min(jax.vmap(state.target_critic)(batch.next_obs, action), axis=-1)
+        value = smallest(jax.vmap(state.target_critic)(batch.next_obs, action))
         soft_value = value - temperature * log_density
         alive = 1.0 - batch.terminated
         return jax.lax.stop_gradient(batch.reward + alive * self.config.discount * soft_value)

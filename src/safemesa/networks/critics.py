@@ -11,6 +11,24 @@ from safemesa.core.types import Key
 from safemesa.networks.mlp import EnsembleMLP
 
 
+def smallest(values: Float[Array, "*batch members"]) -> Float[Array, "*batch"]:
+    """The least member, NaN if one is. The gradient goes to one member, also of equal ones.
+
+    That of `jnp.min` is shared among all that equal the result: `0 / 0` where a compiler computes
+    the members twice and rounds differently, so that none does. Training then ended in NaN.
+    """
+    result = values[..., 0]
+    for member in range(1, values.shape[-1]):
+        other = values[..., member]
+        result = jnp.where((result <= other) | jnp.isnan(result), result, other)
+    return result
+
+
+def largest(values: Float[Array, "*batch members"]) -> Float[Array, "*batch"]:
+    """The greatest member, as `smallest`."""
+    return -smallest(-values)
+
+
 class ValueCritic(eqx.Module):
     """Twin action values `Q(s, a)` of the task."""
 
@@ -63,4 +81,4 @@ class RiskCritic(eqx.Module):
 
     def __call__(self, obs: Float[Array, " obs"], action: Float[Array, " act"]) -> Float[Array, ""]:
         """The risk: the largest member's probability."""
-        return jax.nn.sigmoid(jnp.max(self.logits(obs, action)))
+        return jax.nn.sigmoid(largest(self.logits(obs, action)))

@@ -12,7 +12,7 @@ from safemesa.core.types import Key, PyTree
 from safemesa.learners.config import RiskConfig
 from safemesa.learners.recovery.base import AbstractRecovery
 from safemesa.learners.recovery.settings import NetworkSettings
-from safemesa.networks.critics import RiskCritic
+from safemesa.networks.critics import RiskCritic, largest
 from safemesa.networks.mlp import MLP
 
 
@@ -67,7 +67,7 @@ class RecoveryNetwork(AbstractRecovery):
             raw = self.raw(one_obs)
             action = jnp.tanh(raw)
             if settings.objective == "logit":
-                return jnp.max(critic.logits(one_obs, action)), jnp.mean(jnp.square(raw))
+                return largest(critic.logits(one_obs, action)), jnp.mean(jnp.square(raw))
             return critic(one_obs, action), jnp.mean(jnp.square(raw))
 
         danger, size = jax.vmap(single)(obs)

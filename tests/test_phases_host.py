@@ -3,7 +3,6 @@
 import json
 import warnings
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -15,22 +14,14 @@ from tiny import episodes_of, tiny_config
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.streams import Stream, simulator_seed
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.datasets.replay import extend
 from safemesa.domains.registry import domain as find_domain
 from safemesa.phases.build import task_learner_key
 from safemesa.phases.collection import sac as collect_sac
 from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
-from safemesa.phases.deployment.abstract_agent import AbstractAgent
-from safemesa.phases.deployment.deploy_state import DeployState, deploy_roots, initial_state
+from safemesa.phases.deployment.deploy_state import deploy_roots, initial_state
 from safemesa.phases.deployment.guarded_sac import build_agent
-from safemesa.phases.deployment.host import (
-    HostEnvironment,
-    deploy_host,
-    learn_block,
-    pending_act,
-    update_is_due,
-)
+from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import load_risk_model
@@ -192,75 +183,6 @@ def test_the_host_loop_acts_and_learns_as_compiled_chunks_do(tmp_path: Path) -> 
     assert ends[-1] > agent.learning_starts + 50  # most of the run is learned from
     assert int(final.episode) == config.deploy.episodes
     np.testing.assert_allclose(np.array(env.actions), rows["action"], atol=2e-3)
-
-
-def started(config: RunConfig, folder: Path, data_dir: Path) -> tuple[AbstractAgent, DeployState]:
-    """Agent and last state of a run."""
-    domain = find_domain(config.domain)
-    agent = build_agent(config, domain.spaces)
-    model, _, _ = load_risk_model(folder / "artefacts" / "risk_model")
-    log = OfflineTasks.load(folder / "artefacts" / "test_log")
-    obs = jax.numpy.zeros(domain.spaces.obs_size)
-    return agent, initial_state(agent, model, log, (), obs, task_learner_key(config))
-
-
-def test_updates_that_are_made_together_are_the_same_updates(
-    finished: Path, data_dir: Path
-) -> None:
-    config = host_config()
-    config = replace(config, deploy=replace(config.deploy, update_every=3))
-    agent, state = started(config, finished, data_dir)
-    rows = jax.numpy.asarray(state.replay.rows[:5])  # SAC learns from steps of this run alone
-    state = replace(state, replay=extend(state.replay, rows))
-    roots, step = deploy_roots(config.seed), jax.numpy.int32(20)
-    together, metrics = jax.jit(partial(learn_block, agent, roots))(state, step)
-    learner, learn = state.agent, jax.jit(agent.learn)
-    for index in (18, 19, 20):
-        key = jax.random.fold_in(roots.learn, index)
-        learner, last = learn(learner, state.replay, state.violations, key=key)
-    for given, expected in zip(
-        jax.tree.leaves((together, metrics)), jax.tree.leaves((learner, last)), strict=True
-    ):
-        np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-6)
-    before = jax.tree.leaves(state.agent.sac.policy)
-    after = jax.tree.leaves(together.sac.policy)
-    assert not all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
-
-
-@pytest.mark.slow
-def test_a_run_whose_updates_are_made_together_resumes_exactly(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = host_config()
-    config = replace(config, deploy=replace(config.deploy, update_every=4))
-    run([config], [tmp_path / "whole"], RunOptions(data_dir=data_dir))
-    with monkeypatch.context() as patch:
-        dying_save(patch, 2)
-        with pytest.raises(InterruptError):
-            run([config], [tmp_path / "run"], RunOptions(data_dir=data_dir))
-    run([config], [tmp_path / "run"], RunOptions(data_dir=data_dir))
-    assert episodes_of(tmp_path / "run") == episodes_of(tmp_path / "whole")
-    whole, resumed = (tmp_path / name / "replay" / "rows.f32" for name in ("whole", "run"))
-    assert whole.read_bytes() == resumed.read_bytes()
-
-
-def test_updates_are_due_after_every_so_many_steps() -> None:
-    config = replace(host_config().deploy, update_every=4)
-    agent = replace(build_agent(host_config(), find_domain("cartpole").spaces), config=config)
-    start = agent.learning_starts
-    assert [n for n in range(start + 8) if update_is_due(agent, n)] == [
-        n for n in range(start, start + 8) if n % 4 == 3
-    ]
-
-
-def test_compiled_domains_make_no_updates_together(tmp_path: Path) -> None:
-    config = tiny_config()
-    config = replace(config, deploy=replace(config.deploy, update_every=4))
-    with pytest.raises(ConfigurationError, match="Leave it at 1"):
-        run([config], [tmp_path / "run"], RunOptions(data_dir=tmp_path / "data"))
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigurationError, match="Raise chunk_steps"):
-        replace(config.deploy, update_every=1000, chunk_steps=500)
 
 
 def test_a_missing_cost_is_an_error() -> None:

@@ -103,9 +103,6 @@ class DeployConfig:
     """Keep the test log in the safety critic's replay."""
     learn_risk: bool = True
     """Go on training critic and recovery policy; without it they stay as Phase 2 left them."""
-    update_every: int = 1
-    """Environment steps between updates on simulated robots, where as many are then made at once:
-    they cost less together."""
     chunk_steps: int = 500
     """Environment steps between checkpoints and progress reports."""
     change: tuple[str, ...] = ()
@@ -114,13 +111,8 @@ class DeployConfig:
 
     def __post_init__(self) -> None:
         """Refuses impossible values."""
-        require_at_least(self, 1, "episodes", "update_every", "chunk_steps")
+        require_at_least(self, 1, "episodes", "chunk_steps")
         planned_changes(self.change)
-        if self.update_every > self.chunk_steps:
-            raise ConfigurationError(
-                f"update_every is {self.update_every} and chunk_steps {self.chunk_steps}; expected "
-                "at least one update per chunk. Raise chunk_steps."
-            )
         if self.steps is not None:
             require_at_least(self, 1, "steps")
         require_rate(self, "learning_rate")

@@ -31,8 +31,9 @@ from safemesa.phases.collection.logs import (
     warn_of_few_violations,
 )
 from safemesa.phases.config import RunConfig, plugins_of
-from safemesa.phases.deployment.deployment import check_domain, make_deployment
+from safemesa.phases.deployment.deployment import make_deployment
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
+from safemesa.phases.deployment.timeline import check_changes
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
 from safemesa.phases.progress import NoProgress, Progress
@@ -80,7 +81,7 @@ def run(
         registry.find(name)
     make_agent(configs[0], domain.spaces)
     for config in configs:
-        check_domain(domain, config)
+        check_changes(domain, config)
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):

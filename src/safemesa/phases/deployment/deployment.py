@@ -26,7 +26,7 @@ from safemesa.phases.deployment.deploy_state import (
     reset_key,
 )
 from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
-from safemesa.phases.deployment.timeline import Timeline, check_changes, timeline
+from safemesa.phases.deployment.timeline import Timeline, timeline
 from safemesa.phases.seeds import SeedAxis
 
 
@@ -129,22 +129,6 @@ class HostDeployment(AbstractDeployment):
     def close(self) -> None:
         for environment in self.environments:
             environment.env.close()
-
-
-def check_domain(domain: AbstractDomain, config: RunConfig) -> None:
-    """Refuses settings of Phase 3 that the domain has no use for.
-
-    Raises:
-        ConfigurationError: updates are to be made together on a compiled domain, or the robot
-            cannot change as it is to.
-    """
-    check_changes(domain, config)
-    if isinstance(domain, AbstractJaxDomain) and config.deploy.update_every > 1:
-        raise ConfigurationError(
-            f"deploy.update_every is {config.deploy.update_every}, but {domain.name} is compiled "
-            "as a whole: updates cost no less together there, and are made after every step. "
-            "Leave it at 1."
-        )
 
 
 def make_deployment(

@@ -1,8 +1,7 @@
 """Phase 3 around Gymnasium environments: the same `act` and `learn`, one step at a time.
 
-One compiled call per step stores the last transition, learns if an update is due and chooses the
-next action; the environment steps between two calls. Several seeds share the call and step
-together.
+One compiled call per step stores the last transition, learns from it and chooses the next action;
+the environment steps between two calls. Several seeds share the call and step together.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from safemesa.core.costs import binary_cost, known_number
 from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.streams import Stream, simulator_seed, substream
-from safemesa.core.types import Metrics, PyTree
+from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
 from safemesa.domains.host import Environment
 from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act
@@ -117,30 +116,6 @@ def _first_act(axis: SeedAxis, agent: AbstractAgent, roots: Roots, state: Deploy
     return axis.map(lambda root, one: act_at(agent, one, root), (0, 0))(roots, state)
 
 
-def update_is_due(agent: AbstractAgent, step: Any) -> Any:
-    """Whether the agent learns after a step; for numbers and for arrays."""
-    every = agent.config.update_every
-    return (step >= agent.learning_starts) & ((step + 1) % every == 0)
-
-
-def learn_block(
-    agent: AbstractAgent, roots: Roots, state: DeployState, step: Int[Array, ""]
-) -> tuple[PyTree, Metrics]:
-    """As many updates as steps were taken since the last ones, with the keys of these steps."""
-    every = agent.config.update_every
-
-    def update(learner: PyTree, index: Array) -> tuple[PyTree, Metrics]:
-        key = jax.random.fold_in(roots.learn, index)
-        return agent.learn(learner, state.replay, state.violations, key=key)
-
-    if every == 1:
-        return update(state.agent, step)
-    shapes = jax.eval_shape(lambda: update(state.agent, step)[1])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    first, start = step + 1 - every, (state.agent, zeros)
-    return jax.lax.fori_loop(first, step + 1, lambda n, carry: update(carry[0], n), start)
-
-
 def host_step(
     agent: AbstractAgent,
     learning: bool | None,
@@ -151,16 +126,17 @@ def host_step(
 ) -> tuple[DeployState, EpisodeRecord, Metrics]:
     """Stores what the pending action led to, learns from the replay, and acts at `obs`.
 
-    `learning` is None where an update is due for some seeds and not for others. (A conditional
+    `learning` is None where some seeds are past their warm-up and others are not. (A conditional
     would always do, but costs a copy of all networks per step.)
     """
     index = state.step
     state, record = observe(agent, state, state.env, result)
     learner, metrics = state.agent, {}
     if learning is not False:
-        learner, metrics = learn_block(agent, roots, state, index)
+        key = jax.random.fold_in(roots.learn, index)
+        learner, metrics = agent.learn(state.agent, state.replay, state.violations, key=key)
     if learning is None:
-        learner = where(update_is_due(agent, index), learner, state.agent)
+        learner = where(index >= agent.learning_starts, learner, state.agent)
     state = replace(state, agent=learner, obs=obs)
     return replace(state, env=act_at(agent, state, roots)), record, metrics
 
@@ -228,8 +204,6 @@ class _Lane:
     result: Step | None = None
     obs: np.ndarray | None = None
     final: DeployState | None = None
-    metrics: Metrics | None = None
-    """Of the last update, of all seeds."""
 
     def take(self, action: np.ndarray) -> None:
         """Steps the environment."""
@@ -288,7 +262,7 @@ def deploy_host(
     while any(lane.final is None for lane in lanes):
         actions = np.array(action).reshape(axis.count, -1)
         running = [seed for seed, lane in enumerate(lanes) if lane.final is None]
-        learns = {update_is_due(agent, lanes[seed].step) for seed in running}
+        learns = {lanes[seed].step >= agent.learning_starts for seed in running}
         learning = learns.pop() if len(learns) == 1 else None
         for seed in running:
             lanes[seed].take(actions[seed])
@@ -299,8 +273,6 @@ def deploy_host(
         )
         for seed in running:
             lane = lanes[seed]
-            if update_is_due(agent, lane.step - 1):
-                lane.metrics = metrics
             if lane.ended:
                 lane.episode += 1
                 lane.episodes.append(_episode(axis.unstack(record)[seed]))
@@ -308,7 +280,7 @@ def deploy_host(
             if finished or (lane.ended and lane.step - lane.first_step >= config.chunk_steps):
                 state = jax.tree.unflatten(structure, leaves)
                 one = axis.unstack(state)[seed]
-                numbers = _numbers(axis, agent, stacked_roots, state, lane.metrics, seed)
+                numbers = _numbers(axis, agent, stacked_roots, state, metrics, seed)
                 on_chunk(seed, lane.close_chunk(one, numbers))
                 lane.final = one if finished else None
     return [lane.final for lane in lanes if lane.final is not None]
@@ -331,11 +303,11 @@ def _numbers(
     agent: AbstractAgent,
     roots: Roots,
     state: DeployState,
-    metrics: Metrics | None,
+    metrics: Metrics,
     seed: int,
 ) -> dict[str, float]:
     """Metrics of the last update of one seed; none before the first update."""
-    if metrics is None:
+    if int(axis.unstack(state.step)[seed]) <= agent.learning_starts:
         return {}
-    everything = metrics | _chunk_metrics(axis, agent, roots, state)
-    return {name: float(axis.unstack(value)[seed]) for name, value in everything.items()}
+    metrics = metrics | _chunk_metrics(axis, agent, roots, state)
+    return {name: float(axis.unstack(value)[seed]) for name, value in metrics.items()}

@@ -4,14 +4,12 @@
 
 reads the description of a file (and the first message of each topic), not its values. It knows
 ROS 2 bags (a folder with `metadata.yaml`, `.db3`, `.mcap`), MCAP with JSON or protobuf channels,
-PX4 ULog (`.ulg`) and LeRobot folders; `describes(path)` says whether a path is one of them. Each
-source of these formats has the method `describe()` with the same result.
+PX4 ULog (`.ulg`) and LeRobot folders. Each source of these formats has the method `describe()` with
+the same result.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from safemesa.core.errors import DatasetError
 
 NUMBER, TEXT, BOOLEAN = "number", "text", "boolean"
 
@@ -69,25 +67,13 @@ class LogDescription:
     """Topics or columns that no map can use, such as videos."""
 
 
-def describes(path: Path) -> bool:
-    """Whether a path is a log of one of the formats that are described."""
-    from safemesa.datasets.importers.find import described
-
-    return described(path)
-
-
 def describe(path: Path) -> LogDescription:
     """What a log of one of these formats holds.
 
     Raises:
         DatasetError: it is damaged, or of another format.
     """
-    from safemesa.datasets.importers.find import described, open_source
+    from safemesa.datasets.importers.find import open_source
     from safemesa.datasets.importers.import_map import ImportMap
 
-    if not described(path):
-        raise DatasetError(
-            f"{path} is no log that describes itself; expected a ROS 2 bag, an MCAP or ULog file, "
-            "or a LeRobot folder."
-        )
     return open_source(path, ImportMap()).describe()

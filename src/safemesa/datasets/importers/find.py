@@ -1,7 +1,6 @@
 """Which files are logs, and which reader reads them."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from safemesa.datasets.importers.minari_folder import MinariSource, is_minari
 from safemesa.datasets.importers.npz_file import NPZSource
 from safemesa.datasets.importers.parquet_file import ParquetSource
 from safemesa.datasets.importers.ros2_bag import Ros2BagSource, is_bag
-from safemesa.datasets.importers.source import AbstractSource, Opener
+from safemesa.datasets.importers.source import AbstractSource, Opener, natural_order
 from safemesa.datasets.importers.ulog_file import ULogSource
 
 readers: Registry[Opener] = Registry("file format")
@@ -42,8 +41,6 @@ folders: tuple[tuple[Callable[[Path], bool], Opener], ...] = (
     (is_lerobot, LeRobotSource),
 )
 """Folders that are one recording: what tells them, and their reader."""
-
-DESCRIBED = (".db3", ".mcap", ".ulg", ".ulog")
 
 PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
 FOREIGN = {
@@ -117,13 +114,6 @@ def open_source(path: Path, mapping: ImportMap) -> AbstractSource:
     return readers[suffix](path, mapping)
 
 
-def described(path: Path) -> bool:
-    """Whether a path is a log of a format that describes itself (`describe`)."""
-    if path.is_dir():
-        return is_recording(path) and not is_minari(path)
-    return path.is_file() and path.suffix.lower() in DESCRIBED
-
-
 def suffixes_in_words(paths: Sequence[Path]) -> str:
     """`3 files ending in .bag (run_1.bag, ...), 1 in .txt (notes.txt)`."""
     kinds: dict[str, list[str]] = {}
@@ -152,11 +142,4 @@ def _below(folder: Path, skipped: list[Path]) -> list[Path]:
             known = Path(name).suffix.lower() in readers
             if known or name[0] != ".":
                 (found if known else skipped).append(here / name)
-    return sorted(found, key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[str, int]]:
-    """Sorts `run_2` before `run_10`, as recorders number their parts."""
-    pieces = re.split(r"(\d+)", str(path))
-    numbers = [*pieces[1::2], "0"]
-    return [(text, int(digits[-18:])) for text, digits in zip(pieces[::2], numbers, strict=True)]
+    return sorted(found, key=natural_order)

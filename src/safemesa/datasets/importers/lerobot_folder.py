@@ -34,6 +34,7 @@ from safemesa.datasets.importers.source import (
     AbstractSource,
     Block,
     Declaration,
+    natural_order,
     reading,
     require_columns,
 )
@@ -76,7 +77,7 @@ class LeRobotSource(AbstractSource):
         del mapping
 
     def _data_files(self) -> list[Path]:
-        files = sorted(self.path.glob("data/chunk-*/*.parquet"), key=_natural)
+        files = sorted(self.path.glob("data/chunk-*/*.parquet"), key=natural_order)
         if not files or len(files) > MAXIMUM_FILES:
             raise DatasetError(
                 f"{self.path} has {len(files)} files data/chunk-*/*.parquet: its rows are not "
@@ -283,9 +284,3 @@ def _number(given: Any, name: str, path: Path) -> float:
     if type(given) not in (int, float) or not 0 < given < 1e6:
         raise DatasetError(f"{path / INFO}: {name} is {given!r:.40}, expected a rate above 0.")
     return float(given)
-
-
-def _natural(path: Path) -> list[tuple[str, int]]:
-    pieces = re.split(r"(\d+)", str(path))
-    numbers = [*pieces[1::2], "0"]
-    return [(text, int(digits[-18:])) for text, digits in zip(pieces[::2], numbers, strict=True)]

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,12 +78,15 @@ class AbstractSource(abc.ABC):
         """What the file says about itself."""
 
     def describe(self) -> LogDescription:
-        """What the log holds; values are not read. Only some formats describe themselves.
+        """What the log holds; values are not read.
 
         Raises:
-            NotImplementedError: this one does not.
+            DatasetError: it is of a format that does not describe itself.
         """
-        raise NotImplementedError
+        raise DatasetError(
+            f"{self.path} is no log that describes itself; expected a ROS 2 bag, an MCAP or ULog "
+            "file, or a LeRobot folder."
+        )
 
     def leftovers(self, used: set[str]) -> tuple[str, ...]:
         """What is in the file beside the columns that are used."""
@@ -140,6 +144,13 @@ def no_column(missing: Sequence[str], given: Mapping[str, Any], where: Any) -> L
         f"{where}: there is no column {', '.join(map(repr, missing[:20]))}. It has: "
         f"{', '.join(map(repr, names[:60]))}{more}. Correct the map.",
     )
+
+
+def natural_order(path: Path) -> list[tuple[str, int]]:
+    """A key that sorts `run_2` before `run_10`, as recorders number their parts."""
+    pieces = re.split(r"(\d+)", str(path))
+    numbers = [*pieces[1::2], "0"]
+    return [(text, int(digits[-18:])) for text, digits in zip(pieces[::2], numbers, strict=True)]
 
 
 def check_numeric(dtype: np.dtype, name: str, where: Path) -> None:

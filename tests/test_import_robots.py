@@ -329,6 +329,56 @@ def test_json_channels_are_read_by_path(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_null_in_a_list_is_a_missing_value_as_in_a_field(tmp_path):
+    """Not one of which nothing is said, so that the value before it would stand."""
+    messages = json_drive()
+    for topic, _, message in messages:
+        if topic == "/command" and message["u"][1] == 40.0:
+            message["u"][1] = None
+    path = robots.write_json_mcap(tmp_path / "robot.mcap", messages)
+    record = {**MCAP_MAP, "obs": [{"name": "n", "column": "/command.n"}], "cost": {"limit": "n>9"}}
+    with pytest.raises(DatasetError, match=r"missing-value: .*row 20, column 'u'"):
+        imported(path, record, tmp_path / "out")
+
+
+def test_an_mcap_file_without_statistics_is_counted(tmp_path):
+    from mcap.writer import Writer
+
+    with open(tmp_path / "a.mcap", "wb") as file:
+        writer = Writer(file, use_statistics=False)
+        writer.start()
+        channel = writer.register_channel("/state", "json", 0)
+        for tick in range(11):
+            writer.add_message(channel, START + tick * 100 * MS, b'{"x": 1}', 0)
+        writer.finish()
+    found = describe(tmp_path / "a.mcap")
+    assert (found.start, found.stop) == (START / SECOND, START / SECOND + 1)
+    ((count, rate),) = [(topic.count, topic.rate) for topic in found.topics]
+    assert (count, rate) == (11, pytest.approx(10.0))
+
+
+def test_a_topic_in_two_encodings_is_not_read_in_part(tmp_path):
+    from mcap.writer import Writer
+
+    with open(tmp_path / "a.mcap", "wb") as file:
+        writer = Writer(file)
+        writer.start()
+        for encoding in ("json", "protobuf"):
+            channel = writer.register_channel("/state", encoding, 0)
+            for tick in range(11):
+                writer.add_message(channel, START + tick * 100 * MS, b'{"x": 1}', 0)
+        writer.finish()
+    found = describe(tmp_path / "a.mcap")
+    assert (found.topics, found.unread) == ((), ("/state",))
+
+
+def test_the_time_of_a_row_may_name_its_episode(tmp_path):
+    path = robots.write_json_mcap(tmp_path / "robot.mcap", json_drive())
+    record = {**MCAP_MAP, "missing": "hold", "columns": {"episode": "time"}}
+    with pytest.raises(DatasetError, match=r"lost-violation: .*episode 1700000004.9, row 49"):
+        imported(path, record, tmp_path / "out")
+
+
 def test_the_clock_of_the_recorder_is_seen_to_restart(tmp_path):
     path = robots.write_json_mcap(tmp_path / "robot.mcap", json_drive(runs=2))
     record = {**MCAP_MAP, "missing": "hold"}
@@ -462,6 +512,18 @@ def test_a_ulog_whose_clock_restarts(tmp_path):
     assert np.unique(data.train[0].columns["episode"], return_counts=True)[1].tolist() == [49, 49]
 
 
+def test_a_ulog_topic_that_was_subscribed_to_twice_is_not_read_in_part(tmp_path):
+    rows = [("motors:1" if k % 4 else "motors:01", struct.pack("<Qdd", k, 0, 0)) for k in range(99)]
+    instances = {"motors:1": 1, "motors:01": 1}
+    path = robots.write_ulog(tmp_path / "a.ulg", ULOG_FORMATS, rows, instances)
+    (found,) = [one.count for one in describe(path).topics if one.name == "motors:1"]
+    assert found == 99
+    record = {**ULOG_MAP, "obs": [{"name": "x", "column": "motors:1.output[1]"}]}
+    record["cost"] = {"limit": "x > 9"}
+    with pytest.raises(LogError, match=r"has 99 messages, of which \d+ can be read"):
+        imported(path, record, tmp_path / "out")
+
+
 # LeRobot.
 
 LEROBOT_MAP = {
@@ -498,6 +560,20 @@ def test_a_lerobot_folder_of_two_robots(tmp_path, version, fixed):
     assert {one.code: one.detail for one in findings} == {
         "unused-columns": "'observation.images.front'"
     }
+
+
+def test_the_only_component_of_a_lerobot_column_can_be_named(tmp_path):
+    columns = robots.write_lerobot(tmp_path / "arm")
+    path = tmp_path / "arm" / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    info["features"]["next.reward"]["names"] = ["lift"]
+    path.write_text(json.dumps(info))
+    record = {**LEROBOT_MAP, "obs": [{"name": "lift", "column": "next.reward[lift]"}]}
+    data, _ = imported(tmp_path / "arm", record, tmp_path / "out")
+    kept = columns["frame_index"] < 19
+    np.testing.assert_array_equal(
+        data.train[0].columns["obs"][:, 0], np.float32(columns["next.reward"][kept])
+    )
 
 
 def test_folders_keep_chunked_robots_apart(tmp_path):

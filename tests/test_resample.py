@@ -136,6 +136,19 @@ def test_a_restart_forgets_and_counts_episodes():
     assert second[0].times[0] == 0
 
 
+def test_a_stop_after_the_last_row_holds_over_a_restart():
+    lanes = {"a": {"a": Rule(method="last", max_age=30 * MS)}}
+    resampler = Resampler(lanes, 1e7, 50 * MS, 200 * MS, True)
+    times, made = np.arange(50) * 10 * MS, []
+    for start in (10**12, 0):
+        resampler.add("a", times + start, {"a": np.ones(50)})
+        if start:
+            resampler.add_events(np.asarray([0, 495 * MS]) + start, np.asarray([2, 0]))
+        made.append(sum(len(rows.times) for rows in resampler.rows(final=True)))
+        resampler.restart()
+    assert made == [50, 0]
+
+
 @pytest.mark.parametrize("chunks", [1, 9])
 def test_episodes_last_from_start_to_stop(chunks):
     samples = {"a": (np.arange(100) * 10 * MS, np.arange(100.0))}

@@ -463,6 +463,14 @@ def test_rules(name: str, tmp_path: Path) -> None:
     assert judge(facts_of(sample, name))[0] == role
 
 
+def test_robots_of_long_numbers_keep_their_names(tmp_path: Path) -> None:
+    rows = [f"{robot},{k / 10},{k % 7},{k % 3}" for robot in (1234567, 1234568) for k in range(50)]
+    path = write(tmp_path / "a.csv", "\n".join(["robot_id,t,x,cmd", *rows, ""]))
+    question = propose([path]).questions[-1][1]
+    lines = [candidate.line for candidate in question.candidates]
+    assert lines == ['test = "1234567"', 'test = "1234568"']
+
+
 def test_copies_and_properties_are_left_out(tmp_path: Path) -> None:
     for number in range(2):
         rng = np.random.default_rng(number)

@@ -189,7 +189,7 @@ class LeRobotSource(AbstractSource):
                 f"{file}: {column!r} has {found.shape[1:] or 'no'} components, {INFO} says "
                 f"{feature.width}."
             )
-        return found if index is None else found[:, index]
+        return found if index is None or feature.width is None else found[:, index]
 
     def _fixed(self, values: Any, column: str, width: int, file: Path) -> Any:
         lengths = values.value_lengths()

@@ -77,34 +77,48 @@ class McapSource(TopicSource):
         self._records = import_extra("mcap.records", "robots")
         with reading(path):
             check_chunks(path)
-            self._statistics = None
+            self._counts: dict[int, int] = {}
+            self._span: tuple[float, float] | None = None
+            """Seconds of the first and the last message; None if there are none."""
             self._channels: dict[str, Any] = {}
             self._schemas: dict[int, Any] = {}
-            self._unread: list[str] = []
             self._survey()
 
     def _survey(self) -> None:
-        """Channels and their schemas, from the summary; or, without one, from the whole file."""
+        """Channels, schemas and counts: from the summary, or without one from the whole file."""
         reader_module = import_extra("mcap.reader", "robots")
         with open(self.path, "rb") as file:
             summary = reader_module.SeekingReader(
                 file, record_size_limit=LARGEST_RECORD
             ).get_summary()
-        channels: dict[int, Any] = {}
-        if summary is not None and summary.channels:
+        statistics = None if summary is None else summary.statistics
+        if summary is not None and summary.channels and statistics is not None:
             channels, self._schemas = summary.channels, summary.schemas
-            self._statistics = summary.statistics
+            self._counts = statistics.channel_message_counts
+            if statistics.message_count > 0:
+                start, stop = statistics.message_start_time, statistics.message_end_time
+                self._span = (start / 1e9, stop / 1e9)
         else:
-            for record in self._stream():
-                if isinstance(record, self._records.Channel):
-                    channels[record.id] = record
-                elif isinstance(record, self._records.Schema):
-                    self._schemas[record.id] = record
+            channels = self._walk()
         if len(channels) > MAXIMUM_CHANNELS:
             raise DatasetError(f"{self.path} has {len(channels)} channels.")
         self._by_id = channels
         for channel in channels.values():
             self._channels.setdefault(channel.topic, channel)
+
+    def _walk(self) -> dict[int, Any]:
+        channels: dict[int, Any] = {}
+        for record in self._stream():
+            if isinstance(record, self._records.Channel):
+                channels[record.id] = record
+            elif isinstance(record, self._records.Schema):
+                self._schemas[record.id] = record
+            elif isinstance(record, self._records.Message):
+                self._counts[record.channel_id] = self._counts.get(record.channel_id, 0) + 1
+                time = record.log_time / 1e9
+                start, stop = self._span or (time, time)
+                self._span = (min(start, time), max(stop, time))
+        return channels
 
     def _stream(self) -> Iterator[Any]:
         """All records in the order of the file."""
@@ -117,7 +131,13 @@ class McapSource(TopicSource):
     def _trees(self) -> dict[str, Node]:
         found: dict[str, Node] = {}
         json_topics = []
+        encodings: dict[str, set[str]] = {}
+        for channel in self._by_id.values():
+            encodings.setdefault(channel.topic, set()).add(channel.message_encoding)
         for topic, channel in self._channels.items():
+            if len(encodings[topic]) > 1:
+                # Fields are read by one encoding, and what comes in another would say nothing.
+                continue
             if channel.message_encoding == "json":
                 json_topics.append(topic)
             elif channel.message_encoding == "protobuf" and self._decoder(channel) is not None:
@@ -143,18 +163,16 @@ class McapSource(TopicSource):
         with reading(self.path):
             for topic, _, _, message in self._messages(waiting):
                 found[topic].append(message)
-                known = self._message_count(topic)
-                if len(found[topic]) >= (count if known is None else min(count, known)):
+                if len(found[topic]) >= min(count, self._message_count(topic)):
                     waiting.discard(topic)
                 if not waiting:
                     break
         return found
 
-    def _message_count(self, topic: str) -> int | None:
-        if self._statistics is None:
-            return None
-        counts = self._statistics.channel_message_counts
-        return sum(counts.get(one.id, 0) for one in self._by_id.values() if one.topic == topic)
+    def _message_count(self, topic: str) -> int:
+        return sum(
+            self._counts.get(one.id, 0) for one in self._by_id.values() if one.topic == topic
+        )
 
     @cached_property
     def _decoders(self) -> dict[int, Callable[[bytes], Any] | None]:
@@ -217,10 +235,7 @@ class McapSource(TopicSource):
             yield topic, record.log_time, record.publish_time, message
 
     def describe(self) -> LogDescription:
-        statistics = self._statistics
-        known = statistics is not None and statistics.message_count > 0
-        start = statistics.message_start_time / 1e9 if statistics is not None and known else 0.0
-        stop = statistics.message_end_time / 1e9 if statistics is not None and known else 0.0
+        start, stop = self._span or (None, None)
         varied = [
             topic
             for topic, node in self._trees.items()
@@ -231,7 +246,7 @@ class McapSource(TopicSource):
         for topic, node in self._trees.items():
             channel = self._channels[topic]
             schema = self._schemas.get(channel.schema_id)
-            count = self._message_count(topic) or 0
+            count = self._message_count(topic)
             example = next(iter(examples.get(topic, ())), None)
             get = get_key if channel.message_encoding == "json" else _get_protobuf
             topics.append(
@@ -239,7 +254,7 @@ class McapSource(TopicSource):
                     name=topic,
                     type=channel.message_encoding if schema is None else schema.name,
                     count=count,
-                    rate=topic_rate(count, start, stop),
+                    rate=topic_rate(count, *(self._span or (0.0, 0.0))),
                     header=clock_fields(HEADER, node) is not None,
                     columns=list_columns(topic, node, example, get),
                 )
@@ -247,8 +262,8 @@ class McapSource(TopicSource):
         return LogDescription(
             path=self.path,
             format="mcap",
-            start=start if known else None,
-            stop=stop if known else None,
+            start=start,
+            stop=stop,
             topics=tuple(topics),
             unread=self.unread_topics(),
         )

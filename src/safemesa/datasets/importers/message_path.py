@@ -252,7 +252,10 @@ def _reader(steps: tuple[Step, ...], get: Get, plain: bool) -> Callable[[Any], A
 
 
 def _component(values: Any, index: int) -> Any:
-    return values[index] if index < len(values) else None
+    """None where there are not so many; a null in their list is a missing value, as in a field."""
+    if index >= len(values):
+        return None
+    return float("nan") if values[index] is None else values[index]
 
 
 def _named(values: Any, name: str, parent: Any, get: Get) -> Any:

@@ -210,6 +210,10 @@ class Resampler:
         """Forgets what was before the clock was restarted; the next rows are a new episode."""
         for lane in self.lanes.values():
             lane.clear()
+        if len(self._known_states):
+            # What was started or stopped after the last row counts too.
+            running, count = self._known_states[-1].tolist()
+            self._state = (running, count)
         self._known_times, self._known_states = self._known_times[:0], self._known_states[:0]
         self._start = self._floor = None
         self._until = NONE_YET

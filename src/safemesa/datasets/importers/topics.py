@@ -52,7 +52,6 @@ LATEST_TIME = 2**62
 """Nanoseconds; a clock beyond it (the year 2116) is damaged."""
 SECONDS_FIELDS = ("sec", "secs", "seconds")
 NANOSECONDS_FIELDS = ("nanosec", "nsec", "nsecs", "nanos")
-_EVENT = "\0event"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -414,17 +413,11 @@ def _block(
     rows: GridRows, numbers: Sequence[str], texts: Sequence[str], first: int, episode: str
 ) -> Block:
     """Rows as a block; `episode` is the column that names episodes."""
-    columns: dict[str, np.ndarray] = {TIME: rows.times / 1e9, **rows.columns}
-    columns = {
-        name: columns[name] if name in columns else rows.episode.astype(np.float64)
-        for name in numbers
-    }
+    made = {TIME: rows.times / 1e9, EPISODE: rows.episode.astype(np.float64), **rows.columns}
+    columns = {name: made[name] for name in numbers}
     for name in texts:
-        if name == EPISODE:
-            columns[name] = rows.episode.astype(np.str_)
-            continue
-        columns[name] = labels(rows.columns[name])
-        if name == episode:
+        columns[name] = labels(made[name])
+        if name == episode != EPISODE:
             columns[name] = _after_restarts(columns[name], rows.episode)
     return Block(columns=columns, rows=np.arange(first, first + len(rows.times), dtype=np.int64))
 

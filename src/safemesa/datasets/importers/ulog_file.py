@@ -168,6 +168,14 @@ class ULogSource(TopicSource):
         for request in requests:
             topic = self._survey.topics[request.topic]
             data = found.get((topic.format, topic.instance))
+            read = 0 if data is None else len(data["timestamp"])
+            if read != topic.count:
+                raise LogError(
+                    "lengths-differ",
+                    f"{self.path}: topic {request.topic!r} has {topic.count} messages, of which "
+                    f"{read} can be read: it was subscribed to twice, or its number was used for "
+                    "another topic. Leave the topic out.",
+                )
             if data is not None:
                 samples.append(self._samples(request, data))
         return samples

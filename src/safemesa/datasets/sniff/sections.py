@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from safemesa.datasets.importers.identity import label
 from safemesa.datasets.importers.questions import OPEN
 from safemesa.datasets.sniff.clock import Clock, bound, read_clock, rounded
 from safemesa.datasets.sniff.description import NUMBER, Setting
@@ -275,9 +276,8 @@ class Sections:
         self.robots: tuple[str, ...] = ()
         task = self.roles.first(TASK)
         if task is not None:
-            labels = self.roles.facts[task].texts
-            self.robots = labels or tuple(
-                f"{value:g}" for value in np.unique(self.roles.sample.values(task))[:SHOWN]
+            self.robots = self.roles.facts[task].texts or tuple(
+                map(label, np.unique(self.roles.sample.values(task))[:SHOWN])
             )
             return
         declared = [each.declaration.task for each in self.descriptions]

@@ -456,7 +456,7 @@ ELSEWHERE = {
     "fine-steps", "held-value", "dropped-row", "dropped-violation", "clipped-action",
     "violation-after-gap",
     # In test_import_robots.py.
-    "clock-restarted", "late-start", "late-message", "lost-messages",
+    "clock-restarted", "late-start", "late-message", "lost-messages", "cut-off",
 }  # fmt: skip
 
 

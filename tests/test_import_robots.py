@@ -498,6 +498,19 @@ def test_a_ulog_is_described_by_its_own_counts(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 5, 20])
+def test_a_ulog_that_ends_amid_a_message_is_read_up_to_it(tmp_path, left):
+    path = ulog_flight(tmp_path / "flight.ulg")
+    whole, _ = imported(path, ULOG_MAP, tmp_path / "whole")
+    place = path.stat().st_size
+    path.write_bytes(path.read_bytes() + robots.ulog_message("D", b"\0\0" + attitude(0, 9))[:left])
+    data, findings = imported(path, ULOG_MAP, tmp_path / "out")
+    for name, column in whole.train[0].columns.items():
+        np.testing.assert_array_equal(data.train[0].columns[name], column)
+    (found,) = [one for one in findings if one.code == "cut-off"]
+    assert found.detail == f"at byte {place}, {left} bytes are left out"
+
+
 def test_a_ulog_whose_clock_restarts(tmp_path):
     messages = [
         (topic, attitude(stamp, 1.0) if topic == "attitude" else struct.pack("<Qdd", stamp, 1, 1))
@@ -727,6 +740,12 @@ def lerobot(path: Path, change) -> Path:
     return path / "arm"
 
 
+def ulog_end(path: Path, end: bytes) -> Path:
+    file = ulog_flight(path / "a.ulg")
+    file.write_bytes(file.read_bytes() + end)
+    return file
+
+
 STAMP = "uint64_t timestamp;"
 BROKEN = {
     "half a database": lambda p: cut_bag(p, "sqlite3"),
@@ -769,8 +788,13 @@ BROKEN = {
     "a huge chunk": huge_chunk,
     "a bomb": zip_bomb,
     "JSON that nests without end": deep_json,
-    "half a ULog": lambda p: (cut(ulog_flight(p / "a.ulg")), p / "a.ulg")[1],
+    "a ULog that ends in a message of another size": lambda p: ulog_end(
+        p, b"\xff\x00D\x00\x00"),
+    "a ULog that ends in a dropout of another size": lambda p: ulog_end(p, b"\x02\x20O\x00"),
+    "a ULog that ends in a message of no topic": lambda p: ulog_end(p, b"\x1f\x00D\x09\x00"),
+    "a ULog that ends in a message of no kind": lambda p: ulog_end(p, b"\x1f\x00z"),
     "a ULog of a head": lambda p: (cut(ulog_flight(p / "a.ulg"), 0.001), p / "a.ulg")[1],
+    "a ULog of formats alone": lambda p: (cut(ulog_flight(p / "a.ulg"), 0.01), p / "a.ulg")[1],
     "a ULog type of itself": lambda p: ulog(p, {"attitude": STAMP + "attitude a;"}),
     "a ULog type of an unknown one": lambda p: ulog(p, {"attitude": STAMP + "nothing a;"}),
     "a ULog type that is huge": lambda p: ulog(
@@ -807,9 +831,9 @@ def test_broken_and_hostile_logs_are_refused_at_once(name, tmp_path):
 
 
 def test_the_byte_is_named_where_a_file_is_cut(tmp_path):
-    for path in (BROKEN["half a ULog"](tmp_path), BROKEN["half an MCAP file"](tmp_path)):
-        with pytest.raises(DatasetError, match=r"cut off .*at byte \d{3,}"):
-            describe(path)
+    for name in ("a ULog of formats alone", "half an MCAP file"):
+        with pytest.raises(DatasetError, match=r"cut off .*at byte \d{2,}"):
+            describe(BROKEN[name](tmp_path))
 
 
 # Maps that leave something open.

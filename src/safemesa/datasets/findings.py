@@ -68,6 +68,10 @@ DEFECTS: dict[str, Defect] = {
         "the file ends in NUL bytes, as after a power cut",
         "Nothing, if the log may end there; the last moments are lost.",
     ),
+    "cut-off": _warning(
+        "the file ends amid a message, as after a power cut",
+        "Nothing, if the log may end there; the last moments are lost.",
+    ),
     "unused-columns": _note(
         "columns are not used", "Nothing, if that is meant; `ignore` in the map keeps it silent."
     ),

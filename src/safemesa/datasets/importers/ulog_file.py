@@ -2,8 +2,9 @@
 
 A topic is a logged message, `vehicle_attitude`; further instances are `sensor_accel:1`. Times are
 the `timestamp` of each message. The library passes over damage in silence, so the file is walked
-over first: it is whole, and its formats are those of real messages. That walk is also what
-`describe()` reads. The library holds the topics that are used, of one file at a time.
+over first: it is whole but for its last message, and its formats are those of real messages. That
+walk is also what `describe()` reads. The library holds the topics that are used, of one file at a
+time.
 """
 
 import contextlib
@@ -49,6 +50,7 @@ SIZES = {
     "int64_t": 8, "uint64_t": 8, "float": 4, "double": 8, "bool": 1, "char": 1,
 }  # fmt: skip
 KNOWN_KINDS = frozenset(b"FDIMPQARSOLCB")
+FIXED_LENGTHS = {ord("O"): 2, ord("S"): 8}
 LARGEST_MESSAGE = 65_535
 LARGEST_UNKNOWN = 10_000
 """Bytes of a message of a kind that is not known; the library takes larger ones for damage."""
@@ -91,6 +93,8 @@ class _Survey:
     dropouts: list[int] = field(default_factory=list)
     """Milliseconds of each."""
     by_number: dict[int, _Topic] = field(default_factory=dict)
+    cut: str = ""
+    """Where the file ends amid a message, in words; empty if it does not."""
 
 
 class ULogSource(TopicSource):
@@ -131,17 +135,16 @@ class ULogSource(TopicSource):
         return ()
 
     def samples(self, requests: Sequence[TopicRequest], late: int) -> Iterator[Chunk]:
+        findings, where = [], str(self.path)
         lost = self._survey.dropouts
         if lost:
             detail = f"{sum(lost)} ms in all, the longest {max(lost)} ms"
-            yield Chunk(
-                samples=(),
-                findings=(
-                    Finding(
-                        code="lost-messages", file=str(self.path), count=len(lost), detail=detail
-                    ),
-                ),
+            findings.append(
+                Finding(code="lost-messages", file=where, count=len(lost), detail=detail)
             )
+        if self._survey.cut:
+            findings.append(Finding(code="cut-off", file=where, detail=self._survey.cut))
+        yield Chunk(samples=(), findings=tuple(findings))
         everything = self._read(requests)
         runs = {one.topic: _runs(one.times, late) for one in everything}
         count = max((len(one) for one in runs.values()), default=0)
@@ -275,7 +278,7 @@ def _walk(path: Path) -> _Survey:
     """Walks over all messages of a file, without reading their fields.
 
     Raises:
-        DatasetError: it is cut off or damaged; the byte is named.
+        DatasetError: it is damaged; the byte is named.
     """
     found = _Survey()
     size = path.stat().st_size
@@ -290,7 +293,8 @@ def _walk(path: Path) -> _Survey:
         while place < size:
             head = file.read(3)
             if len(head) < 3:
-                raise _cut(path, place)
+                found.cut = _cut(found, head, b"", path, place)
+                break
             length, kind = struct.unpack("<HB", head)
             following = place + 3 + length
             if appended and following > appended[0]:
@@ -298,9 +302,10 @@ def _walk(path: Path) -> _Survey:
                 place = appended.pop(0)
                 file.seek(place)
                 continue
-            if following > size:
-                raise _cut(path, place)
             data = file.read(length)
+            if following > size:
+                found.cut = _cut(found, head, data, path, place)
+                break
             if kind == ord("B"):
                 appended = _appended(data, path, size)
             elif kind in _HANDLERS:
@@ -313,11 +318,31 @@ def _walk(path: Path) -> _Survey:
     return found
 
 
-def _cut(path: Path, place: int) -> DatasetError:
-    return DatasetError(
-        f"{path} is cut off at byte {place}, amid a message. What is before may be read once it is "
-        "cut there (`truncate`), if the log may end so."
-    )
+def _cut(found: _Survey, head: bytes, data: bytes, path: Path, place: int) -> str:
+    """What to say of a file whose last message begins at `place` and is not whole.
+
+    Logs end so where the power was cut. A damaged length looks alike, so that what is there must be
+    the beginning of a message that could have been logged.
+
+    Raises:
+        DatasetError: it is not, or nothing was logged before.
+    """
+    if not any(one.count for one in found.topics.values()):
+        raise DatasetError(
+            f"{path} is cut off at byte {place}, before anything was logged. Leave it out."
+        )
+    if len(head) == 3:
+        length, kind = struct.unpack("<HB", head)
+        known = kind in KNOWN_KINDS and length == FIXED_LENGTHS.get(kind, length)
+        if kind == ord("D") and len(data) >= 2:
+            topic = found.by_number.get(struct.unpack("<H", data[:2])[0])
+            known = topic is not None and topic.least <= length - 2 <= topic.size
+        if not known:
+            raise DatasetError(
+                f"{path} is damaged at byte {place}: there is no such message, and the file ends "
+                "before it would. Restore it, or leave it out."
+            )
+    return f"at byte {place}, {len(head) + len(data)} bytes are left out"
 
 
 def _appended(data: bytes, path: Path, size: int) -> list[int]:

@@ -249,6 +249,22 @@ def test_short_contacts_between_rows_are_kept_by_max(tmp_path):
     assert np.flatnonzero(data.train[0].columns["cost"]).tolist() == [10]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_contact_after_the_last_row_is_kept_by_max(tmp_path, goes_on):
+    """A crash ends a log, or a pause follows it, before the next row is due."""
+    types, messages = robots.store().types, []
+    for tick in [*range(104), *range(300, 404 if goes_on else 300)]:
+        at = START + tick * 10 * MS
+        messages.append(("/odom", at, robots.odometry(types, at, float(tick % 300 == 103), 0.0)))
+        messages.append(("/cmd", at, robots.stamped_velocity(types, at, 1.0)))
+    bag = robots.write_bag(tmp_path / "robot", messages)
+    rule = {"/odom.pose.pose.position.x": {"method": "max"}}
+    record = changed({**BAG_MAP, "cost": {"limit": "x > 0.5"}}, topics=rule)
+    data, _ = imported(bag, record, tmp_path / "out")
+    expected = [20, 41] if goes_on else [20]
+    assert np.flatnonzero(data.train[0].columns["cost"]).tolist() == expected
+
+
 def lagging_drive(lag: int, every: int) -> list:
     """Odometry is measured `lag` before it is logged, in one message of `every`."""
     types, messages = robots.store().types, []

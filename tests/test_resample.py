@@ -149,6 +149,17 @@ def test_a_stop_after_the_last_row_holds_over_a_restart():
     assert made == [50, 0]
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 105])
+def test_the_largest_of_the_last_samples_has_a_row(chunks):
+    times = np.arange(105) * 10 * MS
+    rule = Rule(method="max", max_age=300 * MS)
+    made, columns, _, _ = resampled(
+        {"a": {"a": rule}}, {"a": (times, times / MS)}, chunks, dt=1e8, late=MS
+    )
+    assert (made / MS).tolist() == [*range(0, 1101, 100)]
+    assert columns["a"].tolist() == [*range(0, 1001, 100), 1040]
+
+
 @pytest.mark.parametrize("chunks", [1, 9])
 def test_episodes_last_from_start_to_stop(chunks):
     samples = {"a": (np.arange(100) * 10 * MS, np.arange(100.0))}

@@ -244,14 +244,14 @@ class Resampler:
         breaks = np.flatnonzero(union[1:] - union[:-1] > self._gap)
         pauses, resumes = union[breaks], union[breaks + 1]
         bound = int(union[-1])
-        while self._begun(union, bound):
+        while self._begun(union, max(bound, self._stop(bound)) if final else bound):
             assert self._start is not None
             now = self._time(self._next)
             place = int(np.searchsorted(resumes, now, "right"))
             pauses_here = place < len(pauses)
             end = int(pauses[place]) if pauses_here else bound
             if pauses_here or final:
-                end = min(lane.tail(end) for lane in self.lanes.values())
+                end = self._stop(end)
             yield from self._until_row(end)
             if not pauses_here:
                 break
@@ -285,6 +285,17 @@ class Resampler:
                 self.skipped = self._start - floor
                 self.slowest = next(iter(self.lanes[slowest].rules))
         return self._time(self._next) <= bound
+
+    def _stop(self, end: int) -> int:
+        """The time until which there are rows, where nothing follows a sample at `end`.
+
+        One more row has the contact that came after the last one, as a crash does that ends a log;
+        except where a `linear` column would be missing in it.
+        """
+        methods = {rule.method for lane in self.lanes.values() for rule in lane.rules.values()}
+        if LARGEST in methods and LINEAR not in methods:
+            return end + round(self._dt) - 1
+        return min(lane.tail(end) for lane in self.lanes.values())
 
     def _time(self, row: int) -> int:
         assert self._start is not None

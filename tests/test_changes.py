@@ -24,10 +24,15 @@ from safemesa.phases.change_text import planned_changes
 from safemesa.phases.config import DeployConfig, RunConfig, config_from_json, config_to_json
 from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act
 from safemesa.phases.deployment.deploy_state import Chunk, DeployState, deploy_roots
-from safemesa.phases.deployment.deployment import CompiledDeployment, HostDeployment, check_domain
+from safemesa.phases.deployment.deployment import CompiledDeployment, HostDeployment
 from safemesa.phases.deployment.host import HostEnvironment
 from safemesa.phases.deployment.run_recorder import summarise
-from safemesa.phases.deployment.timeline import STAGES, recorded_changes, timeline
+from safemesa.phases.deployment.timeline import (
+    STAGES,
+    check_changes,
+    recorded_changes,
+    timeline,
+)
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.storage.run_folder import RunFolder
 
@@ -429,7 +434,7 @@ def test_environments_that_cannot_change_are_refused(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(type(domain), "make_env", lambda *_, **__: Rigid())
     with pytest.raises(ConfigurationError, match="change_task"):
-        check_domain(domain, config_of("cartpole", "30:drawn"))
+        check_changes(domain, config_of("cartpole", "30:drawn"))
 
 
 # What is left of it

@@ -88,6 +88,7 @@ def test_json_refuses_numbers_that_json_lacks(tmp_path: Path, number: float) -> 
         (b'{"a": 1', "not valid JSON"),
         (b"\xff\xfe\x00", "not valid JSON"),
         (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": [-1e999]}', "-1e999 is beyond the largest number"),
         (b"[1, 2]", "holds a JSON list"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),

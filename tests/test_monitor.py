@@ -1,5 +1,6 @@
 """The monitor's statistics, against closed forms and simulation."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,34 @@ from safemesa.learners.monitor.detectors import (
     WindowedZ,
     excursions,
     first_alarm,
-    gaussian_run_length,
 )
 from safemesa.learners.monitor.surprise import fit_healthy_scale, surprise
 from safemesa.learners.monitor.threshold import find_threshold
+
+
+def gaussian_run_length(
+    reference: float, threshold: float, shift: float = 0.0, states: int = 400
+) -> float:
+    """Average number of rows until CUSUM exceeds a threshold, from 0, for independent scores.
+
+    By the Markov chain of Brook and Evans (Biometrika 1972): the statistic is one of `states`
+    levels. Real scores are not independent, so thresholds come from logs.
+
+    Args:
+        reference: k.
+        threshold: h.
+        shift: Mean of the scores, whose standard deviation is 1.
+        states: Levels; the error falls with their square.
+    """
+    width = 2.0 * threshold / (2 * states - 1)
+    normal = NormalDist(shift - reference, 1.0)
+    # Probability that a step from one level leads at most to the upper edge of another.
+    edges = [normal.cdf((step + 0.5) * width) for step in range(-states, states)]
+    cumulative = np.array(
+        [[edges[states + to - level] for to in range(states)] for level in range(states)]
+    )
+    move = np.diff(cumulative, axis=1, prepend=0.0)
+    return float(np.linalg.solve(np.eye(states) - move, np.ones(states))[0])
 
 
 @pytest.mark.parametrize(
@@ -94,6 +119,9 @@ def test_surprise_of_a_mixture() -> None:
     np.testing.assert_allclose(found, [0.5 * (4.0 / 3.0 + 0.0)])
     with pytest.raises(DatasetError, match="target of the predictions is not finite in 1 places"):
         surprise(mean, log_variance, np.array([[np.nan, 1.0]]))
+    alone = np.zeros((1, 2, 1))
+    with pytest.raises(DatasetError, match="variance of the predictions is 0 in 2 places"):
+        surprise(alone, alone - 1_000.0, np.array([[0.0], [1.0]]))
 
 
 def test_scores_of_healthy_rows_are_standard_normal_whatever_they_were() -> None:
@@ -105,6 +133,16 @@ def test_scores_of_healthy_rows_are_standard_normal_whatever_they_were() -> None
     for quantile, score in ((0.05, -1.645), (0.5, 0.0), (0.999, 3.09)):
         assert np.quantile(fresh, quantile) == pytest.approx(score, abs=0.12)
     assert scale(np.array([1e300]))[0] == scale.scores[-1] < 4.5  # one row is worth so much
+    with pytest.raises(DatasetError, match="1 surprises are NaN"):
+        scale(np.array([np.nan, 1.0]))
+
+
+def test_equal_surprises_do_not_shift_the_scores() -> None:
+    """A robot that stands still a third of the time; its scores add up to nothing all the same."""
+    rng = np.random.default_rng(4)
+    surprises = np.where(rng.random(20_000) < 0.3, 0.0, rng.exponential(size=20_000))
+    assert np.mean(fit_healthy_scale(surprises)(surprises)) == pytest.approx(0.0, abs=0.01)
+    assert fit_healthy_scale(np.ones(200))(np.ones(1))[0] == pytest.approx(0.0, abs=1e-12)
 
 
 def healthy(rng: np.random.Generator, episodes: int, length: int = 50) -> np.ndarray:
@@ -152,6 +190,9 @@ def test_rates_that_a_log_cannot_show_are_refused() -> None:
     statistic, number, rng = np.ones(1_000), np.zeros(1_000, int), np.random.default_rng(0)
     with pytest.raises(DatasetError, match="Record 100000 rows"):
         find_threshold(statistic, number, 1e-4, rng)
+    with pytest.raises(DatasetError, match="Record 3334 rows"):
+        find_threshold(np.ones(3_333), np.zeros(3_333, int), 0.003, rng)
+    find_threshold(np.ones(3_334), np.zeros(3_334, int), 0.003, rng)  # as it was told
     with pytest.raises(DatasetError, match="not finite"):
         find_threshold(np.full(1_000, np.nan), number, 0.1, rng)
     with pytest.raises(DatasetError, match="at least 100 finite surprises"):

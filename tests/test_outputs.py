@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from logs import cart_fleet
 
+import safemesa
 from safemesa.cli.main import main
 from safemesa.core.errors import OutputFolderError
 from safemesa.core.files import atomic_folder, write_atomic, write_json
@@ -225,6 +227,35 @@ def test_folders_with_a_record_of_ours_are_ours(tmp_path: Path) -> None:
     write_json(tmp_path / "theirs" / "results.json", {"rows": [1, 2]})
     assert not is_our_folder(tmp_path / "theirs")
     assert GridFolder(tmp_path).file.name == "grid.json"
+
+
+def test_a_pipe_by_the_name_of_a_record_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "results.json")
+    assert not is_our_folder(tmp_path)
+    with pytest.raises(OutputFolderError, match="it is a pipe"):
+        check_outputs(tmp_path, ["results.json"])
+
+
+@pytest.mark.parametrize("check", [check_output, lambda link: check_outputs(link.parent, ["l"])])
+def test_the_folder_that_a_link_leads_to_is_asked_too(
+    tmp_path: Path, check: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    monkeypatch.setattr(os, "access", lambda folder, _: folder != locked)
+    (tmp_path / "l").symlink_to(locked / "out.json")
+    with pytest.raises(OutputFolderError, match=r"may not write into .*locked"):
+        check(tmp_path / "l")
+
+
+@pytest.mark.parametrize("name", ["risk/manifest.json", "shield/manifest.json", "config.json"])
+def test_records_of_models_and_runs_are_not_replaced(name: str, tmp_path: Path) -> None:
+    """Their `command` says how they were made, and losing it loses them."""
+    path = tmp_path / "config.json"
+    write_json(path, {"config": {}, "command": "safemesa run mesa navigation2"})
+    model = Path(safemesa.__file__).parent / "shield" / "demo" / "model"
+    with pytest.raises(OutputFolderError, match="exists already"):
+        check_output(path if name == path.name else model / name)
 
 
 def test_measurements_of_something_else_are_not_added_to(tmp_path: Path) -> None:

@@ -133,6 +133,16 @@ def test_a_checkpoint_that_was_edited_is_passed_over(runs: Runs, tmp_path: Path)
     assert runs.go_on(folder) == "sound"
 
 
+def test_copies_beside_checkpoints_are_none(runs: Runs, tmp_path: Path) -> None:
+    """As file synchronisation makes them; they come before the newest in the order of names."""
+    folder = copied(runs.half, tmp_path / "run")
+    newest = max((folder / "checkpoints").glob("deploy-*.json"))
+    copy = newest.with_name(f"{newest.stem} (conflicted copy).json")
+    shutil.copy(newest, copy)
+    assert runs.go_on(folder) == "sound"
+    assert copy.is_file()
+
+
 def test_checkpoints_and_summaries_of_earlier_versions_are_read(runs: Runs, tmp_path: Path) -> None:
     folder = copied(runs.half, tmp_path / "run")
     for path in (folder / "checkpoints").glob("deploy-*.json"):

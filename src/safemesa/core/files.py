@@ -152,7 +152,7 @@ def read_json(path: str | Path, *, error: type[SafemesaError] = SafemesaError) -
 
     Raises:
         error: the file is missing, unreadable, over 64 MiB, nested too deeply, not JSON (NaN and
-            Infinity are not JSON), or not an object.
+            Infinity are not JSON, and 1e999 is read as one), or not an object.
     """
     path = Path(path)
     try:
@@ -162,7 +162,7 @@ def read_json(path: str | Path, *, error: type[SafemesaError] = SafemesaError) -
                 f"{path} has {size} bytes, expected at most {MAXIMUM_JSON_BYTES}: this is no "
                 "file of safemesa. Check the path."
             )
-        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError as cause:
         raise error(f"{path} does not exist. Check the path.") from cause
     except OSError as cause:
@@ -239,11 +239,18 @@ def sha256(path: str | Path) -> str:
 
 
 class _ConstantError(ValueError):
-    """NaN or Infinity inside a JSON file."""
+    """NaN or Infinity inside a JSON file, or a number that would be read as one."""
 
 
 def _refuse_constant(name: str) -> Any:
     raise _ConstantError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _ConstantError(f"{digits[:40]} is beyond the largest number of 64 bits")
+    return value
 
 
 def _not_finite(value: Any, place: str) -> str | None:

@@ -2,6 +2,7 @@
 
 Verbs ask before they begin their work. A file is ours where it says so: JSON has the command that
 made it, pictures name their software. Text cannot, and is ours where it lies in a folder of ours.
+What says how a run or a model was made has a command too, and is never replaced by something else.
 """
 
 import os
@@ -55,6 +56,7 @@ def check_outputs(folder: Path, names: Iterable[str]) -> None:
     check_parent(folder / "file")
     ours = is_our_folder(folder)
     for name in names:
+        check_parent(folder / name)
         refuse_unusual(folder / name)
         if not ours and (folder / name).exists() and not is_ours(folder / name):
             raise OutputFolderError(
@@ -69,7 +71,9 @@ def is_our_folder(folder: Path) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file says that safemesa wrote it."""
+    """Whether a file says that safemesa wrote it, and is no part of a run or a model."""
+    if not path.is_file():
+        return False  # to open a pipe is to wait for its writer
     if path.suffix == ".png":
         try:
             with open(path, "rb") as file:
@@ -80,8 +84,9 @@ def is_ours(path: Path) -> bool:
         record = read_json(path)
     except SafemesaError:
         return False
-    made_by = [str(record.get(name, "")) for name in ("command", "software")]
-    return any(text.split(" ")[0] == "safemesa" for text in made_by) or any(
+    if "config" in record:
+        return False
+    return str(record.get("command", "")).split(" ")[0] == "safemesa" or any(
         keys <= set(record) for keys in SIGNATURES
     )
 
@@ -89,10 +94,12 @@ def is_ours(path: Path) -> bool:
 def check_parent(path: Path) -> None:
     """Refuses a path whose folder is not there and cannot be made, or must not be written into.
 
+    Of a link, that is the folder of what it leads to.
+
     Raises:
         OutputFolderError: it is such a path.
     """
-    for folder in path.absolute().parents:
+    for folder in Path(os.path.realpath(path)).parents:
         try:
             mode = folder.stat().st_mode
         except FileNotFoundError:

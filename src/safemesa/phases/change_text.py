@@ -28,8 +28,8 @@ class PlannedChange:
     """One change as it was written.
 
     Attributes:
-        first: The first environment step that is taken with changed dynamics, counted from 0; the
-            earliest where each seed draws it.
+        first: The first environment step that is taken with changed dynamics, counted from 0, or
+            from which a gradual change goes; the earliest where each seed draws it.
         last: The latest.
         duration: Steps from there until the change is complete; 0: at once.
         parameters: What changes, as the domain reads it; None: drawn.

@@ -8,7 +8,6 @@ statistic is back at 0 or below. So alarms are counted alike (`excursions`).
 import math
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import NormalDist
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -121,32 +120,6 @@ def first_alarm(statistic: Float[np.ndarray, " rows"], threshold: float) -> int 
     """The row after which the statistic exceeds a threshold for the first time."""
     above = statistic > threshold
     return int(np.argmax(above)) if above.any() else None
-
-
-def gaussian_run_length(
-    reference: float, threshold: float, shift: float = 0.0, states: int = 400
-) -> float:
-    """Average number of rows until CUSUM exceeds a threshold, from 0, for independent scores.
-
-    By the Markov chain of Brook and Evans (Biometrika 1972): the statistic is one of `states`
-    levels. For known answers: real scores are not independent, and thresholds come from logs
-    (`monitor/threshold.py`).
-
-    Args:
-        reference: k.
-        threshold: h.
-        shift: Mean of the scores, whose standard deviation is 1.
-        states: Levels; the error falls with their square.
-    """
-    width = 2.0 * threshold / (2 * states - 1)
-    normal = NormalDist(shift - reference, 1.0)
-    # Probability that a step from one level leads at most to the upper edge of another.
-    edges = [normal.cdf((step + 0.5) * width) for step in range(-states, states)]
-    cumulative = np.array(
-        [[edges[states + to - level] for to in range(states)] for level in range(states)]
-    )
-    move = np.diff(cumulative, axis=1, prepend=0.0)
-    return float(np.linalg.solve(np.eye(states) - move, np.ones(states))[0])
 
 
 def _check_positive(name: str, value: float | int) -> None:

@@ -33,7 +33,8 @@ def surprise(
     and a policy that goes where the model knows little surprises less than a changed robot.
 
     Raises:
-        DatasetError: something is not finite; a residual that is unknown is no residual.
+        DatasetError: something is not finite, or a variance is 0 in floating point; a residual
+            that is unknown is no residual.
     """
     for name, values in (("mean", mean), ("log_variance", log_variance), ("target", target)):
         if not np.isfinite(values).all():
@@ -42,6 +43,11 @@ def surprise(
                 "places; expected numbers. Look at the log and the model."
             )
     variance = np.mean(np.exp(log_variance), axis=0) + np.var(mean, axis=0)
+    if not (variance > 0.0).all():
+        raise DatasetError(
+            f"the variance of the predictions is 0 in {int((variance <= 0.0).sum())} places; "
+            "expected numbers above 0. Bound log_variance from below, as the ensemble does."
+        )
     residual = target - np.mean(mean, axis=0)
     return np.mean(np.square(residual) / variance, axis=-1)
 
@@ -63,7 +69,15 @@ class HealthyScale:
 
         So one row, however odd, is worth no more than a rare healthy row, and it takes several to
         raise an alarm.
+
+        Raises:
+            DatasetError: a surprise is NaN, after which no detector would ever raise an alarm.
         """
+        if np.isnan(surprises).any():
+            raise DatasetError(
+                f"{int(np.isnan(surprises).sum())} surprises are NaN; expected numbers. Look at "
+                "the log and the model."
+            )
         return np.interp(surprises, self.levels, self.scores)
 
 
@@ -88,5 +102,8 @@ def fit_healthy_scale(surprises: Float[np.ndarray, " rows"]) -> HealthyScale:
     ranks = np.union1d(ranks, np.arange(max(0, count - knots), count))
     normal = NormalDist()
     scores = np.array([normal.inv_cdf(float(p)) for p in probability[ranks]])
-    levels, first = np.unique(np.sort(surprises)[ranks], return_index=True)
-    return HealthyScale(levels, scores[first])
+    levels, level, count_of = np.unique(
+        np.sort(surprises)[ranks], return_inverse=True, return_counts=True
+    )
+    # Equal surprises share the mean of their scores, as of a robot that stands still.
+    return HealthyScale(levels, np.bincount(level, scores) / count_of)

@@ -5,6 +5,7 @@ threshold is counted from the log itself, and how far a fresh log may differ fro
 comes from resampling whole episodes (a block bootstrap).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ def find_threshold(
         raise DatasetError(
             f"a healthy log of {rows} rows cannot show a rate of {rate:g} false alarms per row: "
             f"{rate * rows:.3g} belong to it, and at least {LEAST_ALARMS} are needed. Record "
-            f"{LEAST_ALARMS / rate if rate > 0.0 else np.inf:.0f} rows, or allow more alarms."
+            f"{_rows_needed(rate)} rows, or allow more alarms."
         )
     numbers, places = np.unique(episode, return_inverse=True)
     lengths = np.bincount(places)
@@ -85,6 +86,10 @@ def find_threshold(
     low, high = np.quantile(rates, [tail, 1.0 - tail])
     observed = float(np.sum(peaks > value)) / rows
     return Threshold(value, observed, float(low), float(high), rows, len(numbers))
+
+
+def _rows_needed(rate: float) -> str:
+    return f"{math.ceil(LEAST_ALARMS / rate)}" if rate > 0.0 else "infinitely many"
 
 
 def _least(peaks: np.ndarray, weights: np.ndarray, allowed: float) -> float:

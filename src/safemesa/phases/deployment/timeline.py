@@ -145,7 +145,8 @@ def check_changes(domain: AbstractDomain, config: RunConfig) -> None:
         for change in changing.changes:
             if jax.eval_shape(lambda one=change.task: one) != shapes:
                 raise ConfigurationError(
-                    f"a change of {domain.name} leads to a task of other shapes than its first."
+                    f"a change of {domain.name} leads to a task of other shapes than its first. "
+                    "Give parameters of the same shapes."
                 )
     elif isinstance(domain, AbstractHostDomain):
         env = domain.make_env(changing.tasks[0])

@@ -85,8 +85,10 @@ class Checkpointer:
                 record.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def _records(self) -> list[Path]:
-        """Newest first."""
-        return sorted(self.folder.glob(f"{self.phase}-*.json"), reverse=True)
+        """Newest first. Copies that somebody made under other names are none."""
+        paths = self.folder.glob(f"{self.phase}-*.json")
+        records = [path for path in paths if path.stem.removeprefix(f"{self.phase}-").isdecimal()]
+        return sorted(records, reverse=True)
 
     def _read(self, record_path: Path, template: PyTree) -> Checkpoint:
         record = read_checked_json(record_path, error=CheckpointError)

@@ -73,7 +73,7 @@ def read_replay(folder: Path) -> dict[str, np.ndarray]:
     """Columns `[steps, ...]` of a replay folder, memory-mapped; actions are in [-1, 1].
 
     Raises:
-        CheckpointError: the layout is missing or damaged, or does not fit the rows.
+        CheckpointError: the layout is missing or damaged, or lacks a field.
     """
     file = folder / "layout.json"
     fields = read_json(file, error=CheckpointError).get("fields")

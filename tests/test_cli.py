@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 from tiny import TINY_FLAGS, episodes_of
 
+from safemesa.cli.arguments import apply
 from safemesa.cli.main import READER_LEFT, VERBS, main
+from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.domains.registry import domain
 from safemesa.experiments.arms import configure
 from safemesa.guards.settings import TakeoverSettings
+from safemesa.phases.build import fresh_risk_networks
 from safemesa.phases.collection.logs import FewViolationsWarning
 from safemesa.phases.presets.own_logs import BALANCED, RARE
 from safemesa.phases.storage.artefacts import load_prior, load_risk_model, save_artefact
@@ -504,3 +508,14 @@ def test_phases_one_at_a_time_keep_the_settings_of_a_users_domain(
     assert config.deploy == usual.deploy
     assert config.risk == replace(usual.risk, hidden=(4,))
     assert config.sampling.next_action == "uniform"
+
+
+def test_a_horizon_in_seconds_sets_the_discount_of_every_domain() -> None:
+    """Also of a user's, named `module:attribute`; where nobody turned it into one, that is said."""
+    pytest.importorskip("mujoco")
+    for name in ("halfcheetah", "safemesa.domains.half_cheetah:HELD_OUT"):
+        config = configure("safemesa", name, "cpu")
+        config = replace(config, risk=replace(config.risk, horizon=2.5))
+        assert apply(config, None).risk.gamma_risk == pytest.approx(0.98)
+        with pytest.raises(ConfigurationError, match=r"gamma_risk 0\.98, but gamma_risk is 0\.95"):
+            fresh_risk_networks(config, domain(name).spaces)

@@ -430,8 +430,9 @@ def apply(config: RunConfig, flags: Any) -> RunConfig:
     """A configuration with the seeds of the flags, and the discount of its horizon."""
     seeds = {name: getattr(flags, name, None) for name in ("seed", "data_seed")}
     config = replace(config, **{name: seed for name, seed in seeds.items() if seed is not None})
-    if config.risk.horizon is None or config.domain not in DOMAIN_PRESETS:
-        return config
+    named = ":" in config.domain or config.domain in DOMAIN_PRESETS
+    if config.risk.horizon is None or not named:
+        return config  # of logs of one's own, whose steps their reader knows
     from safemesa.domains.registry import domain
 
     return with_horizon(config, domain(config.domain).spaces.dt)

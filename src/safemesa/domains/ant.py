@@ -64,11 +64,15 @@ class Ant(AbstractMujocoDomain):
 
     Attributes:
         frame_skip: Steps of the simulator, of 0.01 s each, that one action lasts.
+        train_legs: The legs of which one is disabled in each training task.
+        test_leg: The leg that is disabled in the test task.
     """
 
     has_success: bool = False
     stock_id: str = "Ant-v5"
     frame_skip: int = 5
+    train_legs: tuple[int, ...] = TRAIN_LEGS
+    test_leg: int = TEST_LEG
 
     @property
     def spaces(self) -> Spaces:
@@ -89,9 +93,10 @@ class Ant(AbstractMujocoDomain):
         )
 
     def fixed_tasks(self, split: str) -> tuple[LegGains, ...]:
-        """Legs 0 to 2 disabled, one each; leg 3 for the test."""
+        """One disabled leg each: those of training, or that of the test."""
         check_split(split)
-        return tuple(disabled(leg) for leg in (TRAIN_LEGS if split == "train" else (TEST_LEG,)))
+        legs = self.train_legs if split == "train" else (self.test_leg,)
+        return tuple(disabled(leg) for leg in legs)
 
     def sample_task(self, rng: np.random.Generator, split: str) -> LegGains:
         """One of the fixed tasks, all equally probable."""
@@ -174,3 +179,12 @@ def disabled(leg: int) -> LegGains:
 
 
 ANT = Ant(name="ant", gym_id="safemesa/AntDisabled-v0")
+
+HELD_OUT = Ant(
+    name="ant_held_out",
+    gym_id=ANT.gym_id,
+    train_legs=TRAIN_LEGS[:-1],
+    test_leg=TRAIN_LEGS[-1],
+)
+"""For choosing settings: the new robot lacks a training leg, which no training log does, and the
+test leg is left for what is reported. Named `safemesa.domains.ant:HELD_OUT`."""

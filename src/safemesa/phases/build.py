@@ -1,7 +1,9 @@
 """From a configuration to learners, fresh networks and random keys."""
 
+import math
 from dataclasses import dataclass
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.core.spaces import Spaces
 from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key
@@ -93,8 +95,28 @@ def _meta_learner(config: RunConfig) -> AbstractMetaLearner:
     return kind(settings=config.meta, risk=config.risk, target=make_target(config.target))
 
 
+def check_horizon(config: RunConfig, spaces: Spaces) -> None:
+    """Refuses a horizon in seconds that nobody has turned into the discount.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    seconds, discount = config.risk.horizon, config.risk.gamma_risk
+    if seconds is not None and not math.isclose(discount, 1.0 - spaces.dt / seconds, abs_tol=1e-9):
+        raise ConfigurationError(
+            f"risk.horizon is {seconds:g} s, which at steps of {spaces.dt:g} s is gamma_risk "
+            f"{1.0 - spaces.dt / seconds:.6g}, but gamma_risk is {discount:.6g}. Give gamma_risk "
+            "alone, or set it by `gamma_of_horizon(seconds, dt)`, as the command line does."
+        )
+
+
 def fresh_risk_networks(config: RunConfig, spaces: Spaces) -> tuple[RiskCritic, AbstractRecovery]:
-    """Critic and recovery policy of a run seed: the same initialisation in every arm."""
+    """Critic and recovery policy of a run seed: the same initialisation in every arm.
+
+    Raises:
+        ConfigurationError: the horizon in seconds is not what the discount says.
+    """
+    check_horizon(config, spaces)
     key_critic = root_key(config.seed, Stream.CRITIC)
     key_recovery = root_key(config.seed, Stream.RECOVERY)
     sizes = (spaces.obs_size, spaces.action_size, config.risk.hidden)

@@ -1,14 +1,16 @@
 """Is the critic a probability? Its risk against Monte-Carlo truth, over adaptation steps.
 
 Truth belongs to the policy whose risk Phases 1 and 2 learn (`data.next_action = "uniform"`): after
-the first action every action is uniform. States and actions come from the collection
-distribution of held-out tasks, which no run with that seed is reported on.
+the first action every action is uniform or, of a robot that recovers but stumbles, the recovery's
+with probability rho. States and actions come from the collection distribution of held-out tasks,
+which no run with that seed is reported on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,17 +20,21 @@ from safemesa.core.errors import ConfigurationError
 from safemesa.core.streams import Stream, generator, root_key
 from safemesa.core.types import Key, PyTree
 from safemesa.domains.base import AbstractJaxDomain
+from safemesa.learners.targets import make_target
 from safemesa.phases.adapt import adapt_with_snapshots, scratch_prior, uses_training_logs
 from safemesa.phases.collection.compiled import collect_log, collect_test
 from safemesa.phases.collection.tasks import sample_test_task
 from safemesa.phases.config import RunConfig
-from safemesa.phases.storage.artefacts import Prior
+from safemesa.phases.storage.artefacts import Prior, RiskModel
 
 STEPS = (0, 1, 5, 10, 20, 50, 100)
 """Adaptation steps at which Figure 2 and the tables look."""
 
 HELD_OUT_SEED = 10_000
 """Seed of the first held-out task; reported runs use seeds below."""
+
+THRIFT = 4
+"""Where roll-outs ask a recovery network, one of so many pairs and of so many roll-outs is made."""
 
 TAIL = 1e-4
 """Roll-outs stop where a violation would count for less than this."""
@@ -130,8 +136,13 @@ def monte_carlo_risk(
     gamma_risk: float,
     rollouts: int,
     key: Key,
+    model: RiskModel | None = None,
+    recovery_share: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, " pairs"]:
-    """Discounted violation probability after a physical action, then uniform actions."""
+    """Discounted violation probability after a physical action, then uniform actions.
+
+    With a model each of these is its recovery's instead, with probability `recovery_share`.
+    """
     low = jnp.asarray(domain.spaces.action_low, jnp.float32)
     high = jnp.asarray(domain.spaces.action_high, jnp.float32)
     steps = rollout_length(gamma_risk)
@@ -144,6 +155,10 @@ def monte_carlo_risk(
             total = total + running * discount * result.cost
             ended = (result.cost > 0.5) | result.terminated
             following = jax.random.uniform(key_action, low.shape, jnp.float32, low, high)
+            if model is not None:
+                escape = domain.spaces.from_unit(model.recover(result.obs[None])[0])
+                recovers = jax.random.bernoulli(jax.random.fold_in(key_action, 1), recovery_share)
+                following = jnp.where(recovers, jnp.clip(escape, low, high), following)
             running = running * (1.0 - ended.astype(jnp.float32))
             return (state, following, running, discount * gamma_risk, total), None
 
@@ -168,6 +183,8 @@ class HeldOutTask:
     obs: np.ndarray
     action: np.ndarray
     true: np.ndarray
+    rollouts: int
+    """Per pair."""
 
 
 def held_out_tasks(
@@ -190,7 +207,9 @@ def held_out_tasks(
         true = monte_carlo_risk(
             domain, task, jnp.asarray(obs), jnp.asarray(action), gamma_risk, rollouts, key_rollouts
         )
-        found.append(HeldOutTask(seed=seed, obs=obs, action=action, true=np.asarray(true)))
+        found.append(
+            HeldOutTask(seed=seed, obs=obs, action=action, true=np.asarray(true), rollouts=rollouts)
+        )
     return found
 
 
@@ -204,14 +223,22 @@ def calibration(
     """Adapts a prior to the test log of every held-out task and compares with the truth.
 
     Raises:
-        ConfigurationError: the arm bootstraps from logged actions, whose risk has no roll-out.
+        ConfigurationError: the arm bootstraps from logged actions, whose risk has no roll-out, or
+            its target is of no policy that can be rolled out.
     """
     if config.sampling.next_action != "uniform":
         raise ConfigurationError(
             "calibration needs sampling.next-action 'uniform': the risk of logged actions is that "
             "of a mixture of collection policies, which cannot be rolled out from a state."
         )
+    share = make_target(config.target).recovery_share
+    if share is None:
+        raise ConfigurationError(
+            f"calibration needs a risk of a policy that can be rolled out; the target "
+            f"{config.target.kind!r} is of none (recovery_share)."
+        )
     predicted: list[list[np.ndarray]] = [[] for _ in steps]
+    truths: list[list[np.ndarray]] = [[] for _ in steps]
     limits: list[float] = []
     for task in tasks:
         one = replace(config, seed=task.seed)
@@ -222,24 +249,54 @@ def calibration(
             start = scratch_prior(one, log)
         snapshots = adapt_with_snapshots([one], [start], [log], steps, steps=max(steps))
         scaled = jnp.asarray(domain.spaces.to_unit(task.action))
-        for place, models in zip(predicted, snapshots, strict=False):
-            place.append(np.asarray(_risk(models[0], jnp.asarray(task.obs), scaled)))
+        for place, truth, models in zip(predicted, truths, snapshots[: len(steps)], strict=True):
+            model = models[0]
+            risk = np.asarray(_risk(model, jnp.asarray(task.obs), scaled))
+            if share == 0.0:
+                place.append(risk)
+                truth.append(task.true)
+            else:
+                count = thrifty(len(risk))
+                place.append(risk[:count])
+                truth.append(_recovering_truth(domain, config, task, model, share))
             # That of the guard's settings, or what the data decided for this robot.
-            limit = models[0].limit if config.risk_limit is None else config.risk_limit
+            limit = model.limit if config.risk_limit is None else config.risk_limit
             assert limit is not None  # calibrated arms have a critic and, so, a limit
             limits.append(float(limit))
-    true = np.stack([task.true for task in tasks])
     return [
         CalibrationResult(
             arm=config.arm,
             seed=config.seed,
             step=step,
             predicted=np.stack(values),
-            true=true,
+            true=np.stack(true),
             risk_limit=float(np.median(limits)),
         )
-        for step, values in zip(steps, predicted, strict=True)
+        for step, values, true in zip(steps, predicted, truths, strict=True)
     ]
+
+
+def thrifty(count: int) -> int:
+    """Of so many pairs or roll-outs, those taken where each roll-out asks a recovery network."""
+    return max(1, count // THRIFT)
+
+
+def _recovering_truth(
+    domain: AbstractJaxDomain, config: RunConfig, task: HeldOutTask, model: RiskModel, share: float
+) -> np.ndarray:
+    """The risk of the robot that recovers as this model does; each model has its own truth."""
+    count = thrifty(len(task.obs))
+    bare = eqx.tree_at(lambda m: (m.limit, m.rehearsal), model, (None, None), is_leaf=_is_none)
+    true = monte_carlo_risk(
+        domain, sample_test_task(domain, task.seed), jnp.asarray(task.obs[:count]),
+        jnp.asarray(task.action[:count]), config.risk.gamma_risk, thrifty(task.rollouts),
+        root_key(task.seed, Stream.CALIBRATION_ROLLOUTS), bare, share,
+    )  # fmt: skip
+    return np.asarray(true)
+
+
+def _is_none(leaf: object) -> bool:
+    return leaf is None
 
 
 @jax.jit

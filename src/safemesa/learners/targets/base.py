@@ -23,6 +23,14 @@ class AbstractTarget(abc.ABC):
     asks_recovery: ClassVar[bool] = False
     """Whether `batch.recovery_action` is read; where it is not, nobody computes it."""
 
+    @property
+    def recovery_share(self) -> float | None:
+        """The probability that a step is the recovery's, else a draw of the policy.
+
+        None, as here: the risk is of no policy that can be rolled out so; calibration refuses it.
+        """
+        return None
+
     @abc.abstractmethod
     def next_risk(self, critic: RiskCritic, batch: RiskBatch) -> Float[Array, " batch"]:
         """Risk of `batch.next_obs` by the critic that bootstraps; no gradient is taken of it."""

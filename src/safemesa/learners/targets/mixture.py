@@ -25,6 +25,11 @@ class Mixture(AbstractTarget):
 
     asks_recovery: ClassVar[bool] = True
 
+    @property
+    def recovery_share(self) -> float:
+        """That is rho."""
+        return self.config.recovers
+
     def next_risk(self, critic: RiskCritic, batch: RiskBatch) -> Float[Array, " batch"]:
         """Of recovery action and next action, each with its probability."""
         rho = self.config.recovers

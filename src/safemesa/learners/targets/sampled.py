@@ -18,6 +18,11 @@ from safemesa.networks.critics import RiskCritic
 class Sampled(AbstractTarget):
     """`Q(s', a')` (MESA section 2.2): the logs' or a uniform policy's; online the task's."""
 
+    @property
+    def recovery_share(self) -> float:
+        """None is."""
+        return 0.0
+
     def next_risk(self, critic: RiskCritic, batch: RiskBatch) -> Float[Array, " batch"]:
         """Of the next action."""
         return jax.vmap(critic)(batch.next_obs, batch.next_action)

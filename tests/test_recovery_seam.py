@@ -1,5 +1,6 @@
 """What a critic bootstraps with, who recovers, and what a takeover's limit is, by known answers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import final
@@ -48,7 +49,7 @@ from safemesa.phases.storage.artefacts import (
     prior_template,
     save_artefact,
 )
-from safemesa.phases.takeover_limit import find_limit, fleet_level
+from safemesa.phases.takeover_limit import FoundLimit, find_limit, fleet_level
 from safemesa.shield import runtime
 from safemesa.shield.export import ShieldOptions, export_shield
 
@@ -323,6 +324,32 @@ def test_the_limit_is_a_quantile_of_what_the_recovery_holds() -> None:
         logistic_critic((0.0, 0.0, -2.0)), constant_recovery(0.0), identity_normaliser(1)
     )
     assert find_limit(same, config, log, LINE).tells_little
+
+
+def test_few_unlike_episodes_do_not_settle_a_limit() -> None:
+    """Each is at one place, so the quantile hangs on how often each is drawn: its interval has a
+    closed form. Many rows of alike episodes settle it, however they are resampled."""
+    config = tiny_config("safemesa")
+    config = replace(config, guard_settings=replace(config.guard_settings, calm_share=0.75))
+    model = model_of(constant_recovery(-1.0))
+
+    def found(places: Sequence[float]) -> FoundLimit:
+        episode = np.repeat(np.arange(len(places)), 200)
+        log = make_log([0] * len(episode), episode.tolist())
+        obs = np.repeat(np.asarray(places, np.float32), 200)[:, None]
+        return find_limit(model, config, replace(log, columns={**log.columns, "obs": obs}), LINE)
+
+    def risk(place: float) -> float:
+        return float(sigmoid(0.5 * place + 2.0 * np.tanh(-1.0) - 0.3))
+
+    unlike = found([-3.0, -1.0, 1.0, 3.0])
+    # The third of four draws is the lowest place with probability .051, the highest with .26.
+    assert unlike.interval == pytest.approx((risk(-3.0), risk(3.0)), rel=1e-3)
+    assert unlike.is_uncertain
+    alike = found([0.0, 0.1] * 10)
+    assert alike.interval == pytest.approx((risk(0.0), risk(0.1)), rel=0.06)
+    assert not alike.is_uncertain
+    assert alike.notes()["interval"] == list(alike.interval)
 
 
 def test_a_log_that_cannot_tell_is_refused_with_a_reason() -> None:

@@ -366,8 +366,15 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
         print(
             f"Risk limit: {found.limit:.3g}, just above what the critic says of {found.states} "
             f"calm states of the {found.source} that the recovery holds (median "
-            f"{found.quantiles['0.5']:.3g}). `safemesa evaluate` shows how early it warns."
+            f"{found.quantiles['0.5']:.3g}; other logs of this size: {found.interval[0]:.3g} to "
+            f"{found.interval[1]:.3g}). `safemesa evaluate` shows how early it warns."
         )
+        if found.is_uncertain:
+            print(
+                "WARNING: this log does not settle the limit. A factor of two beside the right one "
+                "a shield overrides everything or saves nothing, so log more calm episodes of this "
+                "robot, or try the shield in monitor mode first."
+            )
         if found.tells_little:
             print(
                 "WARNING: the critic says nearly the same of all calm states, so that a takeover "

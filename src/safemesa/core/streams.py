@@ -75,6 +75,7 @@ class Stream(enum.IntEnum):
     SKILL_LOG = _FIRST + 71
     SKILL_ROLLOUTS = _FIRST + 72
     TAKEOVER_TRUTH = _FIRST + 73
+    LIMIT_INTERVAL = _FIRST + 74
 
 
 def root_key(seed: int | Array, stream: Stream) -> Key:

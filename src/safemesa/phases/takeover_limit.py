@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from safemesa.core.errors import DatasetError
 from safemesa.core.spaces import Spaces
+from safemesa.core.streams import Stream, generator
 from safemesa.datasets.task_log import TaskLog
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
@@ -30,6 +31,11 @@ FEWEST = 30
 """Calm states without which no limit is found."""
 FLAT = 0.85
 """Of the robots on which this was tried, shields failed with .9 and more, and worked up to .7."""
+RESAMPLES = 200
+BLOCKS = 50
+"""Of the fleet's rows, which lie in the order of its logs, resampled in place of episodes."""
+WIDE = 2.0
+"""A factor of two beside the right limit a shield overrides all or saves nothing."""
 LARGEST_LIMIT = 0.9
 """A limit above it would wait for what is nearly certain."""
 
@@ -45,6 +51,14 @@ class FoundLimit:
     """Whose: `new robot` or `fleet`."""
     quantiles: dict[str, float]
     """What the critic says of the recovery's action in them."""
+    interval: tuple[float, float]
+    """In which 95 % of the limits lie that resampled episodes give."""
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether another log of this size might give a limit that protects otherwise."""
+        low, high = self.interval
+        return high > WIDE * self.limit or low < self.limit / WIDE
 
     @property
     def tells_little(self) -> bool:
@@ -60,6 +74,7 @@ class FoundLimit:
             "limit": self.limit,
             "calm_states": self.states,
             "source": self.source,
+            "interval": list(self.interval),
             "risk_of_recovery": self.quantiles,
         }
 
@@ -77,12 +92,13 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
     own = own[calm_rows(log, config.risk.gamma_risk)[own]]
     obs = np.asarray(log.columns["obs"])[own]
     normalised = np.asarray(model.normaliser(jnp.asarray(obs, jnp.float32)))
-    source = "new robot"
+    source, groups = "new robot", np.asarray(log.columns["episode"])[own]
     if len(own) < ENOUGH_OF_THE_ROBOT and model.rehearsal is not None:
         columns = rehearsal_layout(spaces).unpack(model.rehearsal)
         fleet = np.asarray(columns["obs"])[np.asarray(columns["calm"]) > 0.5]
         if len(fleet) > len(own):
             normalised, source = fleet, "fleet"
+            groups = np.arange(len(fleet)) * BLOCKS // len(fleet)
     if len(normalised) < FEWEST:
         raise DatasetError(
             f"no limit can be found from {len(normalised)} calm states (of no violation within "
@@ -104,7 +120,28 @@ def find_limit(model: RiskModel, config: RunConfig, log: TaskLog, spaces: Spaces
         states=len(risk),
         source=source,
         quantiles={f"{share:g}": float(np.quantile(risk, share)) for share in shares},
+        interval=_interval(risk, groups, config.guard_settings.calm_share),
     )
+
+
+def _interval(
+    risk: Float[np.ndarray, " n"], groups: np.ndarray, share: float
+) -> tuple[float, float]:
+    """95 % percentile interval of a quantile, from a bootstrap of whole groups of rows.
+
+    Rows of an episode are alike, so that resampled rows would promise too much.
+    """
+    rng = generator(0, Stream.LIMIT_INTERVAL)
+    names, index = np.unique(groups, return_inverse=True)
+    order = np.argsort(risk)
+    ranked, whose = risk[order], index[order]
+    limits = []
+    for _ in range(RESAMPLES):
+        counts = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        weight = np.cumsum(counts[whose])
+        limits.append(ranked[np.searchsorted(weight, share * weight[-1])])
+    low, high = np.quantile(limits, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def fleet_level(model: RiskModel, spaces: Spaces, share: float) -> float:

@@ -88,10 +88,10 @@ def run(
         make_agent(config, domain.spaces)
         check_changes(domain, config)
     if len({deployed_together(config) for config in configs}) > 1:
+        names = ", ".join(dict.fromkeys(one.arm for one in configs))
         raise ConfigurationError(
-            f"{', '.join(dict.fromkeys(one.arm for one in configs))} do not share Phase 3. Expected "
-            "arms of one domain with equal settings of Phase 3 and test logs of one size; run them "
-            "one after the other."
+            f"{names} do not share Phase 3. Expected arms of one domain with equal settings of Phase "
+            "3 and test logs of one size; run them one after the other."
         )
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]

@@ -90,8 +90,8 @@ def run(
     if len({deployed_together(config) for config in configs}) > 1:
         names = ", ".join(dict.fromkeys(one.arm for one in configs))
         raise ConfigurationError(
-            f"{names} do not share Phase 3. Expected arms of one domain with equal settings of Phase "
-            "3 and test logs of one size; run them one after the other."
+            f"{names} do not share Phase 3. Expected arms of one domain with equal settings of "
+            "Phase 3 and test logs of one size; run them one after the other."
         )
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
@@ -308,6 +308,7 @@ def _deploy(
     deployment = make_deployment(domain, agent, configs, options.simulators)
     with closing(deployment):
         recorders: list[Recorder] = []
+        behind: dict[int, int] = {}
         for pipeline, (models, test_logs) in zip(pipelines, prepared, strict=True):
             runs = zip(
                 pipeline.runs, pipeline.configs, models, test_logs, pipeline.sinks, strict=True
@@ -321,13 +322,14 @@ def _deploy(
                         agent=agent,
                         start=partial(deployment.start, len(recorders), model, log),
                         sink=sink,
-                        progress=options.progress,
+                        progress=_Slowest(options.progress, behind, len(recorders)),
                     )
                 )
         states = common_start(recorders, in_step=deployment.in_step)
         limits = first.config.deploy
-        done = min(recorder.done(state) for recorder, state in zip(recorders, states, strict=True))
-        options.progress.start("deploy", limits.steps or limits.episodes, done)
+        pairs = zip(recorders, states, strict=True)
+        behind |= {run: recorder.done(state) for run, (recorder, state) in enumerate(pairs)}
+        options.progress.start("deploy", limits.steps or limits.episodes, min(behind.values()))
         final = deployment.advance(states, lambda seed, chunk: recorders[seed].record(chunk))
         options.progress.finish()
     walls = [pipeline.wall for pipeline in pipelines for _ in pipeline.configs]
@@ -336,3 +338,23 @@ def _deploy(
     for pipeline in pipelines:
         for sink in pipeline.sinks:
             sink.close()
+
+
+@dataclass
+class _Slowest(Progress):
+    """What one of several runs tells; all have come as far as the slowest of them."""
+
+    shown: Progress
+    behind: dict[int, int]
+    run: int
+
+    def start(self, phase: str, total: int, done: int) -> None:
+        """Nothing: the phase is begun by all."""
+
+    def update(self, done: int, note: tuple[str, float] | None = None) -> None:
+        """Tells of all."""
+        self.behind[self.run] = done
+        self.shown.update(min(self.behind.values()), note)
+
+    def finish(self) -> None:
+        """Nothing."""

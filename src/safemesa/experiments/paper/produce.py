@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.files import write_atomic, write_json
 from safemesa.core.outputs import check_outputs
+from safemesa.experiments.grid.executors.executor import unfinished
 from safemesa.experiments.grid.executors.local import LocalExecutor
 from safemesa.experiments.grid.grid_folder import Grid, GridFolder, GridRun
 from safemesa.experiments.measures.calibrate_runs import calibrate_runs, table_rows
 from safemesa.experiments.paper.claims_table import write_claims
+from safemesa.experiments.paper.estimate import Estimate, estimate
 from safemesa.experiments.paper.montage import montage
 from safemesa.experiments.paper.paper_figures import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.plans import PLANS, FigurePlan, find_plan
@@ -121,6 +123,18 @@ class Production:
         check_outputs(self.out, tuple(f"figures/{name}.png" for name in names))
         self._carry_out(self.grid(names).runs)
         return [self._draw(name, find_plan(name)) for name in names]
+
+    def estimated(self, names: Sequence[str], seconds: float) -> Estimate:
+        """How long the unfinished runs of some figures take, measured for `seconds`."""
+        grid, folder = self.grid(names), GridFolder(self.out)
+        folder.check(grid)
+        groups = unfinished(grid, folder)
+        print(
+            f"{len(groups)} groups of runs are unfinished. Measuring for {seconds:.0f} s, beside "
+            "compilation.",
+            file=sys.stderr,
+        )
+        return estimate(groups, self.data_dir, self.simulators or 0, seconds)
 
     def grid(self, names: Sequence[str]) -> Grid:
         """The runs of some figures."""

@@ -161,6 +161,17 @@ def test_wrong_flags_are_explained(
     assert message in capsys.readouterr().err
 
 
+def test_make_gives_its_arguments_on() -> None:
+    shown = subprocess.run(
+        ["make", "--dry-run", "paper-gpu", "ARGS=--estimate --seeds 0"],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.endswith("/safemesa paper gpu --estimate --seeds 0\n")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_command_from_nothing(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from safemesa.core.errors import ConfigurationError
 from safemesa.experiments.grid.grid_folder import GridRun
 from safemesa.phases.config import RunConfig
 from safemesa.phases.progress import Progress
@@ -249,6 +250,11 @@ def _rate(work: _Measurement, simulators: int, seconds: float) -> float:
             _learn_risk(work, clock)
     except _EnoughError:
         pass
+    if not clock.reports:
+        raise ConfigurationError(
+            f"{work.phase} of {work.arms} on {work.configs[0].domain} ends before anything is "
+            "learned, so that its speed cannot be measured. Give --probe-seconds 0."
+        )
     return clock.rate
 
 

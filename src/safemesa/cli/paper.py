@@ -68,8 +68,8 @@ class GpuFlags:
     data_dir: Path = Path("data")
     """Where the training logs are kept."""
     simulators: int | None = None
-    """Processes that step simulators; default: one per core but one. Results do not depend on it,
-    and on a machine of one core it is one."""
+    """Processes that step simulators; default: one per core but one, at least one. Results do not
+    depend on it."""
     estimate: bool = False
     """Only measure how long it would take; write nothing."""
     probe_seconds: float = 60.0

@@ -15,11 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs test test-slow test-fresh test-slurm check bench lock clean
+.PHONY: help setup demo paper-gpu docs test test-slow test-fresh test-slurm check bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'Variables: PYTHON=$(PYTHON) (for setup), OUT=$(OUT) (for demo), ARGS (for test, bench).'
+	@echo 'Variables: PYTHON=$(PYTHON) (for setup), OUT=$(OUT) (for demo), ARGS (for test, bench, paper-gpu).'
 
 setup: $(INSTALLED) ## make .venv with the locked dependencies and safemesa (editable)
 
@@ -34,6 +34,9 @@ $(INSTALLED): $(LOCK) pyproject.toml
 
 demo: setup ## train, adapt and deploy a small example; results in OUT
 	@$(BIN)/safemesa demo --out $(OUT)
+
+paper-gpu: setup ## run the paper's figures 4 to 6 on one accelerator; ARGS=--estimate says how long
+	@$(BIN)/safemesa paper gpu $(ARGS)
 
 docs: setup ## build the documentation site in docs/_build/html
 	@$(BIN)/python -m sphinx -E -b html -W --keep-going -n -q docs docs/_build/html

@@ -72,15 +72,15 @@ def host_loop(size: Size, steps: int) -> dict[str, Run]:
         terminate_on_violation=False,
     )
     model = prior_template(config, DISABLED.spaces).model
-    roots, (environment,) = deployment.roots(0), deployment.environments
+    roots, simulators = deployment.roots(0), deployment.simulators
     first = deployment.start(0, model, None)
     # Past the steps in which nothing is learned yet.
     first = replace(
         first, step=jnp.int32(1_000), replay=replace(first.replay, written=jnp.int32(1_000))
     )
     limited = replace(agent, config=replace(agent.config, steps=1_000 + steps))
-    obs = environment.reset(0)
-    result, _ = environment.step(np.zeros(6, np.float32), 0)
+    obs = simulators.reset(0, 0, 0)
+    result, _ = simulators.step({0: (np.zeros(6, np.float32), 0)})[0]
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, 6)).astype(np.float32)
 
     @partial(jax.jit, donate_argnums=0)
@@ -92,7 +92,7 @@ def host_loop(size: Size, steps: int) -> dict[str, Run]:
 
     def loop() -> None:
         final = deploy_host(
-            SeedAxis(1), limited, [environment], [roots], [first], lambda seed, chunk: None
+            SeedAxis(1), limited, simulators, [roots], [first], lambda seed, chunk: None
         )
         jax.block_until_ready(final)
 
@@ -110,8 +110,8 @@ def host_loop(size: Size, steps: int) -> dict[str, Run]:
             np.array(action)
 
     def environment_steps() -> None:
-        environment.reset(0)
+        simulators.reset(0, 0, 0)
         for action in actions:
-            environment.step(action, 0)
+            simulators.step({0: (action, 0)})
 
     return {"loop": loop, "calls": calls, "updates": updates, "environment": environment_steps}

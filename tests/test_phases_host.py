@@ -1,6 +1,7 @@
 """Phase 3 and collection around Gymnasium environments, on Cartpole-Length."""
 
 import json
+import multiprocessing
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +22,20 @@ from safemesa.phases.collection.logs import collect_test_log, collect_train_logs
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.deploy_state import deploy_roots, initial_state
 from safemesa.phases.deployment.guarded_sac import build_agent
-from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
+from safemesa.phases.deployment.host import (
+    HostEnvironment,
+    LocalSimulators,
+    deploy_host,
+    pending_act,
+)
+from safemesa.phases.deployment.simulator_processes import SimulatorProcesses
 from safemesa.phases.run import RunOptions, run
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import load_risk_model
 from safemesa.phases.storage.checkpoint import Checkpointer
 from safemesa.phases.storage.replay_file import read_replay
 from safemesa.phases.storage.run_folder import METRIC_FIELDS
+from safemesa.phases.workers import WorkerError
 
 # Their logs are too short for ten violations.
 pytestmark = pytest.mark.filterwarnings(
@@ -143,6 +151,37 @@ def test_seeds_side_by_side_resume_exactly(
     assert episodes_of(straight[0]) != episodes_of(straight[1])
 
 
+def test_processes_that_step_simulators_change_nothing(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also where the run dies in between."""
+    configs = [host_config("rrl", seed) for seed in (7, 8)]
+    here, there = ([tmp_path / f"{kind}{seed}" for seed in (7, 8)] for kind in "ab")
+    run(configs, here, RunOptions(data_dir=data_dir))
+    with monkeypatch.context() as patch:
+        dying_save(patch, 3)
+        with pytest.raises(InterruptError):
+            run(configs, there, RunOptions(data_dir=data_dir, simulators=2))
+    assert multiprocessing.active_children() == []
+    run(configs, there, RunOptions(data_dir=data_dir, simulators=2))
+    for one, two in zip(here, there, strict=True):
+        assert episodes_of(one) == episodes_of(two)
+        rows = Path("replay", "rows.f32")
+        assert (one / rows).read_bytes() == (two / rows).read_bytes()
+
+
+def test_a_simulator_process_that_ends_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulators = SimulatorProcesses([host_config("rrl")], 1)
+    try:
+        assert simulators.reset(0, 0, 0).shape == (4,)
+        with pytest.raises(ConfigurationError, match="action must be"):
+            simulators.step({0: (np.full(1, np.nan, np.float32), 0)})
+        with pytest.raises(WorkerError, match="ended with exit code 0"):
+            simulators.reset(0, 0, 0)
+    finally:
+        simulators.close()
+
+
 class Recorded(gymnasium.Env):
     """Returns what a compiled run met, whatever is done; keeps what was done."""
 
@@ -179,7 +218,10 @@ def test_the_host_loop_acts_and_learns_as_compiled_chunks_do(tmp_path: Path) -> 
         agent, model, log, (), jax.numpy.asarray(host.reset(0)), task_learner_key(config)
     )
     start = pending_act(agent, roots, start)
-    (final,) = deploy_host(SeedAxis(1), agent, [host], [roots], [start], lambda seed, chunk: None)
+    simulators = LocalSimulators([host])
+    (final,) = deploy_host(
+        SeedAxis(1), agent, simulators, [roots], [start], lambda seed, chunk: None
+    )
     assert ends[-1] > agent.learning_starts + 50  # most of the run is learned from
     assert int(final.episode) == config.deploy.episodes
     np.testing.assert_allclose(np.array(env.actions), rows["action"], atol=2e-3)

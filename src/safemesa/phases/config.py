@@ -318,6 +318,19 @@ def read_by(config: RunConfig, names: Iterable[str]) -> dict[str, Any]:
     return chosen
 
 
+def deployed_together(config: RunConfig) -> str:
+    """Equal for runs whose Phase 3 is one program on arrays of equal shapes.
+
+    So it is for seeds of an arm, and for arms that differ in Phases 1 and 2 alone.
+    """
+    names = [name for name in PHASES["deploy"] if name != "seed"]
+    names += ["domain", "carl"] if config.agent == "carl" else ["domain"]
+    # Whether a model carries rows of the fleet is a shape, and its meta-learner's.
+    names += ["meta_learner"] if config.rehearsal.rows else []
+    # The replay begins with the test log, so that its size is a shape.
+    return json.dumps([read_by(config, names), config.data.test_transitions], sort_keys=True)
+
+
 def config_to_json(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values."""
     values = dataclasses.asdict(config)

@@ -26,6 +26,8 @@ class ChunkLoop:
     progress: Progress = field(default_factory=NoProgress)
     on_metrics: Callable[[int, int, dict[str, float]], Any] = lambda seed, step, metrics: None
     """Called per seed with (seed index, steps done, mean metrics of the chunk)."""
+    chunk: int | None = None
+    """Steps between checkpoints and reports; None: what the phase asks for."""
     wall_seconds: float = 0.0
     """Time spent so far, that of interrupted processes included."""
 
@@ -34,6 +36,7 @@ class ChunkLoop:
     ) -> PyTree:
         """Advances `state` from the last checkpoint to `total` steps."""
         state, done = self._restore(axis, state)
+        chunk = self.chunk or chunk
         self.progress.start(self.phase, total, done)
         began = time.perf_counter() - self.wall_seconds
         while done < total:

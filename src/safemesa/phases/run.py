@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from safemesa.core.errors import (
     CheckpointError,
+    ConfigurationError,
     OutputFolderError,
 )
 from safemesa.core.spaces import Spaces
@@ -30,7 +31,7 @@ from safemesa.phases.collection.logs import (
     train_folder,
     warn_of_few_violations,
 )
-from safemesa.phases.config import RunConfig, plugins_of
+from safemesa.phases.config import RunConfig, deployed_together, plugins_of
 from safemesa.phases.deployment.deployment import make_deployment
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.deployment.timeline import check_changes
@@ -62,6 +63,8 @@ class RunOptions:
     """Processes that collect the training logs of a simulator; None: this one."""
     priors: Path | None = None
     """Where runs keep priors for each other; None: every run does Phase 1 itself."""
+    simulators: int = 0
+    """Processes that step the simulators of Phase 3; 0: this one."""
     command: str = ""
     progress: Progress = field(default_factory=NoProgress)
     make_sink: Callable[[Path], Sink] = lambda path: NoSink()
@@ -70,18 +73,26 @@ class RunOptions:
 def run(
     configs: Sequence[RunConfig], folders: Sequence[Path], options: RunOptions
 ) -> list[dict[str, Any]]:
-    """Runs configurations that differ in their seeds alone; returns their summaries.
+    """Runs configurations side by side; returns their summaries.
 
-    Finished runs are left as they are. Raises typed errors (`safemesa.core.errors`) before
+    They differ in their seeds; or in their arms, too, where these do the same in Phase 3
+    (`deployed_together`): Phases 1 and 2 are then done arm by arm, and Phase 3 by all of them in
+    step. Finished runs are left as they are. Raises typed errors (`safemesa.core.errors`) before
     anything is written.
     """
     domain = find_domain(configs[0].domain)
     # Unknown names are refused before anything is written.
-    for registry, name in plugins_of(configs[0]).values():
-        registry.find(name)
-    make_agent(configs[0], domain.spaces)
     for config in configs:
+        for registry, name in plugins_of(config).values():
+            registry.find(name)
+        make_agent(config, domain.spaces)
         check_changes(domain, config)
+    if len({deployed_together(config) for config in configs}) > 1:
+        names = ", ".join(dict.fromkeys(one.arm for one in configs))
+        raise ConfigurationError(
+            f"{names} do not share Phase 3. Expected arms of one domain with equal settings of "
+            "Phase 3 and test logs of one size; run them one after the other."
+        )
     with ExitStack() as stack:
         runs = [RunFolder(Path(folder)) for folder in folders]
         for run_folder, config in zip(runs, configs, strict=True):
@@ -89,11 +100,16 @@ def run(
             stack.enter_context(run_folder.lock())
             run_folder.open(config, options.command)
         todo = [i for i, run_folder in enumerate(runs) if not run_folder.finished]
-        if todo:
-            pipeline = _Pipeline(
-                [configs[i] for i in todo], [runs[i] for i in todo], domain, options
-            )
-            pipeline.run()
+        arms: dict[RunConfig, list[int]] = {}
+        for i in todo:
+            arms.setdefault(replace(configs[i], seed=0), []).append(i)
+        pipelines = [
+            _Pipeline([configs[i] for i in arm], [runs[i] for i in arm], domain, options)
+            for arm in arms.values()
+        ]
+        if pipelines:
+            prepared = [pipeline.prepare() for pipeline in pipelines]
+            _deploy(pipelines, prepared)
         return [one.read_summary() for one in runs]
 
 
@@ -171,12 +187,10 @@ class _Pipeline:
         self.sinks = [options.make_sink(run_folder.path) for run_folder in runs]
         self.agent = make_agent(self.config, domain.spaces)
 
-    def run(self) -> None:
-        """All phases."""
+    def prepare(self) -> "tuple[Sequence[RiskModel | WorldModel], list[OfflineTasks]]":
+        """What Phase 3 begins with: models of Phases 1 and 2, and test logs."""
         test_logs = self.timed("collect", self.test_logs)
-        self.deploy(self.models(test_logs), test_logs)
-        for sink in self.sinks:
-            sink.close()
+        return self.models(test_logs), test_logs
 
     def models(self, test_logs: list[OfflineTasks]) -> Sequence[RiskModel | WorldModel]:
         """Phases 1 and 2: what the agent is deployed with."""
@@ -282,31 +296,65 @@ class _Pipeline:
         kind = "prior" if phase == "meta_train" else "risk_model"
         self.wall[phase] = read_manifest(folders[0], kind)[2].get("wall_s", 0.0)
 
-    def deploy(
-        self, models: Sequence[RiskModel | WorldModel], test_logs: list[OfflineTasks]
-    ) -> None:
-        """Phase 3."""
-        deployment = make_deployment(self.domain, self.agent, self.configs)
-        recorders = [
-            Recorder(
-                folder=folder,
-                config=config,
-                domain=self.domain,
-                agent=self.agent,
-                start=partial(deployment.start, index, model, log),
-                sink=sink,
-                progress=self.options.progress,
+
+def _deploy(
+    pipelines: "Sequence[_Pipeline]",
+    prepared: "Sequence[tuple[Sequence[RiskModel | WorldModel], list[OfflineTasks]]]",
+) -> None:
+    """Phase 3 of all runs of all arms side by side."""
+    first = pipelines[0]
+    domain, agent, options = first.domain, first.agent, first.options
+    configs = [config for pipeline in pipelines for config in pipeline.configs]
+    deployment = make_deployment(domain, agent, configs, options.simulators)
+    with closing(deployment):
+        recorders: list[Recorder] = []
+        behind: dict[int, int] = {}
+        for pipeline, (models, test_logs) in zip(pipelines, prepared, strict=True):
+            runs = zip(
+                pipeline.runs, pipeline.configs, models, test_logs, pipeline.sinks, strict=True
             )
-            for index, (folder, config, model, log, sink) in enumerate(
-                zip(self.runs, self.configs, models, test_logs, self.sinks, strict=True)
-            )
-        ]
+            for folder, config, model, log, sink in runs:
+                recorders.append(
+                    Recorder(
+                        folder=folder,
+                        config=config,
+                        domain=domain,
+                        agent=agent,
+                        start=partial(deployment.start, len(recorders), model, log),
+                        sink=sink,
+                        progress=_Slowest(options.progress, behind, len(recorders)),
+                    )
+                )
         states = common_start(recorders, in_step=deployment.in_step)
-        limits = self.config.deploy
-        done = min(recorder.done(state) for recorder, state in zip(recorders, states, strict=True))
-        self.options.progress.start("deploy", limits.steps or limits.episodes, done)
+        limits = first.config.deploy
+        pairs = zip(recorders, states, strict=True)
+        behind |= {run: recorder.done(state) for run, (recorder, state) in enumerate(pairs)}
+        options.progress.start("deploy", limits.steps or limits.episodes, min(behind.values()))
         final = deployment.advance(states, lambda seed, chunk: recorders[seed].record(chunk))
-        self.options.progress.finish()
-        deployment.close()
-        for recorder, state in zip(recorders, final, strict=True):
-            recorder.finish(state, self.wall)
+        options.progress.finish()
+    walls = [pipeline.wall for pipeline in pipelines for _ in pipeline.configs]
+    for recorder, state, wall in zip(recorders, final, walls, strict=True):
+        recorder.finish(state, wall)
+    for pipeline in pipelines:
+        for sink in pipeline.sinks:
+            sink.close()
+
+
+@dataclass
+class _Slowest(Progress):
+    """What one of several runs tells; all have come as far as the slowest of them."""
+
+    shown: Progress
+    behind: dict[int, int]
+    run: int
+
+    def start(self, phase: str, total: int, done: int) -> None:
+        """Nothing: the phase is begun by all."""
+
+    def update(self, done: int, note: tuple[str, float] | None = None) -> None:
+        """Tells of all."""
+        self.behind[self.run] = done
+        self.shown.update(min(self.behind.values()), note)
+
+    def finish(self) -> None:
+        """Nothing."""

@@ -122,6 +122,21 @@ class Worker:
                     found.append(message)
         return found
 
+    def receive(self) -> Any:
+        """Waits for the next thing that it tells.
+
+        Raises:
+            SafemesaError: what it raised, or a WorkerError if it ended.
+        """
+        try:
+            message = self._receiver.recv()
+        except (EOFError, OSError) as end:
+            self._process.join()
+            raise _ended(self.exitcode) from end
+        if isinstance(message, _Failure):
+            raise message.error
+        return message
+
     def stop(self) -> None:
         """Ends it if it lives, and waits for the end."""
         self._process.terminate()
@@ -172,10 +187,14 @@ def _raise_of(worker: Worker) -> None:
     if worker.error is not None:
         raise worker.error
     if exitcode not in (None, 0):
-        raise WorkerError(
-            f"a worker process ended with exit code {exitcode} (killed, or out of memory?). "
-            "Run the same command again to go on; fewer --jobs need less memory."
-        )
+        raise _ended(exitcode)
+
+
+def _ended(exitcode: int | None) -> WorkerError:
+    return WorkerError(
+        f"a worker process ended with exit code {exitcode} (killed, or out of memory?). "
+        "Run the same command again to go on; fewer --jobs need less memory."
+    )
 
 
 def _work(

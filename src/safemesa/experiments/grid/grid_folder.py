@@ -16,7 +16,7 @@ from typing import Any
 from safemesa.core.errors import ConfigurationError, OutputFolderError
 from safemesa.core.files import file_name, read_json, write_json
 from safemesa.core.locks import sole_owner
-from safemesa.phases.config import RunConfig, config_to_json
+from safemesa.phases.config import RunConfig, config_to_json, deployed_together
 from safemesa.phases.storage.run_folder import RunFolder, first_difference
 
 FORMAT = 1
@@ -58,10 +58,12 @@ class Grid:
         seeds_per_process: Seeds of one condition that share a process and its compiled functions
             (by `vmap`). Their rounding differs from that of single runs, so a folder holds grids
             of one such number only.
+        arms_together: Whether arms that do the same in Phase 3 share the process, too.
     """
 
     runs: tuple[GridRun, ...]
     seeds_per_process: int = 1
+    arms_together: bool = False
 
     def __post_init__(self) -> None:
         """Refuses an empty grid and two runs in one folder."""
@@ -96,13 +98,19 @@ class Grid:
     def groups(self) -> list[tuple[GridRun, ...]]:
         """Runs that share a process: blocks of seeds of one condition, in the grid's order.
 
-        Seed s is in block s // seeds_per_process, whatever other seeds there are.
+        Seed s is in block s // seeds_per_process, whatever other seeds there are. Conditions whose
+        Phase 3 is one program are in one block where arms are together.
         """
         blocks: dict[tuple[str, int], list[GridRun]] = {}
         for run in self.runs:
-            key = (run.condition, run.config.seed // self.seeds_per_process)
+            kind = deployed_together(run.config) if self.arms_together else run.condition
+            key = (kind, run.config.seed // self.seeds_per_process)
             blocks.setdefault(key, []).append(run)
-        return [tuple(sorted(block, key=lambda one: one.config.seed)) for block in blocks.values()]
+        order = {condition: place for place, condition in enumerate(self.settings())}
+        return [
+            tuple(sorted(block, key=lambda one: (order[one.condition], one.config.seed)))
+            for block in blocks.values()
+        ]
 
 
 def paired_runs(configs: Sequence[RunConfig], seeds: Sequence[int]) -> tuple[GridRun, ...]:
@@ -140,6 +148,12 @@ class GridFolder:
                     f"{grid.seeds_per_process}. Both in one table would not be one experiment: "
                     "choose another --out."
                 )
+            if record.get("arms_together", False) != grid.arms_together:
+                raise OutputFolderError(
+                    f"{self.path} holds a grid of another kind: of `paper gpu`, where arms share a "
+                    "process, and of other commands, where they do not, only one. Choose another "
+                    "--out."
+                )
             for condition, values in wanted.items():
                 given = record["conditions"].get(condition, values)
                 if given != values:
@@ -158,6 +172,8 @@ class GridFolder:
             "seeds_per_process": grid.seeds_per_process,
             "conditions": grid.settings(),
         }
+        if grid.arms_together:
+            wanted["arms_together"] = True
         if self.file.is_file():
             record = self._read()
             wanted["command"] = record["command"]

@@ -1,6 +1,7 @@
 """Figures of the paper from nothing: runs what is missing, draws, collects into a report."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from matplotlib.figure import Figure
 from safemesa.core.errors import DatasetError, SafemesaError
 from safemesa.core.files import write_atomic, write_json
 from safemesa.core.outputs import check_outputs
+from safemesa.experiments.grid.executors.executor import unfinished
 from safemesa.experiments.grid.executors.local import LocalExecutor
 from safemesa.experiments.grid.grid_folder import Grid, GridFolder, GridRun
 from safemesa.experiments.measures.calibrate_runs import calibrate_runs, table_rows
 from safemesa.experiments.paper.claims_table import write_claims
+from safemesa.experiments.paper.estimate import Estimate, estimate
 from safemesa.experiments.paper.montage import montage
 from safemesa.experiments.paper.paper_figures import curves_figure, maps_figure, sizes_figure
 from safemesa.experiments.paper.plans import PLANS, FigurePlan, find_plan
@@ -37,6 +40,9 @@ class Production:
         jobs: Processes at a time; None is one per core.
         draw_only: Draw from what is there.
         command: What made it.
+        seeds_per_process: Seeds of an arm that run side by side in one process.
+        simulators: Processes that step simulators, where runs are made for an accelerator: arms
+            that share Phase 3 are then side by side, too. None: runs are made for a CPU.
     """
 
     out: Path
@@ -46,6 +52,8 @@ class Production:
     jobs: int | None
     draw_only: bool
     command: str
+    seeds_per_process: int = 1
+    simulators: int | None = None
 
     def figure(self, name: str) -> Path:
         """Runs what a figure lacks, draws it, and returns its PNG.
@@ -110,9 +118,50 @@ class Production:
         write_json(path, {"command": self.command, "rows": rows})
         return path
 
+    def figures(self, names: Sequence[str]) -> list[Path]:
+        """Runs what these figures lack, all in one grid, and draws them."""
+        check_outputs(self.out, tuple(f"figures/{name}.png" for name in names))
+        self._carry_out(self.grid(names).runs)
+        return [self._draw(name, find_plan(name)) for name in names]
+
+    def estimated(self, names: Sequence[str], seconds: float) -> Estimate:
+        """How long the unfinished runs of some figures take, measured for `seconds`."""
+        grid, folder = self.grid(names), GridFolder(self.out)
+        folder.check(grid)
+        groups = unfinished(grid, folder)
+        print(
+            f"{len(groups)} groups of runs are unfinished. Measuring for {seconds:.0f} s, beside "
+            "compilation.",
+            file=sys.stderr,
+        )
+        return estimate(groups, self.data_dir, self.simulators or 0, seconds)
+
+    def grid(self, names: Sequence[str]) -> Grid:
+        """The runs of some figures."""
+        plans = [find_plan(name) for name in names]
+        return self._grid(
+            tuple(
+                {
+                    run.name: run for plan in plans for run in plan.runs(self.preset, self.seeds)
+                }.values()
+            )
+        )
+
+    def _grid(self, runs: tuple[GridRun, ...]) -> Grid:
+        return Grid(
+            runs=runs,
+            seeds_per_process=self.seeds_per_process,
+            arms_together=self.simulators is not None,
+        )
+
     def _carry_out(self, runs: tuple[GridRun, ...]) -> None:
-        executor = LocalExecutor(data_dir=self.data_dir, command=self.command, jobs=self.jobs)
-        executor.carry_out(Grid(runs=runs), GridFolder(self.out))
+        executor = LocalExecutor(
+            data_dir=self.data_dir,
+            command=self.command,
+            jobs=self.jobs,
+            simulators=self.simulators or 0,
+        )
+        executor.carry_out(self._grid(runs), GridFolder(self.out))
 
     def _records(self, plan: FigurePlan) -> list[RunRecord]:
         """The plan's finished runs.

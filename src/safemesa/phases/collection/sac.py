@@ -73,7 +73,7 @@ def collect_sac(
             f"(data.train_policy) have seeds for 0 to {MOST_DATA_SEED} with {SEEDS_PER_DATA_SEED} "
             "tasks each."
         )
-    configs = [_collection_config(config, index) for index in range(len(tasks))]
+    configs = collection_configs(config)
     folders = [working / f"task-{index:03d}" for index in range(len(tasks))]
     shown = progress or NoProgress()
     total = config.data.train_transitions
@@ -107,6 +107,11 @@ def collect_sac(
         read_log(folder, domain, task, f"train-{index:03d}")
         for index, (folder, task) in enumerate(zip(folders, tasks, strict=True))
     )
+
+
+def collection_configs(config: RunConfig) -> list[RunConfig]:
+    """The SAC runs that collect the training logs of a configuration, one per task."""
+    return [_collection_config(config, index) for index in range(config.data.train_tasks)]
 
 
 def _collection_config(config: RunConfig, index: int) -> RunConfig:

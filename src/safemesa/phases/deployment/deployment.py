@@ -25,14 +25,21 @@ from safemesa.phases.deployment.deploy_state import (
     initial_state,
     reset_key,
 )
-from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
+from safemesa.phases.deployment.host import (
+    LocalSimulators,
+    Simulators,
+    deploy_host,
+    pending_act,
+    run_environment,
+)
+from safemesa.phases.deployment.simulator_processes import SimulatorProcesses
 from safemesa.phases.deployment.timeline import Timeline, timeline
 from safemesa.phases.seeds import SeedAxis
 
 
 @dataclass(kw_only=True)
 class AbstractDeployment(abc.ABC):
-    """Phase 3 of runs that differ in their seeds alone, one task each, or one timeline of tasks."""
+    """Phase 3 of runs that do the same in it (`deployed_together`), one timeline of tasks each."""
 
     agent: AbstractAgent
     configs: Sequence[RunConfig]
@@ -99,42 +106,45 @@ class HostDeployment(AbstractDeployment):
 
     domain: AbstractHostDomain
     terminate_on_violation: bool = True
+    processes: int = 0
+    """That step the environments, each on the timeline of its configuration; 0: this one."""
     in_step: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Makes the environments."""
-        spaces = self.domain.spaces
-        self.environments = [
-            HostEnvironment(
-                self.domain.make_env(
-                    one.tasks[0], terminate_on_violation=self.terminate_on_violation
-                ),
-                config.seed,
-                spaces,
-                timeline=one if one.changes else None,
-            )
-            for config, one in zip(self.configs, self.timelines, strict=True)
-        ]
+        self.simulators: Simulators
+        if self.processes:
+            self.simulators = SimulatorProcesses(self.configs, self.processes)
+            return
+        runs = zip(self.configs, self.timelines, strict=True)
+        self.simulators = LocalSimulators(
+            [
+                run_environment(self.domain, config, one, self.terminate_on_violation)
+                for config, one in runs
+            ]
+        )
 
     def start(self, index: int, model: Any, test_log: OfflineTasks | None) -> DeployState:
-        obs = jnp.asarray(self.environments[index].reset(0))
+        obs = jnp.asarray(self.simulators.reset(index, 0, 0))
         state = self._initial(index, model, test_log, (), obs)
         return pending_act(self.agent, self.roots(index), state)
 
     def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
         roots = [self.roots(index) for index in range(len(states))]
         axis = SeedAxis(len(states))
-        return deploy_host(axis, self.agent, self.environments, roots, states, on_chunk)
+        return deploy_host(axis, self.agent, self.simulators, roots, states, on_chunk)
 
     def close(self) -> None:
-        for environment in self.environments:
-            environment.env.close()
+        self.simulators.close()
 
 
 def make_deployment(
-    domain: AbstractDomain, agent: AbstractAgent, configs: Sequence[RunConfig]
+    domain: AbstractDomain,
+    agent: AbstractAgent,
+    configs: Sequence[RunConfig],
+    processes: int = 0,
 ) -> AbstractDeployment:
-    """Phase 3 on the test tasks of the runs.
+    """Phase 3 on the test tasks of the runs; `processes` step simulators, 0: this one does.
 
     Raises:
         ConfigurationError: the domain is of neither kind, or its simulator is not installed.
@@ -143,7 +153,13 @@ def make_deployment(
     if isinstance(domain, AbstractJaxDomain):
         return CompiledDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
     if isinstance(domain, AbstractHostDomain):
-        return HostDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
+        return HostDeployment(
+            agent=agent,
+            configs=configs,
+            timelines=timelines,
+            domain=domain,
+            processes=min(processes, len(configs)),
+        )
     raise ConfigurationError(
         f"{domain.name} is neither a compiled nor a host domain; subclass AbstractJaxDomain or "
         "AbstractHostDomain."

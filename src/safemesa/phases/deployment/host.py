@@ -4,10 +4,10 @@ One compiled call per step stores the last transition, learns from it and choose
 the environment steps between two calls. Several seeds share the call and step together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.streams import Stream, simulator_seed, substream
 from safemesa.core.types import Metrics
 from safemesa.domains.base import Step
-from safemesa.domains.host import Environment
+from safemesa.domains.host import AbstractHostDomain, Environment
+from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act
 from safemesa.phases.deployment.deploy_state import (
     Chunk,
@@ -111,6 +112,57 @@ def _host_result(
     return Step(*values)
 
 
+def run_environment(
+    domain: AbstractHostDomain, config: RunConfig, tasks: Timeline, terminate_on_violation: bool
+) -> HostEnvironment:
+    """The environment of a run whose robot has these tasks."""
+    env = domain.make_env(tasks.tasks[0], terminate_on_violation=terminate_on_violation)
+    changing = tasks if tasks.changes else None
+    return HostEnvironment(env, config.seed, domain.spaces, timeline=changing)
+
+
+@runtime_checkable
+class Simulators(Protocol):
+    """The environments of the runs of a host loop, by number of the run."""
+
+    def reset(self, run: int, step: int, episode: int) -> np.ndarray:
+        """The first observation of an episode that begins when a run has taken `step` steps."""
+        ...
+
+    def step(
+        self, actions: Mapping[int, tuple[np.ndarray, int]]
+    ) -> dict[int, tuple[Step, np.ndarray]]:
+        """Steps some runs: of each, action and episode to what `HostEnvironment.step` returns."""
+        ...
+
+    def close(self) -> None:
+        """Frees what they hold."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalSimulators:
+    """Environments that are stepped one after the other in this process."""
+
+    environments: Sequence[HostEnvironment]
+
+    def reset(self, run: int, step: int, episode: int) -> np.ndarray:
+        """As `Simulators` says."""
+        self.environments[run].taken = step
+        return self.environments[run].reset(episode)
+
+    def step(
+        self, actions: Mapping[int, tuple[np.ndarray, int]]
+    ) -> dict[int, tuple[Step, np.ndarray]]:
+        """As `Simulators` says."""
+        return {run: self.environments[run].step(*one) for run, one in actions.items()}
+
+    def close(self) -> None:
+        """As `Simulators` says."""
+        for environment in self.environments:
+            environment.env.close()
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _first_act(axis: SeedAxis, agent: AbstractAgent, roots: Roots, state: DeployState) -> Act:
     return axis.map(lambda root, one: act_at(agent, one, root), (0, 0))(roots, state)
@@ -194,9 +246,8 @@ def pending_act(agent: AbstractAgent, roots: Roots, state: DeployState) -> Deplo
 
 @dataclass
 class _Lane:
-    """One seed of a host loop: its environment, and its chunk so far."""
+    """One seed of a host loop, and its chunk so far."""
 
-    environment: HostEnvironment
     step: int
     episode: int
     first_step: int
@@ -204,11 +255,6 @@ class _Lane:
     result: Step | None = None
     obs: np.ndarray | None = None
     final: DeployState | None = None
-
-    def take(self, action: np.ndarray) -> None:
-        """Steps the environment."""
-        self.result, self.obs = self.environment.step(action, self.episode)
-        self.step += 1
 
     @property
     def ended(self) -> bool:
@@ -231,7 +277,7 @@ def _gather(axis: SeedAxis, lanes: Sequence[_Lane]) -> tuple[Step, np.ndarray]:
 def deploy_host(
     axis: SeedAxis,
     agent: AbstractAgent,
-    environments: Sequence[HostEnvironment],
+    simulators: Simulators,
     roots: Sequence[Roots],
     states: Sequence[DeployState],
     on_chunk: OnChunk,
@@ -243,13 +289,12 @@ def deploy_host(
     """
     config = agent.config
     lanes = []
-    for environment, state in zip(environments, states, strict=True):
+    for seed, state in enumerate(states):
         step, episode = int(state.step), int(state.episode)
-        lane = _Lane(environment, step, episode, step)
+        lane = _Lane(step, episode, step)
         lane.final = state if config.finished(step, episode) else None
         if lane.final is None:
-            environment.taken = step
-            environment.reset(episode)
+            simulators.reset(seed, step, episode)
         else:
             lane.result, lane.obs = _nothing(agent.spaces)
         lanes.append(lane)
@@ -264,8 +309,10 @@ def deploy_host(
         running = [seed for seed, lane in enumerate(lanes) if lane.final is None]
         learns = {lanes[seed].step >= agent.learning_starts for seed in running}
         learning = learns.pop() if len(learns) == 1 else None
+        answers = simulators.step({seed: (actions[seed], lanes[seed].episode) for seed in running})
         for seed in running:
-            lanes[seed].take(actions[seed])
+            lanes[seed].result, lanes[seed].obs = answers[seed]
+            lanes[seed].step += 1
         if learning not in steps:
             steps[learning] = compiled_step(axis, agent, learning, root_structure, structure)
         leaves, action, record, metrics = steps[learning](

@@ -36,9 +36,12 @@ def unfinished(grid: Grid, folder: GridFolder) -> list[tuple[GridRun, ...]]:
     return [group for group in groups if group]
 
 
-def make_task(group: Sequence[GridRun], folder: GridFolder) -> Task:
+def make_task(group: Sequence[GridRun], folder: GridFolder, simulators: int = 0) -> Task:
     """The task of a group. Paths are absolute: its process may be elsewhere."""
-    name = group[0].name if len(group) == 1 else f"{group[0].name}..{group[-1].config.seed}"
+    conditions = list(dict.fromkeys(run.condition for run in group))
+    seeds = sorted({run.config.seed for run in group})
+    arms = "+".join([conditions[0], *(one.rpartition("/")[2] for one in conditions[1:])])
+    name = f"{arms}-{seeds[0]}" + (f"..{seeds[-1]}" if len(seeds) > 1 else "")
     root: Path = folder.path.absolute()
     return Task(
         name=name,
@@ -46,6 +49,7 @@ def make_task(group: Sequence[GridRun], folder: GridFolder) -> Task:
         folders=tuple(root / run.name for run in group),
         priors=folder.priors.absolute(),
         log=folder.logs.absolute() / f"{name}.log",
+        simulators=simulators,
     )
 
 
@@ -53,9 +57,9 @@ def task_row(task: Task) -> Row:
     """What the board shows of a task."""
     return Row(
         name=task.name,
-        arm=task.configs[0].arm,
+        arm=", ".join(dict.fromkeys(config.arm for config in task.configs)),
         domain=task.configs[0].domain,
-        seeds=",".join(str(config.seed) for config in task.configs),
+        seeds=",".join(str(seed) for seed in sorted({config.seed for config in task.configs})),
     )
 
 

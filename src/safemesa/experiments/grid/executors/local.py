@@ -37,12 +37,14 @@ class LocalExecutor(AbstractExecutor):
         command: What is recorded as the command of each run.
         jobs: Processes at a time; None: one per core, and one on an accelerator.
         collect_only: Whether to stop when the training logs are there.
+        simulators: Processes of each process that step its simulators; 0: none but itself.
     """
 
     data_dir: Path
     command: str
     jobs: int | None = None
     collect_only: bool = False
+    simulators: int = 0
 
     def __post_init__(self) -> None:
         """Refuses fewer than one process."""
@@ -52,7 +54,7 @@ class LocalExecutor(AbstractExecutor):
     def carry_out(self, grid: Grid, folder: GridFolder) -> None:
         """Trains, adapts and deploys whatever is not finished."""
         folder.check(grid)
-        tasks = [make_task(group, folder) for group in unfinished(grid, folder)]
+        tasks = [make_task(group, folder, self.simulators) for group in unfinished(grid, folder)]
         if not tasks and not self.collect_only:
             return
         with ExitStack() as stack:
@@ -91,6 +93,7 @@ def run_tasks(
             arguments=(task, data_dir.absolute(), command),
             log=task.log,
             mark=task.mark,
+            has_children=task.simulators > 0,
         )
         for task in tasks
     ]

@@ -46,6 +46,14 @@ class Row:
         return f"{self.done}/{self.total}" if self.total else str(self.done)
 
     @property
+    def line(self) -> str:
+        """What it does, with steps per second and time left once these are known."""
+        text = f"{self.name} {self.phase} {self.position}"
+        if self.left is None:
+            return text
+        return f"{text}, {self.rate:.3g}/s, {_duration(self.left)} left"
+
+    @property
     def rate(self) -> float:
         """Steps of the phase per second."""
         elapsed = time.monotonic() - self.phase_began
@@ -120,7 +128,7 @@ class Board(Watcher):
         if self._live is None and time.monotonic() - self._last_line > LINE_SECONDS:
             self._last_line = time.monotonic()
             running = [row for row in self.rows.values() if row.state == "running"]
-            each = "; ".join(f"{row.name} {row.phase} {row.position}" for row in running)
+            each = "; ".join(row.line for row in running)
             self._say(f"{self.totals()} {each}")
 
     def totals(self) -> str:

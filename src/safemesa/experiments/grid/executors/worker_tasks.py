@@ -16,7 +16,7 @@ TELL_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """What one process does: runs that differ in their seeds alone.
+    """What one process does: runs that differ in their seeds, or share Phase 3 besides.
 
     Attributes:
         name: For people; also names the log.
@@ -24,6 +24,7 @@ class Task:
         folders: Their folders, in the same order.
         priors: Folder in which the grid's runs share what Phase 1 made.
         log: File for the process' output.
+        simulators: Processes that step the simulators of Phase 3; 0: this one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Task:
     folders: tuple[Path, ...]
     priors: Path
     log: Path
+    simulators: int = 0
 
     def mark(self) -> frozenset[str]:
         """Changes whenever a run gets further: what is vouched for in its folder."""
@@ -82,7 +84,13 @@ def run_task(tell: Tell, task: Task, data_dir: Path, command: str) -> None:
     from safemesa.phases.run import RunOptions, run
 
     progress = TellingProgress(tell)
-    options = RunOptions(data_dir=data_dir, priors=task.priors, command=command, progress=progress)
+    options = RunOptions(
+        data_dir=data_dir,
+        priors=task.priors,
+        command=command,
+        progress=progress,
+        simulators=task.simulators,
+    )
     run(task.configs, task.folders, options)
 
 

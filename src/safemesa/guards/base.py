@@ -36,6 +36,8 @@ class Situation(NamedTuple):
     """Draws further ones."""
     memory: PyTree = ()
     """What the recovery remembers of the steps before, if it drove them."""
+    limit_factor: Float[Array, ""] | float = 1.0
+    """The risk limit is multiplied by it, where one decides what is executed."""
 
     def recover(self) -> tuple[Float[Array, " act"], PyTree]:
         """The recovery's action, and its memory should it be taken."""

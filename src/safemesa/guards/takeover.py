@@ -98,7 +98,7 @@ class Takeover(AbstractGuard):
 
         "Nearest" is on the straight way from the proposal to the recovery's action.
         """
-        limit, proposed = state.limit, situation.proposed
+        limit, proposed = state.limit * situation.limit_factor, situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
         intervened = ~(risk <= limit)  # also where the risk is not a number
         noise = self.settings.recovery_noise * jax.random.normal(key, proposed.shape)

@@ -14,6 +14,7 @@ import numpy as np
 
 from safemesa.core.errors import (
     CheckpointError,
+    ConfigurationError,
     OutputFolderError,
 )
 from safemesa.core.spaces import Spaces
@@ -32,15 +33,19 @@ from safemesa.phases.collection.logs import (
 )
 from safemesa.phases.config import RunConfig, plugins_of
 from safemesa.phases.deployment.deployment import make_deployment
+from safemesa.phases.deployment.guarded_sac import Agent
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.deployment.timeline import check_changes
+from safemesa.phases.deployment.upkeep import Upkeep, begin_upkeep
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
+from safemesa.phases.monitoring import FleetMonitor, fit_fleet_monitor, fleet_template
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import (
     Prior,
     RiskModel,
+    load_fleet_monitor,
     load_prior,
     load_risk_model,
     read_manifest,
@@ -79,7 +84,12 @@ def run(
     # Unknown names are refused before anything is written.
     for registry, name in plugins_of(configs[0]).values():
         registry.find(name)
-    make_agent(configs[0], domain.spaces)
+    agent = make_agent(configs[0], domain.spaces)
+    if configs[0].monitor.enabled and not isinstance(agent, Agent):
+        raise ConfigurationError(
+            f"--monitor.enabled watches SAC behind a guard; the arm {configs[0].arm} learns by "
+            f"{configs[0].agent}. Leave it out."
+        )
     for config in configs:
         check_changes(domain, config)
     with ExitStack() as stack:
@@ -247,6 +257,37 @@ class _Pipeline:
         self._save("meta_train", priors, loop, [one.prior for one in self.runs])
         return priors
 
+    def upkeeps(self, test_logs: list[OfflineTasks]) -> list[Upkeep]:
+        """Phases 1 and 2 of the monitors, and what is done about them in Phase 3."""
+        agent = self.agent
+        assert isinstance(agent, Agent)
+        fleets = self.timed("meta_train", self.fleet_monitors)
+        asked = agent.guard.uses_risk and self.config.monitor.adapt_again
+        priors = self.priors(test_logs) if asked else [None] * len(self.configs)
+        each = zip(self.configs, fleets, test_logs, priors, strict=True)
+        return self.timed(
+            "adapt",
+            lambda: [
+                begin_upkeep(config, agent, fleet, log, prior) for config, fleet, log, prior in each
+            ],
+        )
+
+    def fleet_monitors(self) -> list[FleetMonitor]:
+        """What Phase 1 leaves of the monitors: the same for all runs, as it depends on no seed."""
+        spaces = self.domain.spaces
+        template = fleet_template(self.config.monitor, spaces)
+        folders = [one.fleet_monitor for one in self.runs]
+        if not all((folder / "manifest.json").is_file() for folder in folders):
+            fleet, threshold = fit_fleet_monitor(
+                self.config.monitor,
+                self.train_logs(),
+                self.config.data.test_transitions,
+                self.config.data_seed,
+            )
+            for folder, config in zip(folders, self.configs, strict=True):
+                save_artefact(folder, fleet, config, spaces, {"threshold": threshold._asdict()})
+        return [load_fleet_monitor(folder, template) for folder in folders]
+
     def _shared_priors(self) -> SharedPriors | None:
         """Priors of other runs, where there may be some."""
         if self.options.priors is None:
@@ -286,7 +327,8 @@ class _Pipeline:
         self, models: Sequence[RiskModel | WorldModel], test_logs: list[OfflineTasks]
     ) -> None:
         """Phase 3."""
-        deployment = make_deployment(self.domain, self.agent, self.configs)
+        upkeeps = self.upkeeps(test_logs) if self.config.monitor.enabled else []
+        deployment = make_deployment(self.domain, self.agent, self.configs, upkeeps)
         recorders = [
             Recorder(
                 folder=folder,

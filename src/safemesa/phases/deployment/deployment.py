@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import jax
@@ -27,6 +27,7 @@ from safemesa.phases.deployment.deploy_state import (
 )
 from safemesa.phases.deployment.host import HostEnvironment, deploy_host, pending_act
 from safemesa.phases.deployment.timeline import Timeline, timeline
+from safemesa.phases.deployment.upkeep import Upkeep
 from safemesa.phases.seeds import SeedAxis
 
 
@@ -37,6 +38,8 @@ class AbstractDeployment(abc.ABC):
     agent: AbstractAgent
     configs: Sequence[RunConfig]
     timelines: Sequence[Timeline]
+    upkeeps: Sequence[Upkeep] = ()
+    """Of the monitors of the runs; none where nothing is monitored."""
     in_step: ClassVar[bool]
     """Whether all runs must start at the same step."""
 
@@ -65,7 +68,8 @@ class AbstractDeployment(abc.ABC):
         obs: jax.Array,
     ) -> DeployState:
         key = task_learner_key(self.configs[index])
-        return initial_state(self.agent, model, test_log, env, obs, key)
+        state = initial_state(self.agent, model, test_log, env, obs, key)
+        return replace(state, monitor=self.upkeeps[index].begun) if self.upkeeps else state
 
 
 @final
@@ -86,7 +90,8 @@ class CompiledDeployment(AbstractDeployment):
         roots = [self.roots(index) for index in range(len(states))]
         axis = SeedAxis(len(states))
         tasks = [one.arrays for one in self.timelines]
-        return deploy(axis, self.agent, self.domain, tasks, roots, states, on_chunk)
+        given = (tasks, roots, states, on_chunk, self.upkeeps)
+        return deploy(axis, self.agent, self.domain, *given)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -124,7 +129,8 @@ class HostDeployment(AbstractDeployment):
     def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
         roots = [self.roots(index) for index in range(len(states))]
         axis = SeedAxis(len(states))
-        return deploy_host(axis, self.agent, self.environments, roots, states, on_chunk)
+        given = (self.environments, roots, states, on_chunk, self.upkeeps)
+        return deploy_host(axis, self.agent, *given)
 
     def close(self) -> None:
         for environment in self.environments:
@@ -132,18 +138,24 @@ class HostDeployment(AbstractDeployment):
 
 
 def make_deployment(
-    domain: AbstractDomain, agent: AbstractAgent, configs: Sequence[RunConfig]
+    domain: AbstractDomain,
+    agent: AbstractAgent,
+    configs: Sequence[RunConfig],
+    upkeeps: Sequence[Upkeep] = (),
 ) -> AbstractDeployment:
-    """Phase 3 on the test tasks of the runs.
+    """Phase 3 on the test tasks of the runs, with a monitor where there are `upkeeps`.
 
     Raises:
         ConfigurationError: the domain is of neither kind, or its simulator is not installed.
     """
     timelines = [timeline(domain, config) for config in configs]
+    given: dict[str, Any] = {
+        "agent": agent, "configs": configs, "timelines": timelines, "upkeeps": upkeeps
+    }  # fmt: skip
     if isinstance(domain, AbstractJaxDomain):
-        return CompiledDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
+        return CompiledDeployment(**given, domain=domain)
     if isinstance(domain, AbstractHostDomain):
-        return HostDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
+        return HostDeployment(**given, domain=domain)
     raise ConfigurationError(
         f"{domain.name} is neither a compiled nor a host domain; subclass AbstractJaxDomain or "
         "AbstractHostDomain."

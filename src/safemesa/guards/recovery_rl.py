@@ -31,7 +31,7 @@ class RecoveryRL(AbstractGuard):
         del state
         proposed = situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
-        limit = self.settings.risk_limit * situation.limit_factor
+        limit = situation.tightened(self.settings.risk_limit)
         intervened = ~(risk <= limit)  # also where the risk is not a number
         noise = self.settings.recovery_noise * jax.random.normal(key, proposed.shape)
         escape, memory = situation.recover()

@@ -118,7 +118,8 @@ def _fit(
     decay = (0.0,) * (len(config.hidden) + 1)
     rows = count.astype(jnp.float32)
     share = jnp.where(count > 0, rows / (rows + config.worth), 0.0)
-    is_own = (jnp.arange(config.batch) < jnp.round(share * config.batch))[None, :, None]
+    places = jnp.arange(config.batch, dtype=jnp.float32)
+    is_own = (places < jnp.round(share * config.batch))[None, :, None]
 
     def update(index: Array, state: ModelState) -> ModelState:
         key_fleet, key_own = jax.random.split(jax.random.fold_in(root, index))
@@ -129,7 +130,11 @@ def _fit(
             state.ensemble, state.scaling, batch, decay
         )
         adam = Adam(learning_rate=config.learning_rate)
-        ensemble, optimiser = adam.step(state.ensemble, gradient, state.optimiser)
+        stepped, optimiser = adam.step(state.ensemble, gradient, state.optimiser)
+        # Shorter and shorter: where the networks happen to be after steps of one length, they can
+        # be off by several times the noise of the robot, which is taken for a change.
+        rate = 1.0 - index.astype(jnp.float32) / updates.astype(jnp.float32)
+        ensemble = jax.tree.map(lambda old, new: old + rate * (new - old), state.ensemble, stepped)
         return replace(state, ensemble=ensemble, optimiser=optimiser)
 
     return jax.lax.fori_loop(0, updates, update, state)

@@ -98,7 +98,7 @@ class CARLAgent(AbstractAgent):
         warmup: Bool[Array, ""],
         *,
         key: Key,
-        limit_factor: Float[Array, ""] | float = 1.0,
+        limit_factor: Float[Array, ""] | None = None,
     ) -> Act:
         """The first action of a cautious plan; nothing guards it."""
         del warmup

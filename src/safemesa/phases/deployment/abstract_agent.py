@@ -111,7 +111,7 @@ class AbstractAgent(abc.ABC):
         warmup: Bool[Array, ""],
         *,
         key: Key,
-        limit_factor: Float[Array, ""] | float = 1.0,
+        limit_factor: Float[Array, ""] | None = None,
     ) -> Act:
         """What to do at an observation; a risk limit is multiplied by `limit_factor`."""
 

@@ -113,9 +113,7 @@ class Agent(AbstractAgent):
             Forgotten(jnp.int32(0), jnp.int32(0)) if self.forgets else None,
         )
 
-    def adapted_again(
-        self, state: AgentState, model: RiskModel, forgotten: Forgotten | None
-    ) -> AgentState:
+    def adapted_again(self, state: AgentState, model: RiskModel) -> AgentState:
         """The state with a risk model that was adapted to the changed robot.
 
         Whoever learns the task goes on; an episode that is under way goes on with a recovery that
@@ -126,7 +124,6 @@ class Agent(AbstractAgent):
             risk=self.risk.init(model.critic, model.recovery),
             guard=self._first_guard_state(model),
             memory=model.recovery.begin(),
-            forgotten=state.forgotten if forgotten is None else forgotten,
         )
 
     def _first_guard_state(self, model: RiskModel) -> PyTree:
@@ -147,7 +144,7 @@ class Agent(AbstractAgent):
         warmup: Bool[Array, ""],
         *,
         key: Key,
-        limit_factor: Float[Array, ""] | float = 1.0,
+        limit_factor: Float[Array, ""] | None = None,
     ) -> Act:
         """Draws the task policy's action (uniform in the warm-up) and lets the guard decide."""
         key_task, key_uniform, key_guard = jax.random.split(key, 3)

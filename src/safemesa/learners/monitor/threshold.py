@@ -107,8 +107,9 @@ def extrapolate_threshold(
 
     Peaks of CUSUM's excursions have an exponential tail where scores are bounded and depend on few
     before them (Siegmund, Sequential Analysis, 1985, ch. 2): above a level u they exceed h with
-    probability `exp(-(h - u) / m)`, with m the mean excess. The interval comes from resampling whole logs, so it knows
-    how robots differ, as far as there are robots; it does not know whether the tail is exponential.
+    probability `exp(-(h - u) / m)`, with m the mean excess. The interval comes from resampling
+    whole logs, so it knows how robots differ, as far as there are robots; it does not know whether
+    the tail is exponential.
 
     Args:
         statistics: Of healthy logs, one per robot.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from safemesa.core.errors import DatasetError
 from safemesa.core.streams import Stream, root_key
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import positions
@@ -93,7 +94,12 @@ class Upkeep:
             prior = replace(self.prior, model=model)
             log = self._log(state, changed, step)
             root = self._key(Stream.ADAPT_AGAIN, step)
-            again = adapt([self.config], [prior], [log], roots=[root])[0]
+            try:
+                again = adapt([self.config], [prior], [log], roots=[root])[0]
+            except DatasetError:
+                # No limit can be found from these rows. The present one stays tight, and the next
+                # time there are more.
+                return state
             agent = self.agent.adapted_again(agent, again)
         if forgotten is not None:
             agent = replace(agent, forgotten=forgotten)

@@ -8,12 +8,13 @@ is missing.)
 
 A JSON line per detector and rate of false alarms:
 
-- `threshold`, and `low` to `high`: false alarms per hour of fresh robots, by resampling the fleet's;
+- `threshold`, and `low` to `high`: false alarms per hour, by resampling the fleet's robots;
 - `alarms` in `hours` of healthy rows of runs, in which a policy learns;
 - `delay_s`, median in seconds of robot time; `found`, and `within_2s`: shares of the changes.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.learners.monitor.detectors import (
     CUSUM,
     EWMA,
+    Detector,
     SingleRow,
     WindowedZ,
     excursions,
@@ -132,6 +134,59 @@ def delays_of(
         yield np.concatenate([before, scores[: len(both)]]), point
 
 
+def keep_scores(
+    file: Path,
+    fleet: Sequence[np.ndarray],
+    healthy: Sequence[np.ndarray],
+    changed: dict[str, list[tuple[np.ndarray, int]]],
+) -> None:
+    """All scores; the name of a change has its number, that of the row, and its place in there."""
+    arrays = {f"fleet{index}": one for index, one in enumerate(fleet)}
+    arrays |= {f"healthy{index}": one for index, one in enumerate(healthy)}
+    for number, pairs in enumerate(changed.values()):
+        for index, (scores, point) in enumerate(pairs):
+            arrays[f"changed{number}.{index}.{point}"] = scores
+    np.savez(file, **cast(Any, arrays))
+
+
+def judged(
+    detector: Detector,
+    rate: float,
+    fleet: Sequence[np.ndarray],
+    healthy: Sequence[np.ndarray],
+    changed: dict[str, list[tuple[np.ndarray, int]]],
+    dt: float,
+) -> dict[str, Any]:
+    """What a detector says at a rate of false alarms per hour, of scores and of changes in them."""
+    line: dict[str, Any] = {"fleet_h": round(sum(map(len, fleet)) * dt / 3600, 3)}
+    statistics = [detector.statistic(one) for one in fleet]
+    try:
+        found = extrapolate_threshold(statistics, rate * dt / 3600, np.random.default_rng(0))
+    except DatasetError as error:
+        return line | {"refused": str(error)}
+    line |= {
+        "threshold": round(found.value, 3),
+        "low": float(f"{found.low * 3600 / dt:.3g}"),
+        "high": float(f"{found.high * 3600 / dt:.3g}"),
+    }
+    line["alarms"] = [
+        int(np.sum(excursions(detector.statistic(one)).peak > found.value)) for one in healthy
+    ]
+    for name, pairs in changed.items():
+        rows = [
+            first_alarm(detector.statistic(scores)[point:], found.value) for scores, point in pairs
+        ]
+        delay = np.array([np.inf if row is None else (row + 1) * dt for row in rows])
+        middle = float(np.median(delay))
+        line[name] = {
+            "changes": len(delay),
+            "delay_s": round(middle, 3) if np.isfinite(middle) else None,
+            "within_2s": round(float(np.mean(delay <= 2.0)), 3),
+            "found": round(float(np.mean(np.isfinite(delay))), 3),
+        }
+    return line
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
     flags = parse(arguments)
@@ -159,52 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = delays_of(fitting, domain, run, rehearsal, json.loads(text), flags.points)
             changed.setdefault(text, []).extend(found)
     if flags.scores is not None:
-        arrays = {f"fleet{index}": one for index, one in enumerate(fleet)}
-        arrays |= {f"healthy{index}": one for index, one in enumerate(healthy)}
-        for number, pairs in enumerate(changed.values()):
-            for index, (scores, point) in enumerate(pairs):
-                arrays[f"changed{number}.{index}.{point}"] = scores
-        np.savez(flags.scores, **cast(Any, arrays))
-    for detector in (
-        *(CUSUM(reference=k) for k in (0.5, 1.0, 1.5)),
-        WindowedZ(),
-        EWMA(),
-        SingleRow(),
-    ):
-        statistics = [detector.statistic(one) for one in fleet]
-        hours = sum(map(len, fleet)) * dt / 3600
-        for rate in RATES:
-            line: dict[str, Any] = {"detector": repr(detector), "per_hour": rate, "fleet_h": hours}
-            try:
-                found = extrapolate_threshold(
-                    statistics, rate * dt / 3600, np.random.default_rng(0)
-                )
-            except DatasetError as error:
-                print(json.dumps(line | {"refused": str(error)}), flush=True)
-                continue
-            line |= {"threshold": found.value, "low": found.low * 3600 / dt}
-            line |= {"high": found.high * 3600 / dt, "hours": sum(map(len, healthy)) * dt / 3600}
-            line["alarms"] = [
-                int(np.sum(excursions(detector.statistic(one)).peak > found.value))
-                for one in healthy
-            ]
-            for name, pairs in changed.items():
-                waits = []
-                for scores, point in pairs:
-                    after = detector.statistic(scores)[point:]
-                    row = first_alarm(after, found.value)
-                    waits.append(np.inf if row is None else (row + 1) * dt)
-                delay = np.array(waits)
-                line[name] = {
-                    "changes": len(delay),
-                    "delay_s": float(np.median(delay)) if np.isfinite(np.median(delay)) else None,
-                    "within_2s": float(np.mean(delay <= 2.0)),
-                    "found": float(np.mean(np.isfinite(delay))),
-                }
-            rounded = json.loads(
-                json.dumps(line), parse_float=lambda text: float(f"{float(text):.3g}")
-            )
-            print(json.dumps(rounded), flush=True)
+        keep_scores(flags.scores, fleet, healthy, changed)
+    hours = round(sum(map(len, healthy)) * dt / 3600, 3)
+    detectors = (*(CUSUM(reference=k) for k in (0.5, 1.0, 1.5)), WindowedZ(), EWMA(), SingleRow())
+    for detector, rate in itertools.product(detectors, RATES):
+        line = {"detector": repr(detector), "per_hour": rate, "hours": hours}
+        print(json.dumps(line | judged(detector, rate, fleet, healthy, changed, dt)), flush=True)
 
 
 if __name__ == "__main__":

@@ -234,3 +234,21 @@ def test_each_part_of_the_answer_can_be_switched_off(tmp_path: Path, data: Path)
     summary = json.loads((tmp_path / "off" / "summary.json").read_text())
     assert summary["alarms"]
     assert "alarms" not in json.loads((tmp_path / "unwatched" / "summary.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_simulated_run_resumes_through_an_alarm(tmp_path: Path, data: Path) -> None:
+    pytest.importorskip("mujoco")
+    dead = '150:{"times": {"gains": 0}}'
+    # Five hundredths of a second a step: a rate that logs of a minute can show.
+    config = monitored("safemesa", "halfcheetah", (dead,), false_alarms_per_hour=50.0)
+    config = replace(config, data=replace(config.data, train_policy="random"))
+    whole = finish(config, tmp_path / "whole", data)
+    assert any(150 <= alarm["step"] < 300 for alarm in whole["alarms"])
+    parts = finish(config, tmp_path / "parts", data, (200, 400, 700))
+    assert whole["alarms"] == parts["alarms"]
+    rows = [(tmp_path / name / "replay" / "rows.f32").read_bytes() for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
+    factors = [line["limit_factor"] for line in
+               lines_without_wall(tmp_path / "whole" / "learning.jsonl")]  # fmt: skip
+    assert 0.5 in factors

@@ -142,16 +142,16 @@ def track(
 ) -> tuple[Tracker, Float[Array, ""]]:
     """The tracker after the row of a step, and the row's score.
 
-    An alarm is where the statistic exceeds the threshold; it lasts until the statistic is back at 0
-    or the monitor has learned the robot anew. Rows of an alarm are not remembered as usual.
+    An alarm is where the statistic exceeds the threshold; it lasts until the monitor has learned the
+    robot anew: a changed robot is calm now and then, as where it is reset or hardly moves. Rows of an alarm are not remembered as usual.
     """
     seen = look(tracker.model, obs[None], action[None], next_obs[None])
     seen = Look(*(value[0] for value in seen))
     score, outside = score_of(tracker.usual, seen)
     statistic = jnp.maximum(tracker.statistic + score - tracker.reference, 0.0)
-    calm = jnp.where(statistic > 0.0, tracker.calm, step + 1)
+    calm = jnp.where(tracker.alarm | (statistic > 0.0), tracker.calm, step + 1)
     begins = (statistic > tracker.threshold) & ~tracker.alarm
-    alarm = (tracker.alarm | begins) & (statistic > 0.0)
+    alarm = tracker.alarm | begins
     entry = jnp.stack([step.astype(jnp.float32), calm.astype(jnp.float32), statistic])
     place = jnp.minimum(tracker.count, MOST_ALARMS - 1)
     memory = tracker.recent.shape[0]

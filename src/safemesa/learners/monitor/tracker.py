@@ -142,8 +142,9 @@ def track(
 ) -> tuple[Tracker, Float[Array, ""]]:
     """The tracker after the row of a step, and the row's score.
 
-    An alarm is where the statistic exceeds the threshold; it lasts until the monitor has learned the
-    robot anew: a changed robot is calm now and then, as where it is reset or hardly moves. Rows of an alarm are not remembered as usual.
+    An alarm is where the statistic exceeds the threshold. It lasts until the monitor has learned
+    the robot anew: a changed robot is calm now and then, as where it is reset or hardly moves. Rows
+    of an alarm are not remembered as usual.
     """
     seen = look(tracker.model, obs[None], action[None], next_obs[None])
     seen = Look(*(value[0] for value in seen))

@@ -293,7 +293,7 @@ def _follow(
 
 
 def fleet_sample(
-    rows: Sequence[Float[np.ndarray, "rows width"]], rng: np.random.Generator
+    rows: Sequence[Float[np.ndarray, "_ width"]], rng: np.random.Generator
 ) -> Float[Array, "fleet width"]:
     """`FLEET_ROWS` rows of some robots, every row alike; again and again where there are fewer."""
     everything = np.concatenate(rows)
@@ -302,7 +302,7 @@ def fleet_sample(
 
 
 def held_out_rehearsals(
-    fitting: Fitting, robots: Sequence[Float[np.ndarray, "rows width"]], log_rows: int, seed: int
+    fitting: Fitting, robots: Sequence[Float[np.ndarray, "_ width"]], log_rows: int, seed: int
 ) -> list[Rehearsal]:
     """Robots of the fleet, each in turn as a new one with a log of `log_rows` rows.
 

@@ -101,7 +101,7 @@ FURTHEST = 1_000.0
 
 
 def extrapolate_threshold(
-    statistics: Sequence[Float[np.ndarray, " rows"]], rate: float, rng: np.random.Generator
+    statistics: Sequence[Float[np.ndarray, " _"]], rate: float, rng: np.random.Generator
 ) -> Threshold:
     """A threshold for a rate that healthy logs are too short to show.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import floor, planners, shield_training, speed
+from benchmarks import change_detection, floor, planners, shield_training, speed
 from benchmarks.measure import ratio, summary, take_turns
 
 
@@ -188,3 +188,20 @@ def test_shield_trainings_go_on_with_what_is_missing(
                 str(tmp_path / "shields"),
             ]
         )
+
+
+def test_delays_and_false_alarms_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    fleet = [rng.normal(size=5_000) for _ in range(8)]
+    healthy = [rng.normal(size=2_000), np.concatenate([rng.normal(size=1_000), np.full(30, 3.0)])]
+    changed = [(np.concatenate([rng.normal(size=500), np.full(100, rise)]), 500) for rise in (3, 0)]
+    detector = change_detection.CUSUM(reference=1.0)
+    line = change_detection.judged(detector, 1.0, fleet, healthy, {"x": changed}, 0.1)
+    assert line["alarms"] == [0, 1]
+    assert line["fleet_h"] == pytest.approx(8 * 5_000 * 0.1 / 3600, abs=1e-3)
+    # Two a row: the threshold is crossed after so many.
+    rows = int(line["threshold"] / 2.0) + 1
+    assert line["x"] == {"changes": 2, "delay_s": None, "within_2s": 0.5, "found": 0.5}
+    again = change_detection.judged(detector, 1.0, fleet, healthy, {"x": changed[:1]}, 0.1)
+    assert again["x"]["delay_s"] == pytest.approx(0.1 * rows, abs=0.11)
+    assert "refused" in change_detection.judged(detector, 1e-6, fleet, healthy, {}, 0.1)

@@ -16,7 +16,7 @@ from safemesa.learners.monitor.detectors import (
     first_alarm,
 )
 from safemesa.learners.monitor.surprise import fit_healthy_scale, surprise
-from safemesa.learners.monitor.threshold import find_threshold
+from safemesa.learners.monitor.threshold import extrapolate_threshold, find_threshold
 
 
 def gaussian_run_length(
@@ -200,3 +200,42 @@ def test_rates_that_a_log_cannot_show_are_refused() -> None:
     for make in (lambda: CUSUM(reference=0.0), lambda: WindowedZ(window=0), lambda: EWMA(rate=2.0)):
         with pytest.raises(ConfigurationError, match="expected"):
             make()
+
+
+def test_an_extrapolated_threshold_is_that_of_the_theory() -> None:
+    """Of independent normal scores the average run length is known; the logs are a hundredth."""
+    rng, rate = np.random.default_rng(6), 2e-6
+    logs = [CUSUM().statistic(rng.normal(size=2_000)) for _ in range(20)]
+    found = extrapolate_threshold(logs, rate, rng)
+    assert rate * sum(map(len, logs)) < 0.1  # nothing of it can be counted
+    length = gaussian_run_length(0.5, found.value)
+    assert 0.2 / rate < length < 5.0 / rate
+    assert found.low < 1.0 / length < found.high
+    assert (found.rate, found.rows, found.episodes) == (rate, 40_000, 20)
+    higher = extrapolate_threshold(logs, 100 * rate, rng)
+    # For normal scores with k = 1/2 the tail is exp(-h).
+    assert found.value - higher.value == pytest.approx(np.log(100), rel=0.3)
+
+
+def test_robots_that_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(7)
+    alike = [CUSUM().statistic(rng.normal(size=4_000)) for _ in range(10)]
+    restless = [CUSUM().statistic(1.5 * rng.normal(size=4_000)) for _ in range(2)]
+    narrow, wide = (
+        extrapolate_threshold(logs, 1e-4, np.random.default_rng(0))
+        for logs in (alike, [*alike[2:], *restless])
+    )
+    assert wide.high / wide.low > 2.0 * narrow.high / narrow.low
+
+
+def test_tails_that_cannot_be_told_are_refused() -> None:
+    rng = np.random.default_rng(8)
+    logs = [CUSUM().statistic(rng.normal(size=2_000)) for _ in range(4)]
+    with pytest.raises(DatasetError, match="at least 2 healthy logs"):
+        extrapolate_threshold(logs[:1], 1e-4, rng)
+    with pytest.raises(DatasetError, match="at least 2 healthy logs"):
+        extrapolate_threshold([*logs, np.full(9, np.nan)], 1e-4, rng)
+    with pytest.raises(DatasetError, match="Record longer logs, or allow more"):
+        extrapolate_threshold(logs, 1e-9, rng)
+    with pytest.raises(DatasetError, match="show no tail"):
+        extrapolate_threshold([one[:40] for one in logs], 1e-3, rng)

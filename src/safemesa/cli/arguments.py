@@ -45,6 +45,7 @@ SECTIONS = (
     "sac",
     "deploy",
     "carl",
+    "monitor",
 )
 """Parts of a run's configuration that flags may change, in the order of `--help`."""
 

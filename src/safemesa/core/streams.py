@@ -77,6 +77,15 @@ class Stream(enum.IntEnum):
     TAKEOVER_TRUTH = _FIRST + 73
     LIMIT_INTERVAL = _FIRST + 74
 
+    MONITOR_FLEET = _FIRST + 80
+    MONITOR_FOLDS = _FIRST + 81
+    MONITOR_ROWS = _FIRST + 82
+    MONITOR_MODEL = _FIRST + 83
+    MONITOR_THRESHOLD = _FIRST + 84
+    MONITOR_LOG = _FIRST + 85
+    MONITOR_UPKEEP = _FIRST + 86
+    ADAPT_AGAIN = _FIRST + 87
+
 
 def root_key(seed: int | Array, stream: Stream) -> Key:
     """The key of a purpose in the run, or the data, of a seed."""

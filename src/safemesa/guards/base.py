@@ -36,6 +36,12 @@ class Situation(NamedTuple):
     """Draws further ones."""
     memory: PyTree = ()
     """What the recovery remembers of the steps before, if it drove them."""
+    limit_factor: Float[Array, ""] | None = None
+    """By which the risk limit is multiplied, where one decides what is executed; None: it stays."""
+
+    def tightened(self, limit: Float[Array, ""] | float) -> Float[Array, ""] | float:
+        """A risk limit as it is at present."""
+        return limit if self.limit_factor is None else limit * self.limit_factor
 
     def recover(self) -> tuple[Float[Array, " act"], PyTree]:
         """The recovery's action, and its memory should it be taken."""

@@ -31,7 +31,8 @@ class RecoveryRL(AbstractGuard):
         del state
         proposed = situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
-        intervened = ~(risk <= self.settings.risk_limit)  # also where the risk is not a number
+        limit = situation.tightened(self.settings.risk_limit)
+        intervened = ~(risk <= limit)  # also where the risk is not a number
         noise = self.settings.recovery_noise * jax.random.normal(key, proposed.shape)
         escape, memory = situation.recover()
         escape = jnp.clip(escape + noise, -1.0, 1.0)

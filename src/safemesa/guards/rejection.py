@@ -17,6 +17,6 @@ def first_safe(situation: Situation, limit: float, samples: int, *, key: Key) ->
     draws = jax.vmap(situation.propose)(jax.random.split(key, samples - 1))
     draws = jnp.concatenate([situation.proposed[None], draws])
     risk = jax.vmap(situation.critic, (None, 0))(situation.risk_obs, draws)
-    safe = risk <= limit
+    safe = risk <= situation.tightened(limit)
     action = draws[jnp.where(jnp.any(safe), jnp.argmax(safe), jnp.argmin(risk))]
     return Decision(action, action, risk[0], ~safe[0])

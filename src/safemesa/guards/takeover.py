@@ -98,7 +98,7 @@ class Takeover(AbstractGuard):
 
         "Nearest" is on the straight way from the proposal to the recovery's action.
         """
-        limit, proposed = state.limit, situation.proposed
+        limit, proposed = situation.tightened(state.limit), situation.proposed
         risk = situation.critic(situation.risk_obs, proposed)
         intervened = ~(risk <= limit)  # also where the risk is not a number
         noise = self.settings.recovery_noise * jax.random.normal(key, proposed.shape)
@@ -134,7 +134,7 @@ class Takeover(AbstractGuard):
         return -self.settings.charge * above.astype(jnp.float32)
 
     def _nearest(
-        self, situation: Situation, escape: Float[Array, " act"], limit: Float[Array, ""]
+        self, situation: Situation, escape: Float[Array, " act"], limit: Float[Array, ""] | float
     ) -> Float[Array, " act"]:
         """The first step from the proposal to the recovery's action that is within the limit."""
         count = self.settings.candidates

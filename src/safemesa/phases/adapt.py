@@ -166,9 +166,13 @@ def adapt(
     loop: ChunkLoop | None = None,
     *,
     steps: int | None = None,
+    roots: Sequence[Key] | None = None,
 ) -> list[RiskModel]:
-    """Specialises each prior to its test log; `steps` overrides the configured number."""
-    snapshots = adapt_with_snapshots(configs, priors, test_logs, (), loop, steps=steps)
+    """Specialises each prior to its test log; `steps` overrides the configured number.
+
+    `roots` are the keys of runs that do it again.
+    """
+    snapshots = adapt_with_snapshots(configs, priors, test_logs, (), loop, steps=steps, roots=roots)
     return snapshots[-1]
 
 
@@ -180,6 +184,7 @@ def adapt_with_snapshots(
     loop: ChunkLoop | None = None,
     *,
     steps: int | None = None,
+    roots: Sequence[Key] | None = None,
 ) -> list[list[RiskModel]]:
     """As `adapt`, but also returns the models after each number of steps in `at`.
 
@@ -200,13 +205,14 @@ def adapt_with_snapshots(
     prior = axis.stack([replace(one, model=replace(one.model, rehearsal=None)) for one in priors])
     rehearsed, rehearsal = _rehearsal(axis, config, priors, spaces)
     everything = AdaptTables(axis.stack(tables), _stack_indices(axis, indices), rehearsal)
-    roots = axis.stack([root_key(one.seed, Stream.ADAPT) for one in configs])
+    given = [root_key(one.seed, Stream.ADAPT) for one in configs] if roots is None else roots
+    keys_of_runs = axis.stack(given)
     state = axis.stack([learners.risk.init(one.model.critic, one.model.recovery) for one in priors])
     inner = min(learners.meta.inner_steps, total)
 
     def advance(state: RiskState, start: int, stop: int) -> tuple[RiskState, Metrics]:
         while start < min(inner, stop):
-            keys = axis.map(lambda root, n=start: jax.random.fold_in(root, n), (0,))(roots)
+            keys = axis.map(lambda root, n=start: jax.random.fold_in(root, n), (0,))(keys_of_runs)
             state = _run_inner_step(axis, learners, prior, state, everything, keys)
             start += 1
         if start == stop:
@@ -218,7 +224,7 @@ def adapt_with_snapshots(
             rehearsed,
             everything,
             state,
-            roots,
+            keys_of_runs,
             jnp.int32(start),
             jnp.int32(stop),
         )

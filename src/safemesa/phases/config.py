@@ -27,6 +27,7 @@ from safemesa.learners.config import (
     require_share,
 )
 from safemesa.learners.meta.registry import meta_learners
+from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.learners.recovery.registry import recoveries
 from safemesa.learners.recovery.settings import NetworkSettings, RecoverySettings
 from safemesa.phases.change_text import planned_changes
@@ -160,6 +161,7 @@ class RunConfig:
     sac: SACConfig = field(default_factory=SACConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     carl: CARLConfig = field(default_factory=CARLConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self) -> None:
         """Refuses seeds that are no random streams of their own, and settings of something else."""

@@ -33,15 +33,19 @@ from safemesa.phases.collection.logs import (
 )
 from safemesa.phases.config import RunConfig, deployed_together, plugins_of
 from safemesa.phases.deployment.deployment import make_deployment
+from safemesa.phases.deployment.guarded_sac import Agent
 from safemesa.phases.deployment.run_recorder import Recorder, common_start
 from safemesa.phases.deployment.timeline import check_changes
+from safemesa.phases.deployment.upkeep import Upkeep, begin_upkeep
 from safemesa.phases.loop import ChunkLoop
 from safemesa.phases.meta_train import meta_train
+from safemesa.phases.monitoring import FleetMonitor, fit_fleet_monitor, fleet_template
 from safemesa.phases.progress import NoProgress, Progress
 from safemesa.phases.seeds import SeedAxis
 from safemesa.phases.storage.artefacts import (
     Prior,
     RiskModel,
+    load_fleet_monitor,
     load_prior,
     load_risk_model,
     read_manifest,
@@ -85,7 +89,12 @@ def run(
     for config in configs:
         for registry, name in plugins_of(config).values():
             registry.find(name)
-        make_agent(config, domain.spaces)
+        agent = make_agent(config, domain.spaces)
+        if config.monitor.enabled and not isinstance(agent, Agent):
+            raise ConfigurationError(
+                f"--monitor.enabled watches SAC behind a guard; the arm {config.arm} learns by "
+                f"{config.agent}. Leave it out."
+            )
         check_changes(domain, config)
     if len({deployed_together(config) for config in configs}) > 1:
         names = ", ".join(dict.fromkeys(one.arm for one in configs))
@@ -261,6 +270,37 @@ class _Pipeline:
         self._save("meta_train", priors, loop, [one.prior for one in self.runs])
         return priors
 
+    def upkeeps(self, test_logs: list[OfflineTasks]) -> list[Upkeep]:
+        """Phases 1 and 2 of the monitors, and what is done about them in Phase 3."""
+        agent = self.agent
+        assert isinstance(agent, Agent)
+        fleets = self.timed("meta_train", self.fleet_monitors)
+        asked = agent.guard.uses_risk and self.config.monitor.adapt_again
+        priors = self.priors(test_logs) if asked else [None] * len(self.configs)
+        each = zip(self.configs, fleets, test_logs, priors, strict=True)
+        return self.timed(
+            "adapt",
+            lambda: [
+                begin_upkeep(config, agent, fleet, log, prior) for config, fleet, log, prior in each
+            ],
+        )
+
+    def fleet_monitors(self) -> list[FleetMonitor]:
+        """What Phase 1 leaves of the monitors: the same for all runs, as it depends on no seed."""
+        spaces = self.domain.spaces
+        template = fleet_template(self.config.monitor, spaces)
+        folders = [one.fleet_monitor for one in self.runs]
+        if not all((folder / "manifest.json").is_file() for folder in folders):
+            fleet, threshold = fit_fleet_monitor(
+                self.config.monitor,
+                self.train_logs(),
+                self.config.data.test_transitions,
+                self.config.data_seed,
+            )
+            for folder, config in zip(folders, self.configs, strict=True):
+                save_artefact(folder, fleet, config, spaces, {"threshold": threshold._asdict()})
+        return [load_fleet_monitor(folder, template) for folder in folders]
+
     def _shared_priors(self) -> SharedPriors | None:
         """Priors of other runs, where there may be some."""
         if self.options.priors is None:
@@ -305,7 +345,13 @@ def _deploy(
     first = pipelines[0]
     domain, agent, options = first.domain, first.agent, first.options
     configs = [config for pipeline in pipelines for config in pipeline.configs]
-    deployment = make_deployment(domain, agent, configs, options.simulators)
+    upkeeps = [
+        upkeep
+        for pipeline, (_, test_logs) in zip(pipelines, prepared, strict=True)
+        if pipeline.config.monitor.enabled
+        for upkeep in pipeline.upkeeps(test_logs)
+    ]
+    deployment = make_deployment(domain, agent, configs, options.simulators, upkeeps)
     with closing(deployment):
         recorders: list[Recorder] = []
         behind: dict[int, int] = {}

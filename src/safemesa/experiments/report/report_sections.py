@@ -142,6 +142,8 @@ def _curves(place: Place, pictures: Pictures) -> list[Html]:
     summaries = [run.summary for group in place.groups for run in group.runs]
     if result_figures.change_marks(summaries, over_steps=True):
         caption += " Dotted: the robot changes, gradually where shaded."
+    if result_figures.alarm_marks(summaries, over_steps=True):
+        caption += " Thin red: an alarm of a monitor."
     name = slug(f"{place.title} curves")
     return [pictures.add(name, figure, f"Learning curves on {place.title}", caption)]
 

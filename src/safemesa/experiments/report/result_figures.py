@@ -206,6 +206,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
     styles = group_styles(groups)
     summaries = [run.summary for group in groups for run in group.runs]
     changes = change_marks(summaries, over_steps=limits[0] is not None)
+    alarms = alarm_marks(summaries, over_steps=limits[0] is not None)
     window = smoothing_window(min(len(run) for group in lines for run in group))
     smoothed = f"mean of {window} episodes" if window > 1 else "per episode"
     panels = [
@@ -230,6 +231,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
                 if curve is not None:
                     draw_curve(axes, curve, style, with_band=len(groups) <= MOST_BANDS)
             draw_changes(axes, changes)
+            draw_alarms(axes, alarms)
             axes.set(title=title, xlabel="Episode" if limits[0] is None else "Environment steps")
             if metric == "success":
                 axes.set_ylim(-0.03, 1.03)
@@ -242,6 +244,8 @@ def learning_curves(groups: Sequence[RunGroup]) -> Figure:
         ]
         if changes:
             handles.append(Line2D([], [], color=INK, linestyle=":", label="the robot changes"))
+        if alarms:
+            handles.append(Line2D([], [], color=RED, linewidth=1.0, label="alarm of a monitor"))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
     return figure
 
@@ -271,6 +275,21 @@ def draw_changes(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
         axes.axvline(begins, color=INK, linestyle=":", linewidth=1.0)
         if complete > begins:
             axes.axvspan(begins, complete, color=INK, alpha=0.06, linewidth=0.0)
+
+
+def alarm_marks(summaries: Iterable[Mapping[str, Any]], over_steps: bool) -> list[float]:
+    """Where monitors raised an alarm in runs, on the axis of curves."""
+    marks = set()
+    for summary in summaries:
+        for alarm in summary.get("alarms", []):
+            marks.add(float(alarm["step"] if over_steps else alarm["episode"] + 1))
+    return sorted(marks)
+
+
+def draw_alarms(axes: Axes, marks: Sequence[float]) -> None:
+    """A thin line at each alarm."""
+    for place in marks:
+        axes.axvline(place, color=RED, linewidth=0.6, alpha=0.7)
 
 
 def _legend(group: RunGroup) -> str:

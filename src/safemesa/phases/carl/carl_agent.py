@@ -92,7 +92,13 @@ class CARLAgent(AbstractAgent):
         )
 
     def act(
-        self, state: CARLAgentState, obs: Float[Array, " obs"], warmup: Bool[Array, ""], *, key: Key
+        self,
+        state: CARLAgentState,
+        obs: Float[Array, " obs"],
+        warmup: Bool[Array, ""],
+        *,
+        key: Key,
+        limit_factor: Float[Array, ""] | None = None,
     ) -> Act:
         """The first action of a cautious plan; nothing guards it."""
         del warmup

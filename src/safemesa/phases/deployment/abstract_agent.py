@@ -105,9 +105,15 @@ class AbstractAgent(abc.ABC):
 
     @abc.abstractmethod
     def act(
-        self, state: PyTree, obs: Float[Array, " obs"], warmup: Bool[Array, ""], *, key: Key
+        self,
+        state: PyTree,
+        obs: Float[Array, " obs"],
+        warmup: Bool[Array, ""],
+        *,
+        key: Key,
+        limit_factor: Float[Array, ""] | None = None,
     ) -> Act:
-        """What to do at an observation."""
+        """What to do at an observation; a risk limit is multiplied by `limit_factor`."""
 
     @abc.abstractmethod
     def after(

@@ -25,6 +25,7 @@ from safemesa.phases.deployment.deploy_state import (
     where,
 )
 from safemesa.phases.deployment.timeline import task_at
+from safemesa.phases.deployment.upkeep import Upkeep
 from safemesa.phases.seeds import SeedAxis
 
 
@@ -124,8 +125,12 @@ def deploy(
     roots: Sequence[Roots],
     states: Sequence[DeployState],
     on_chunk: OnChunk,
+    upkeeps: Sequence[Upkeep] = (),
 ) -> list[DeployState]:
-    """Runs all episodes of all seeds, from wherever `states` are."""
+    """Runs all episodes of all seeds, from wherever `states` are.
+
+    With `upkeeps`, one per seed, a chunk ends where they are due.
+    """
     config = agent.config
     # Copied, because chunks donate their state and callers keep what they passed.
     state = jax.tree.map(jnp.copy, axis.stack(states))
@@ -141,6 +146,8 @@ def deploy(
         done = max(step for step, runs in zip(first, running, strict=True) if runs)
         learning = done >= agent.learning_starts
         steps = chunk if learning else min(chunk, agent.learning_starts - done)
+        if upkeeps:
+            steps = min(steps, upkeeps[0].every - done % upkeeps[0].every)
         state, records, metrics = _run_deploy(
             axis,
             agent,
@@ -152,6 +159,13 @@ def deploy(
             state,
             jnp.int32(steps),
         )
+        if upkeeps and (done + steps) % upkeeps[0].every == 0:
+            kept = [
+                upkeep(one) if int(one.step) > began else one
+                for upkeep, one, began in zip(upkeeps, axis.unstack(state), first, strict=True)
+            ]
+            # Copied, because chunks donate their state.
+            state = jax.tree.map(jnp.copy, axis.stack(kept))
         parts = zip(axis.unstack(state), axis.unstack(records), axis.unstack(metrics), strict=True)
         for seed, (one, record, values) in enumerate(parts):
             if int(one.step) > first[seed]:

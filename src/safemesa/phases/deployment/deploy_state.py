@@ -15,6 +15,7 @@ from safemesa.core.types import Key, PyTree
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import Replay, append, extend, make_replay, next_position
 from safemesa.domains.base import Step
+from safemesa.learners.monitor.tracker import Tracker, track
 from safemesa.phases.deployment.abstract_agent import AbstractAgent, Act, ViolationIndex
 
 MAXIMUM_ROWS = 1_000_000
@@ -64,6 +65,8 @@ class DeployState(eqx.Module):
     step: Int[Array, ""]
     episode: Int[Array, ""]
     tally: Tally
+    monitor: PyTree = ()
+    """A `Tracker` of the robot's dynamics, or nothing."""
 
 
 class Roots(NamedTuple):
@@ -129,7 +132,12 @@ def initial_state(
 def act_at(agent: AbstractAgent, state: DeployState, roots: Roots) -> Act:
     """What the agent does at the observation of the state."""
     key = jax.random.fold_in(roots.act, state.step)
-    return agent.act(state.agent, state.obs, state.step < agent.warmup_steps, key=key)
+    warmup = state.step < agent.warmup_steps
+    if not isinstance(state.monitor, Tracker):
+        return agent.act(state.agent, state.obs, warmup, key=key)
+    return agent.act(
+        state.agent, state.obs, warmup, key=key, limit_factor=state.monitor.limit_factor
+    )
 
 
 def observe(
@@ -177,8 +185,12 @@ def observe(
         violation_under_recovery=tally.violations_under_recovery,
         risk_bias=_risk_bias(tally, violated, agent.gamma_risk),
     )
+    monitor = state.monitor
+    if isinstance(monitor, Tracker):
+        monitor, _ = track(monitor, state.obs, act.action, result.obs, state.step)
     new_state = replace(
         state,
+        monitor=monitor,
         agent=agent.after(state.agent, act, tally.length, done),
         replay=append(state.replay, row),
         violations=violations,

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import jax
@@ -34,6 +34,7 @@ from safemesa.phases.deployment.host import (
 )
 from safemesa.phases.deployment.simulator_processes import SimulatorProcesses
 from safemesa.phases.deployment.timeline import Timeline, timeline
+from safemesa.phases.deployment.upkeep import Upkeep
 from safemesa.phases.seeds import SeedAxis
 
 
@@ -44,6 +45,8 @@ class AbstractDeployment(abc.ABC):
     agent: AbstractAgent
     configs: Sequence[RunConfig]
     timelines: Sequence[Timeline]
+    upkeeps: Sequence[Upkeep] = ()
+    """Of the monitors of the runs; none where nothing is monitored."""
     in_step: ClassVar[bool]
     """Whether all runs must start at the same step."""
 
@@ -72,7 +75,8 @@ class AbstractDeployment(abc.ABC):
         obs: jax.Array,
     ) -> DeployState:
         key = task_learner_key(self.configs[index])
-        return initial_state(self.agent, model, test_log, env, obs, key)
+        state = initial_state(self.agent, model, test_log, env, obs, key)
+        return replace(state, monitor=self.upkeeps[index].begun) if self.upkeeps else state
 
 
 @final
@@ -93,7 +97,8 @@ class CompiledDeployment(AbstractDeployment):
         roots = [self.roots(index) for index in range(len(states))]
         axis = SeedAxis(len(states))
         tasks = [one.arrays for one in self.timelines]
-        return deploy(axis, self.agent, self.domain, tasks, roots, states, on_chunk)
+        given = (tasks, roots, states, on_chunk, self.upkeeps)
+        return deploy(axis, self.agent, self.domain, *given)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -132,7 +137,8 @@ class HostDeployment(AbstractDeployment):
     def advance(self, states: Sequence[DeployState], on_chunk: OnChunk) -> list[DeployState]:
         roots = [self.roots(index) for index in range(len(states))]
         axis = SeedAxis(len(states))
-        return deploy_host(axis, self.agent, self.simulators, roots, states, on_chunk)
+        given = (self.simulators, roots, states, on_chunk, self.upkeeps)
+        return deploy_host(axis, self.agent, *given)
 
     def close(self) -> None:
         self.simulators.close()
@@ -143,23 +149,23 @@ def make_deployment(
     agent: AbstractAgent,
     configs: Sequence[RunConfig],
     processes: int = 0,
+    upkeeps: Sequence[Upkeep] = (),
 ) -> AbstractDeployment:
-    """Phase 3 on the test tasks of the runs; `processes` step simulators, 0: this one does.
+    """Phase 3 on the test tasks of the runs, with a monitor where there are `upkeeps`.
+
+    `processes` step simulators, 0: this one does.
 
     Raises:
         ConfigurationError: the domain is of neither kind, or its simulator is not installed.
     """
     timelines = [timeline(domain, config) for config in configs]
+    given: dict[str, Any] = {
+        "agent": agent, "configs": configs, "timelines": timelines, "upkeeps": upkeeps
+    }  # fmt: skip
     if isinstance(domain, AbstractJaxDomain):
-        return CompiledDeployment(agent=agent, configs=configs, timelines=timelines, domain=domain)
+        return CompiledDeployment(**given, domain=domain)
     if isinstance(domain, AbstractHostDomain):
-        return HostDeployment(
-            agent=agent,
-            configs=configs,
-            timelines=timelines,
-            domain=domain,
-            processes=min(processes, len(configs)),
-        )
+        return HostDeployment(**given, domain=domain, processes=min(processes, len(configs)))
     raise ConfigurationError(
         f"{domain.name} is neither a compiled nor a host domain; subclass AbstractJaxDomain or "
         "AbstractHostDomain."

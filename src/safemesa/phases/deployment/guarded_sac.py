@@ -36,6 +36,16 @@ from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
 
 
+class Forgotten(eqx.Module):
+    """The oldest rows of the replay, and of its violations, that the safety critic draws no more.
+
+    Where the replay is full and begins again, what is written to their places is not drawn either.
+    """
+
+    rows: Int[Array, ""]
+    violations: Int[Array, ""]
+
+
 class AgentState(eqx.Module):
     """Everything that Phase 3 learns; normaliser and rehearsal are the risk model's and fixed."""
 
@@ -46,6 +56,8 @@ class AgentState(eqx.Module):
     rehearsal: Float[Array, "rows width"] | None = None
     memory: PyTree = ()
     """The recovery's."""
+    forgotten: Forgotten | None = None
+    """Where the safety critic may forget what the robot did before it changed."""
 
 
 @final
@@ -59,6 +71,8 @@ class Agent(AbstractAgent):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     """Which rows of the fleet, that the risk model carries, safety batches hold."""
+    forgets: bool = False
+    """Whether what the robot did before a change can be forgotten."""
 
     @property
     def gamma_risk(self) -> float:
@@ -96,6 +110,20 @@ class Agent(AbstractAgent):
             model.normaliser,
             model.rehearsal if self.rehearsal.rows else None,
             model.recovery.begin(),
+            Forgotten(jnp.int32(0), jnp.int32(0)) if self.forgets else None,
+        )
+
+    def adapted_again(self, state: AgentState, model: RiskModel) -> AgentState:
+        """The state with a risk model that was adapted to the changed robot.
+
+        Whoever learns the task goes on; an episode that is under way goes on with a recovery that
+        remembers nothing of it.
+        """
+        return replace(
+            state,
+            risk=self.risk.init(model.critic, model.recovery),
+            guard=self._first_guard_state(model),
+            memory=model.recovery.begin(),
         )
 
     def _first_guard_state(self, model: RiskModel) -> PyTree:
@@ -110,7 +138,13 @@ class Agent(AbstractAgent):
         return state.normaliser(obs) if self.sac.config.normalise_obs else obs
 
     def act(
-        self, state: AgentState, obs: Float[Array, " obs"], warmup: Bool[Array, ""], *, key: Key
+        self,
+        state: AgentState,
+        obs: Float[Array, " obs"],
+        warmup: Bool[Array, ""],
+        *,
+        key: Key,
+        limit_factor: Float[Array, ""] | None = None,
     ) -> Act:
         """Draws the task policy's action (uniform in the warm-up) and lets the guard decide."""
         key_task, key_uniform, key_guard = jax.random.split(key, 3)
@@ -130,6 +164,7 @@ class Agent(AbstractAgent):
             proposed=draw(key_task, key_uniform),
             propose=lambda key_draw: draw(*jax.random.split(key_draw)),
             memory=state.memory,
+            limit_factor=limit_factor,
         )
         decision = self.guard.select_action(state.guard, situation, key=key_guard)
         asked, memory = self.guard.uses_risk, decision.memory
@@ -180,7 +215,7 @@ class Agent(AbstractAgent):
         )
         if not guard.uses_risk:
             return replace(state, sac=sac), metrics
-        drawn, balanced = self._risk_rows(replay, violations, key_risk_rows)
+        drawn, balanced = self._risk_rows(replay, violations, key_risk_rows, state.forgotten)
         risk_batch = self._risk_batch(state, sac.policy, replay.rows[balanced], key_next)
         # Multipliers answer to the policy, not to how many violations a batch is given.
         dual_batch = risk_batch
@@ -192,8 +227,11 @@ class Agent(AbstractAgent):
             fleet = self._fleet_rows(state, substream(key, Stream.FLEET_ROWS))
             if fleet is not None:
                 key_fleet = substream(key, Stream.FLEET_ACTIONS)
+                online = size(replay)
+                if state.forgotten is not None:
+                    online = online - state.forgotten.rows
                 risk_batch = self._with_fleet(
-                    state, sac.policy, risk_batch, fleet, size(replay), key=key_fleet
+                    state, sac.policy, risk_batch, fleet, online, key=key_fleet
                 )
             risk, risk_metrics = self.risk.update(risk, risk_batch, guard.risk_term)
             metrics |= risk_metrics
@@ -242,7 +280,11 @@ class Agent(AbstractAgent):
         return jnp.where(violations.count > 0, jnp.median(jnp.max(logits, axis=-1)), 0.0)
 
     def _risk_rows(
-        self, replay: Replay, violations: ViolationIndex, key: Key
+        self,
+        replay: Replay,
+        violations: ViolationIndex,
+        key: Key,
+        forgotten: Forgotten | None = None,
     ) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
         """Rows as they come, and those for the safety critic: with a share of violations, if asked.
 
@@ -250,16 +292,28 @@ class Agent(AbstractAgent):
         """
         batch, fraction = self.sac.config.batch, self.sampling.violation_fraction
         key_any, key_violation = jax.random.split(key)
-        if self.config.keep_test_log:
+        first_violation: Int[Array, ""] | int = 0
+        if forgotten is not None:
+            least = 0 if self.config.keep_test_log else replay.protected
+            first = jnp.maximum(forgotten.rows, least)
+            rows = jax.random.randint(key_any, (batch,), first, size(replay), jnp.int32)
+            first_violation = forgotten.violations
+        elif self.config.keep_test_log:
             rows = sample_positions(replay, batch, key=key_any)
         else:
             rows = jax.random.randint(key_any, (batch,), replay.protected, size(replay), jnp.int32)
         if fraction is None:
             return rows, rows
         drawn = jax.random.randint(
-            key_violation, (batch,), 0, jnp.maximum(violations.count, 1), jnp.int32
+            key_violation,
+            (batch,),
+            first_violation,
+            jnp.maximum(violations.count, first_violation + 1),
+            jnp.int32,
         )
-        wanted = (jnp.arange(batch) < round(fraction * batch)) & (violations.count > 0)
+        wanted = (jnp.arange(batch) < round(fraction * batch)) & (
+            violations.count > first_violation
+        )
         found = violations.positions[drawn]
         wanted &= self.layout.unpack(replay.rows[found])["cost"] > 0.5
         return rows, jnp.where(wanted, found, rows)
@@ -372,4 +426,5 @@ def build_agent(config: RunConfig, spaces: Spaces) -> Agent:
         guard=guard,
         sampling=config.sampling,
         rehearsal=config.rehearsal,
+        forgets=config.monitor.enabled and config.monitor.forget,
     )

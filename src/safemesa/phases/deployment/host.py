@@ -34,6 +34,7 @@ from safemesa.phases.deployment.deploy_state import (
     where,
 )
 from safemesa.phases.deployment.timeline import Timeline, changeable
+from safemesa.phases.deployment.upkeep import Upkeep
 from safemesa.phases.seeds import SeedAxis
 
 
@@ -281,11 +282,13 @@ def deploy_host(
     roots: Sequence[Roots],
     states: Sequence[DeployState],
     on_chunk: OnChunk,
+    upkeeps: Sequence[Upkeep] = (),
 ) -> list[DeployState]:
     """Runs all episodes of all seeds, from wherever `states` are: at the start of an episode.
 
     A chunk ends with the first episode that ends after `chunk_steps` steps, so that a checkpoint
-    needs no state of a simulator. Seeds that are finished idle until all are.
+    needs no state of a simulator. Seeds that are finished idle until all are. `upkeeps` (one per
+    seed, or none) are at fixed steps, also within a chunk; an action that was chosen is taken.
     """
     config = agent.config
     lanes = []
@@ -323,6 +326,9 @@ def deploy_host(
             if lane.ended:
                 lane.episode += 1
                 lane.episodes.append(_episode(axis.unstack(record)[seed]))
+            if upkeeps and lane.step % upkeeps[seed].every == 0:
+                state = jax.tree.unflatten(structure, leaves)
+                leaves = jax.tree.leaves(_kept_up(axis, upkeeps[seed], state, seed))
             finished = config.finished(lane.step, lane.episode)
             if finished or (lane.ended and lane.step - lane.first_step >= config.chunk_steps):
                 state = jax.tree.unflatten(structure, leaves)
@@ -331,6 +337,14 @@ def deploy_host(
                 on_chunk(seed, lane.close_chunk(one, numbers))
                 lane.final = one if finished else None
     return [lane.final for lane in lanes if lane.final is not None]
+
+
+def _kept_up(axis: SeedAxis, upkeep: Upkeep, state: DeployState, seed: int) -> DeployState:
+    """The states of all seeds after the upkeep of one of them."""
+    each = axis.unstack(state)
+    each[seed] = upkeep(each[seed])
+    # Copied, because steps donate their state.
+    return jax.tree.map(jnp.copy, axis.stack(each))
 
 
 def _nothing(spaces: Spaces) -> tuple[Step, np.ndarray]:

@@ -12,10 +12,12 @@ import numpy as np
 from safemesa.core.files import json_bytes, write_atomic
 from safemesa.datasets.replay import extend, positions
 from safemesa.domains.base import AbstractDomain
+from safemesa.learners.monitor.tracker import Tracker
 from safemesa.phases.config import RunConfig
 from safemesa.phases.deployment.abstract_agent import AbstractAgent
 from safemesa.phases.deployment.deploy_state import Chunk, DeployState
 from safemesa.phases.deployment.timeline import recorded_changes
+from safemesa.phases.deployment.upkeep import recorded_alarms
 from safemesa.phases.progress import Progress
 from safemesa.phases.storage.artefacts import artefact_kind, save_artefact
 from safemesa.phases.storage.checkpoint import Checkpointer
@@ -137,7 +139,7 @@ class Recorder:
             self.cumulative += int(episode["violation"])
             lines.append(self._line(number, episode))
         metrics_bytes = self.folder.metrics.append(lines)
-        learning = {"env_steps": last, **chunk.metrics}
+        learning = {"env_steps": last, **chunk.metrics, **_monitored(state)}
         learning_bytes = self.folder.learning.append([learning])
         self.saver.save(
             last,
@@ -184,6 +186,10 @@ class Recorder:
             save_artefact(place, model, self.config, self.domain.spaces, {})
         seconds = {**wall, "deploy": self.wall}
         summary = summarise(self.config, self.folder, self.domain, int(state.step), seconds)
+        if isinstance(state.monitor, Tracker):
+            ends = [line["env_steps"] for line in self.folder.metrics.read()]
+            summary["alarms"] = recorded_alarms(state.monitor, ends)
+            summary["outside_training"] = int(state.monitor.outside_rows)
         # As they are on disk: a file that was damaged meanwhile is not vouched for.
         for file in self._growing().values():
             file.check(file.vouch(), whole=True)
@@ -191,6 +197,20 @@ class Recorder:
         self.folder.vouch(text)
         write_atomic(self.folder.summary_file, text)
         self.saver.remove()
+
+
+def _monitored(state: DeployState) -> dict[str, float]:
+    """What the monitor says at the end of a chunk."""
+    tracker = state.monitor
+    if not isinstance(tracker, Tracker):
+        return {}
+    return {
+        "monitor_statistic": float(tracker.statistic),
+        "monitor_threshold": float(tracker.threshold),
+        "monitor_alarms": float(tracker.count),
+        "limit_factor": float(tracker.limit_factor),
+        "outside_training": float(tracker.outside_rows),
+    }
 
 
 def _without_rows(state: DeployState) -> DeployState:

@@ -23,6 +23,7 @@ from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
 from safemesa.learners.carl.learner import ModelState
 from safemesa.learners.meta.base import constant_step_sizes
+from safemesa.learners.monitor.tracker import FleetMonitor
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser, identity_normaliser
@@ -66,7 +67,7 @@ class Prior(eqx.Module):
     log_step_sizes: PyTree
 
 
-Artefact = Prior | RiskModel | ModelState
+Artefact = Prior | RiskModel | ModelState | FleetMonitor
 
 
 def prior_template(config: RunConfig, spaces: Spaces) -> Prior:
@@ -116,6 +117,8 @@ def artefact_kind(tree: Artefact) -> str:
     """The word for it in manifests."""
     if isinstance(tree, ModelState):
         return "world_model"
+    if isinstance(tree, FleetMonitor):
+        return "fleet_monitor"
     return "prior" if isinstance(tree, Prior) else "risk_model"
 
 
@@ -174,6 +177,12 @@ def load_risk_model(folder: Path) -> tuple[RiskModel, RunConfig, Spaces]:
     """Reads a risk model with the configuration that made it."""
     config, spaces, _ = read_manifest(folder, "risk_model")
     return _load(folder, prior_template(config, spaces).model), config, spaces
+
+
+def load_fleet_monitor(folder: Path, template: FleetMonitor) -> FleetMonitor:
+    """Reads the fleet's monitor; `template` has its shapes."""
+    read_manifest(folder, "fleet_monitor")
+    return _load(folder, template)
 
 
 def load_world_model(folder: Path, template: ModelState) -> ModelState:

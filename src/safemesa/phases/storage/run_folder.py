@@ -69,6 +69,7 @@ class RunFolder:
         self.risk_model = path / "artefacts" / "risk_model"
         self.deployed_model = path / "artefacts" / "deployed_risk_model"
         self.test_log = path / "artefacts" / "test_log"
+        self.fleet_monitor = path / "artefacts" / "fleet_monitor"
         self.replay = path / "replay"
         self.metrics = JsonLines(path / METRICS_FILE)
         self.learning = JsonLines(path / LEARNING_FILE)

@@ -137,7 +137,7 @@ def tiny_plan(*conditions: tuple[str, str]) -> FigurePlan:
         config = tiny_config(config.arm, config.domain)
         if config.domain != "cartpole":
             return config
-        data = replace(config.data, train_tasks=2, train_transitions=120, test_transitions=90)
+        data = replace(config.data, train_tasks=2, train_transitions=450, test_transitions=90)
         return replace(config, data=data, deploy=replace(config.deploy, chunk_steps=25))
 
     return FigurePlan(

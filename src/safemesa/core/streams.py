@@ -76,6 +76,7 @@ class Stream(enum.IntEnum):
     SKILL_ROLLOUTS = _FIRST + 72
     TAKEOVER_TRUTH = _FIRST + 73
     LIMIT_INTERVAL = _FIRST + 74
+    STUMBLES = _FIRST + 75
 
     MONITOR_FLEET = _FIRST + 80
     MONITOR_FOLDS = _FIRST + 81

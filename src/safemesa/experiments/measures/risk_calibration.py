@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from safemesa.core.errors import ConfigurationError
-from safemesa.core.streams import Stream, generator, root_key
+from safemesa.core.streams import Stream, generator, root_key, substream
 from safemesa.core.types import Key, PyTree
 from safemesa.domains.base import AbstractJaxDomain
 from safemesa.learners.targets import make_target
@@ -157,7 +157,9 @@ def monte_carlo_risk(
             following = jax.random.uniform(key_action, low.shape, jnp.float32, low, high)
             if model is not None:
                 escape = domain.spaces.from_unit(model.recover(result.obs[None])[0])
-                recovers = jax.random.bernoulli(jax.random.fold_in(key_action, 1), recovery_share)
+                recovers = jax.random.bernoulli(
+                    substream(key_action, Stream.STUMBLES), recovery_share
+                )
                 following = jnp.where(recovers, jnp.clip(escape, low, high), following)
             running = running * (1.0 - ended.astype(jnp.float32))
             return (state, following, running, discount * gamma_risk, total), None

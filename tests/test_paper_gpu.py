@@ -163,7 +163,7 @@ def test_wrong_flags_are_explained(
 
 def test_make_gives_its_arguments_on() -> None:
     shown = subprocess.run(
-        ["make", "--dry-run", "paper-gpu", "ARGS=--estimate --seeds 0"],
+        ["make", "--no-print-directory", "--dry-run", "paper-gpu", "ARGS=--estimate --seeds 0"],
         cwd=Path(__file__).resolve().parents[1],
         capture_output=True,
         text=True,

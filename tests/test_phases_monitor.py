@@ -38,6 +38,9 @@ SMALL = MonitorConfig(
     wait=400,
     fleet_robots=4,
     false_alarms_per_hour=0.5,
+    tighten=0.5,
+    adapt_again=True,
+    forget=True,
 )
 SPACES = Spaces(
     obs_names=("x", "v"), action_names=("u",), action_low=(-1.0,), action_high=(1.0,), horizon=50
@@ -221,9 +224,12 @@ def test_a_run_resumes_through_an_alarm_and_what_follows(tmp_path: Path, data: P
 
 
 @pytest.mark.slow
-def test_each_part_of_the_answer_can_be_switched_off(tmp_path: Path, data: Path) -> None:
+def test_by_default_an_alarm_is_recorded_and_nothing_else(tmp_path: Path, data: Path) -> None:
     on = monitored("safemesa", "navigation2", (TURNED,))
-    quiet = replace(on.monitor, tighten=1.0, adapt_again=False, forget=False)
+    usual = MonitorConfig()
+    quiet = replace(
+        on.monitor, tighten=usual.tighten, adapt_again=usual.adapt_again, forget=usual.forget
+    )
     off = replace(on, monitor=quiet)
     unwatched = replace(on, monitor=MonitorConfig())
     folders = {"off": off, "unwatched": unwatched}

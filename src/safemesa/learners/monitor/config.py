@@ -8,7 +8,11 @@ from safemesa.learners.config import require_at_least, require_rate, require_sha
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MonitorConfig:
-    """Notices in Phase 3 that the robot has changed, and what is done then."""
+    """Notices in Phase 3 that the robot has changed, and what is done then.
+
+    By default an alarm is recorded and nothing else: what Phase 2 makes of a changed robot's few
+    rows was worse than what it replaced, where that was measured (docs/changing_robots.md).
+    """
 
     enabled: bool = False
     """Watch the robot's dynamics in Phase 3."""
@@ -43,12 +47,12 @@ class MonitorConfig:
     """Training robots, each in turn held out as a new one, from which the threshold is found."""
     fleet_steps: int = 10_000
     """Most rows of each of them."""
-    tighten: float = 0.5
+    tighten: float = 1.0
     """The risk limit is multiplied by it from an alarm on until the residual is calm; 1: it
     stays."""
-    adapt_again: bool = True
+    adapt_again: bool = False
     """Phase 2 runs again in the run, with the rows since the change."""
-    forget: bool = True
+    forget: bool = False
     """The safety critic forgets what this robot did before the change."""
     wait: int = 500
     """Rows since the change with which Phase 2 runs again."""

@@ -364,7 +364,7 @@ def test_interruption_before_any_verb_is_no_traceback(monkeypatch: pytest.Monkey
 def test_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
     """As in `safemesa grid --help | head -1`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "safemesa.cli.main", *arguments],
+        [sys.executable, "-m", "safemesa", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -391,7 +391,7 @@ def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_ten_kills_change_nothing(finished: Path, workplace: Path, tmp_path: Path) -> None:
     """`kill -9` soon after a new checkpoint, ten times, then the same command: the same result."""
     folder, rng, kills = tmp_path / "killed", random.Random(0), 0
-    command = [sys.executable, "-m", "safemesa.cli.main", "run", "mesa", "navigation2"]
+    command = [sys.executable, "-m", "safemesa", "run", "mesa", "navigation2"]
     command += [*TINY_FLAGS, "--out", str(folder)]
     for _ in range(10):
         before = set((folder / "checkpoints").glob("*.json"))

@@ -268,7 +268,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
     """A job is requeued while it works; the watching command is killed and given again."""
     pytest.importorskip("submitit")
-    command = [sys.executable, "-m", "safemesa.cli.main", "grid", *GRID_FLAGS]
+    command = [sys.executable, "-m", "safemesa", "grid", *GRID_FLAGS]
     command += ["--arms", "rrl,multitask", "--domains", "navigation2", "--seeds", "0"]
     # Long enough to be at work when the second command comes.
     command += ["--deploy.episodes", "400"]
@@ -298,7 +298,7 @@ def test_a_grid_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
 @pytest.mark.slurm
 @pytest.mark.timeout(3600)
 def test_emitted_scripts_on_slurm(slurm: dict[str, str], workplace: Path) -> None:
-    command = [sys.executable, "-m", "safemesa.cli.main", "grid", *GRID_FLAGS]
+    command = [sys.executable, "-m", "safemesa", "grid", *GRID_FLAGS]
     command += ["--arms", "rrl,multitask", "--domains", "navigation2", "--seeds", "0"]
     command += ["--out", "scripts", "--data-dir", "scripts-data", "--emit", "sbatch"]
     command += ["--slurm.time", "20", "--slurm.collect-cpus", "1"]

@@ -179,7 +179,3 @@ def _reader_left() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,7 +96,7 @@ def _header(slurm: SlurmConfig, output: Path, cpus: int, *options: str) -> list[
 
 def _safemesa(start: str = "") -> str:
     """A shell function that is this installation's command, wherever PATH leads."""
-    return f'safemesa() {{ {start}{shlex.quote(sys.executable)} -m safemesa.cli.main "$@"; }}'
+    return f'safemesa() {{ {start}{shlex.quote(sys.executable)} -m safemesa "$@"; }}'
 
 
 def _runs_script(root: Path, commands: Sequence[str], slurm: SlurmConfig) -> str:

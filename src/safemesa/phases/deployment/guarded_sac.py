@@ -325,7 +325,7 @@ class Agent(AbstractAgent):
         rows: Float[Array, "batch width"],
         key: Key,
     ) -> RiskBatch:
-        """Bootstraps with the task policy, whose risk the critic follows in Phase 3."""
+        """Rows of the replay, as the critic learns from them."""
         columns = self.layout.unpack(rows)
         normalised = {
             name: state.normaliser(columns[name]) if name in ("obs", "next_obs") else columns[name]
@@ -341,7 +341,10 @@ class Agent(AbstractAgent):
         normalised: dict[str, Float[Array, "batch ..."]],
         key: Key,
     ) -> RiskBatch:
-        """A batch whose further actions are draws of the task policy at raw observations."""
+        """A batch with further actions, as `DeployConfig.next_action` says.
+
+        The task policy acts at raw observations.
+        """
         noise_next, noise_now = jax.random.normal(
             key, (2, *normalised["action"].shape), jnp.float32
         )
@@ -352,9 +355,19 @@ class Agent(AbstractAgent):
             squashed = jax.vmap(lambda one, z: policy.squash(policy.distribution(one), z)[0])
             return squashed(self.task_obs(state, obs), noise)
 
+        next_action = actions_at(raw["next_obs"], noise_next)
+        if self.config.next_action != "policy":
+            key_uniform = substream(key, Stream.SUPPOSED_ACTIONS)
+            uniform = jax.random.uniform(key_uniform, next_action.shape, minval=-1.0)
+            if self.config.next_action == "uniform":
+                next_action = uniform
+            else:
+                risk, obs = jax.vmap(state.risk.target_critic), normalised["next_obs"]
+                safer = risk(obs, next_action) <= risk(obs, uniform)
+                next_action = jnp.where(safer[:, None], next_action, uniform)
         return RiskBatch(
             **normalised,
-            next_action=actions_at(raw["next_obs"], noise_next),
+            next_action=next_action,
             policy_action=actions_at(raw["obs"], noise_now),
         )
 
@@ -380,7 +393,7 @@ class Agent(AbstractAgent):
     ) -> RiskBatch:
         """The batch with rows of the fleet in it: fewer, the more `online` rows there are.
 
-        Who drives next is the task policy there, too: it is its stumbles that are feared.
+        Who drives next is the same there.
         """
         key_next, key_whose = jax.random.split(key)
         raw = {

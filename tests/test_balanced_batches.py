@@ -1,16 +1,13 @@
-"""Batches of Phase 3: their violations, who must not be misled by them, and who drives on."""
+"""Batches of Phase 3 that are given a share of violations, and who must not be misled by it."""
 
 from dataclasses import dataclass, replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from handmade import logistic_critic
 from tiny import tiny_config
 
-from safemesa.core.errors import ConfigurationError
 from safemesa.core.types import Key, Metrics, PyTree, RiskBatch
 from safemesa.datasets.replay import Replay, extend, make_replay
 from safemesa.domains.registry import domain
@@ -18,8 +15,8 @@ from safemesa.guards import AbstractGuard, Decision, Situation, let_run
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import identity_normaliser
 from safemesa.phases.build import fresh_risk_networks
-from safemesa.phases.config import DeployConfig
 from safemesa.phases.deployment.guarded_sac import Agent, AgentState, ViolationIndex, build_agent
+from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
 
 SHARE, ROWS, VIOLATIONS = 0.5, 200, 4
@@ -97,43 +94,31 @@ def test_violations_that_were_overwritten_are_drawn_no_more() -> None:
     np.testing.assert_array_equal(drawn, balanced)
 
 
-@pytest.mark.parametrize("who", ["policy", "uniform", "safer"])
-def test_whose_further_actions_phase_3_supposes(who: str) -> None:
-    """Of a task policy that is sure of an action near 1, and a critic that fears high actions."""
-    config = tiny_config("rrl")
-    config = replace(config, deploy=replace(config.deploy, next_action=who))
-    spaces = domain("navigation2").spaces
-    agent = build_agent(config, spaces)
-    _, recovery = fresh_risk_networks(config, spaces)
-    critic = logistic_critic((0.0,) * spaces.obs_size + (1.0, 0.0) + (0.0,))
-    model = RiskModel(critic, recovery, identity_normaliser(spaces.obs_size))
-    state = agent.initial(model, key=jax.random.key(0))
-    certain = eqx.tree_at(
-        lambda policy: policy.network.biases[-1],
-        state.sac.policy,
-        replace_fn=lambda bias: bias.at[:2].set(0.5).at[2:].set(-20.0),
+def test_rows_of_the_fleet_are_rehearsed_as_they_were_learned() -> None:
+    """With the logged next action, or a random one, whatever the task policy would do there."""
+    agent, state = an_agent(None)
+    spaces = agent.spaces
+    layout = rehearsal_layout(spaces)
+    logged = np.arange(400) % 2 == 0
+    fleet = np.zeros((400, layout.width), np.float32)
+    fleet[:, layout.places["next_action"]] = 0.25
+    fleet[:, layout.places["next_action_logged"]] = logged
+    own = agent._risk_batch(
+        state, state.sac.policy, jnp.full((400, agent.layout.width), 2.0), jax.random.key(1)
     )
-    rows = jnp.zeros((4000, agent.layout.width))
-    batch = agent._risk_batch(state, certain, rows, jax.random.key(1))
-    proposed, drawn = np.asarray(batch.policy_action), np.asarray(batch.next_action)
-    assert np.ptp(proposed, axis=0).max() < 1e-3
-    first = float(proposed[0, 0])
-    if who == "policy":
-        assert np.allclose(drawn, proposed, atol=1e-3)
-        return
-    is_proposal = np.isclose(drawn[:, 0], first, atol=1e-3)
-    if who == "safer":
-        # A random action is the less feared one where its first number is the lower one.
-        assert drawn[:, 0].max() < first + 1e-3
-        assert is_proposal.mean() == pytest.approx((1.0 - first) / 2.0, abs=0.03)
-        places = (drawn[~is_proposal, 0] + 1.0) / (1.0 + first)
-    else:
-        places = (drawn.ravel() + 1.0) / 2.0
-    # Kolmogorov and Smirnov's distance from the uniform distribution: its 99.9 % quantile.
-    ranks = (np.arange(places.size) + 0.5) / places.size
-    assert np.max(np.abs(np.sort(places) - ranks)) < 1.95 / np.sqrt(places.size)
 
+    def mixed(online: int) -> RiskBatch:
+        key = jax.random.key(2)
+        return agent._with_fleet(own, jnp.asarray(fleet), jnp.asarray(online), key=key)
 
-def test_phase_3_refuses_further_actions_of_nobody() -> None:
-    with pytest.raises(ConfigurationError, match=r"deploy\.next-action is 'mine'; expected"):
-        DeployConfig(next_action="mine")
+    first = mixed(0)
+    actions = np.asarray(first.next_action)
+    np.testing.assert_array_equal(np.asarray(first.obs), 0.0)
+    np.testing.assert_array_equal(actions[logged], 0.25)
+    # Of a uniform distribution from -1 to 1, to five standard errors.
+    drawn = actions[~logged].ravel()
+    assert abs(drawn.mean()) < 5.0 / np.sqrt(3.0 * drawn.size)
+    assert abs(np.square(drawn).mean() - 1.0 / 3.0) < 5.0 * np.sqrt(4.0 / 45.0 / drawn.size)
+    worth = int(agent.rehearsal.worth)
+    assert np.mean(np.asarray(mixed(worth).obs)[:, 0] == 2.0) == pytest.approx(0.5, abs=0.13)
+    np.testing.assert_array_equal(np.asarray(mixed(10**9).obs), 2.0)

@@ -104,11 +104,6 @@ class DeployConfig:
     """Keep the test log in the safety critic's replay."""
     learn_risk: bool = True
     """Go on training critic and recovery policy; without it they stay as Phase 2 left them."""
-    next_action: str = "policy"
-    """Whose further actions the safety critic's targets suppose: the task `policy`'s (paper);
-    `uniform` ones, as in Phases 1 and 2; or the `safer` of both by the critic that bootstraps. A
-    task learner whose proposals never run proposes anything, and who fears that takes over more
-    and more; the safer of both is never feared more than what the limit was found with."""
     chunk_steps: int = 500
     """Environment steps between checkpoints and progress reports."""
     change: tuple[str, ...] = ()
@@ -123,11 +118,6 @@ class DeployConfig:
             require_at_least(self, 1, "steps")
         require_rate(self, "learning_rate")
         require_share(self, "target_rate")
-        if self.next_action not in ("policy", "uniform", "safer"):
-            raise ConfigurationError(
-                f"deploy.next-action is {self.next_action!r}; expected 'policy', 'uniform' or "
-                "'safer'."
-            )
 
     def maximum_steps(self, horizon: int) -> int:
         """The most environment steps that the phase can take."""

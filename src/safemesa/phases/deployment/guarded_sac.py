@@ -30,7 +30,7 @@ from safemesa.phases.deployment.abstract_agent import (
     pack_logs,
     replay_layout as replay_layout,
 )
-from safemesa.phases.log_tables import chosen_rows
+from safemesa.phases.log_tables import batch_of_rows, chosen_rows
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
@@ -230,14 +230,13 @@ class Agent(AbstractAgent):
                 online = size(replay)
                 if state.forgotten is not None:
                     online = online - state.forgotten.rows
-                risk_batch = self._with_fleet(
-                    state, sac.policy, risk_batch, fleet, online, key=key_fleet
-                )
+                risk_batch = self._with_fleet(risk_batch, fleet, online, key=key_fleet)
             risk, risk_metrics = self.risk.update(risk, risk_batch, guard.risk_term)
             metrics |= risk_metrics
             if fleet is not None:
-                calm_risk = recovery_risk(risk.critic, risk.recovery.policy, fleet["obs"])
-                guard_state = guard.follow(guard_state, calm_risk, fleet["calm"])
+                known = rehearsal_layout(self.spaces).unpack(fleet)
+                calm_risk = recovery_risk(risk.critic, risk.recovery.policy, known["obs"])
+                guard_state = guard.follow(guard_state, calm_risk, known["calm"])
         duals, dual_metrics = guard.update(guard_state, risk.critic, dual_batch)
         return replace(state, sac=sac, risk=risk, guard=duals), metrics | dual_metrics
 
@@ -325,26 +324,12 @@ class Agent(AbstractAgent):
         rows: Float[Array, "batch width"],
         key: Key,
     ) -> RiskBatch:
-        """Rows of the replay, as the critic learns from them."""
+        """Bootstraps with the task policy, whose risk the critic follows in Phase 3."""
         columns = self.layout.unpack(rows)
         normalised = {
             name: state.normaliser(columns[name]) if name in ("obs", "next_obs") else columns[name]
             for name in ("obs", "action", "cost", "next_obs", "terminated")
         }
-        return self._driven(state, policy, columns, normalised, key)
-
-    def _driven(
-        self,
-        state: AgentState,
-        policy: TanhGaussianPolicy,
-        raw: dict[str, Float[Array, "batch ..."]],
-        normalised: dict[str, Float[Array, "batch ..."]],
-        key: Key,
-    ) -> RiskBatch:
-        """A batch with further actions, as `DeployConfig.next_action` says.
-
-        The task policy acts at raw observations.
-        """
         noise_next, noise_now = jax.random.normal(
             key, (2, *normalised["action"].shape), jnp.float32
         )
@@ -355,53 +340,36 @@ class Agent(AbstractAgent):
             squashed = jax.vmap(lambda one, z: policy.squash(policy.distribution(one), z)[0])
             return squashed(self.task_obs(state, obs), noise)
 
-        next_action = actions_at(raw["next_obs"], noise_next)
-        if self.config.next_action != "policy":
-            key_uniform = substream(key, Stream.SUPPOSED_ACTIONS)
-            uniform = jax.random.uniform(key_uniform, next_action.shape, minval=-1.0)
-            if self.config.next_action == "uniform":
-                next_action = uniform
-            else:
-                risk, obs = jax.vmap(state.risk.target_critic), normalised["next_obs"]
-                safer = risk(obs, next_action) <= risk(obs, uniform)
-                next_action = jnp.where(safer[:, None], next_action, uniform)
         return RiskBatch(
             **normalised,
-            next_action=next_action,
-            policy_action=actions_at(raw["obs"], noise_now),
+            next_action=actions_at(columns["next_obs"], noise_next),
+            policy_action=actions_at(columns["obs"], noise_now),
         )
 
-    def _fleet_rows(
-        self, state: AgentState, key: Key
-    ) -> dict[str, Float[Array, "batch ..."]] | None:
+    def _fleet_rows(self, state: AgentState, key: Key) -> Float[Array, "batch width"] | None:
         """As many rows of the fleet as a safety batch has; None where the model carries none."""
         if state.rehearsal is None:
             return None
         count, rows = state.rehearsal.shape[0], self.sac.config.batch
-        chosen = jax.random.randint(key, (rows,), 0, count, jnp.int32)
-        return rehearsal_layout(self.spaces).unpack(state.rehearsal[chosen])
+        return state.rehearsal[jax.random.randint(key, (rows,), 0, count, jnp.int32)]
 
     def _with_fleet(
         self,
-        state: AgentState,
-        policy: TanhGaussianPolicy,
         batch: RiskBatch,
-        fleet: dict[str, Float[Array, "batch ..."]],
+        fleet: Float[Array, "batch width"],
         online: Int[Array, ""],
         *,
         key: Key,
     ) -> RiskBatch:
         """The batch with rows of the fleet in it: fewer, the more `online` rows there are.
 
-        Who drives next is the same there.
+        They are learned as in Phases 1 and 2, with the logged next action or a random one. Where
+        everything is taken over, the task policy proposes anything, as nothing of it ever runs; a
+        critic that feared its stumbles in the fleet's states, too, feared ever more, took over all
+        the more, and the recovery was forgotten.
         """
         key_next, key_whose = jax.random.split(key)
-        raw = {
-            name: fleet[name] * state.normaliser.std[None] + state.normaliser.mean[None]
-            for name in ("obs", "next_obs")
-        }
-        names = ("obs", "action", "cost", "next_obs", "terminated")
-        others = self._driven(state, policy, raw, {name: fleet[name] for name in names}, key_next)
+        others = batch_of_rows(rehearsal_layout(self.spaces), fleet, key=key_next)
         own_rows = online.astype(jnp.float32)
         share = own_rows / (own_rows + self.rehearsal.worth)
         is_own = jax.random.uniform(key_whose, batch.cost.shape) < share

@@ -59,7 +59,5 @@ def own_method(config: RunConfig) -> RunConfig:
         # Both the critic and whom it follows are learned, so what bootstraps must be slow.
         meta=replace(config.meta, query_batch=512, target_rate=5e-3),
         adapt=replace(config.adapt, batch=256, target_rate=5e-3),
-        # Stumbles of the task policy or random ones, whichever are safer: on Cartpole the critic
-        # had come to fear a task policy that never acted, overrode all, and forgot how to recover.
-        deploy=replace(config.deploy, target_rate=5e-3, next_action="safer"),
+        deploy=replace(config.deploy, target_rate=5e-3),
     )

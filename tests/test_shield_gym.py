@@ -15,6 +15,7 @@ from shields import make_source
 from safemesa.core.errors import ConfigurationError
 from safemesa.domains.registry import domain
 from safemesa.networks.normaliser import Normaliser
+from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.storage.artefacts import RiskModel
 from safemesa.shield.export import ShieldOptions, Source, export_shield
 from safemesa.shield.gym import ShieldWrapper, VectorShieldWrapper
@@ -226,6 +227,40 @@ def test_old_rows_are_overwritten_and_the_policy_is_asked(tmp_path: Path) -> Non
     assert weights is not None
     assert asked == [8]
     assert not np.array_equal(weights["critic.biases.0"], before)
+
+
+def test_the_policy_is_not_asked_in_states_of_the_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those rows are rehearsed with the next action that Phase 1 learned them with."""
+    source = source_for("probe_task")
+    layout = rehearsal_layout(source.spaces)
+    fleet = np.zeros((50, layout.width), np.float32)
+    fleet[:, layout.places["next_action"]] = -0.25
+    fleet[:, layout.places["next_action_logged"]] = 1.0
+    config = replace(
+        source.config,
+        sac=replace(source.config.sac, batch=40),
+        rehearsal=replace(source.config.rehearsal, rows=50, worth=40),
+    )
+    online = OnlineRisk(
+        replace(source.model, rehearsal=jnp.asarray(fleet)),
+        config,
+        source.spaces,
+        policy=lambda obs: np.full((len(obs), 1), 0.5),
+    )
+    for _ in range(40):
+        online.add(np.ones(1, np.float32), np.array([0.0]), np.ones(1), 0.0, False, np.ones(1))
+    seen = []
+    monkeypatch.setattr(
+        "safemesa.shield.online._update",
+        lambda learner, layout, state, rows, key: (seen.append(np.array(rows)), (state, {}))[1],
+    )
+    online.learn()
+    (rows,) = seen
+    is_own = online._column(rows, "obs")[:, 0] != 0.0
+    assert 0 < is_own.sum() < 40
+    proposal = source.spaces.to_unit(np.array([0.5]))[0]
+    np.testing.assert_allclose(online._column(rows, "next_action")[is_own], proposal)
+    np.testing.assert_allclose(online._column(rows, "next_action")[~is_own], -0.25)
 
 
 def test_a_missing_cost_is_an_error(tmp_path: Path) -> None:

@@ -178,12 +178,13 @@ class OnlineRisk:
         if self.size < self.batch:
             return None
         rows, calm = self._rows[self._draw()], None
+        if self.policy is not None:
+            rows = self._with_fresh_proposals(rows, self.policy)
         if self._fleet is not None:
+            # As Phases 1 and 2 learned them: it is not this agent that drives there.
             fleet = self._fleet[self._rng.integers(len(self._fleet), size=self.batch)]
             own = self._rng.random(self.batch) < self.size / (self.size + self._worth)
             rows, calm = np.where(own[:, None], rows, fleet[:, :-1]), fleet
-        if self.policy is not None:
-            rows = self._with_fresh_proposals(rows, self.policy)
         key = jax.random.fold_in(self._key, self._updates)
         self.state, self.metrics = _update(self.learner, self.layout, self.state, rows, key)
         if calm is not None and self._level is not None:

@@ -13,14 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from compiler_flags import QUICK_TO_COMPILE
+
 # Read when JAX and matplotlib are imported, here and in the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
-# Compiling takes most of the tests' time, and a third less without optimisations. The numbers are
-# the same to rounding, which also shows what hangs on rounding.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)
 # Compiled functions are shared by all tests of this session, by pytest's own processes and by those
 # that tests start; the user's cache is left alone.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -103,21 +103,27 @@ def test_the_command_prints_a_json_line_per_number(
 ) -> None:
     """Without the peers, which it names on standard error."""
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
-    speed.main(["--quick"])
+    speed.main(["--quick", "--only", *(name for name in speed.SECTIONS if name != "guards")])
     out, err = capsys.readouterr()
     names = {json.loads(line)["name"] for line in out.splitlines()}
     assert names >= {
         "online_step_over_floor",
         "meta_iteration_over_floor",
         "phase1_seconds",
-        "meta_iteration_csc_over_plain",
-        "online_step_sqrl_over_plain",
         "navigation_steps_per_second",
         "carl_plan_ms",
         "csv_import_rows_per_second",
     }
     for peer in ("pytorch_over_online_step", "sb3_over_sac_step", "sbx_over_sac_step"):
         assert peer in err
+
+
+@pytest.mark.slow
+def test_every_guard_is_compared_with_the_plain_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program each to compile."""
+    speed.main(["--quick", "--only", "guards"])
+    names = {json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()}
+    assert names >= {"meta_iteration_csc_over_plain", "online_step_sqrl_over_plain"}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from tiny import tiny_presets
 
 import safemesa
 from safemesa.cli.main import VERBS, main
@@ -35,11 +36,11 @@ GOES_ON = {"stable_baselines3.md": "pendulum.md", "ros2.md": "import_robots.md"}
 WITHIN = ("pendulum.md",)
 """Pages that run only in the test of the page that goes on from them."""
 
-SLOW = ("tutorial.md", "cluster.md", "external_runs.md", "stable_baselines3.md", "ros2.md")
-"""Pages of whole runs, for `make test-slow`; `make test-fresh` runs the tutorial as users would."""
+LONG = ("tutorial.md", "cluster.md", "external_runs.md", "stable_baselines3.md", "ros2.md")
+"""Pages that take long at any size."""
 
 pages_with_blocks = [
-    pytest.param(page, marks=pytest.mark.slow if page.name in SLOW else (), id=page.name)
+    pytest.param(page, id=page.name)
     for page in PAGES
     if BLOCK.search(page.read_text()) and page.name not in WITHIN
 ]
@@ -61,13 +62,32 @@ class RandomAgent:
                 self.env.reset()
 
 
-# The bags of ros2.md are few; the page says so.
-@pytest.mark.filterwarnings("ignore::safemesa.phases.collection.logs.FewViolationsWarning")
-@pytest.mark.timeout(1200)
+few_violations = pytest.mark.filterwarnings(
+    "ignore::safemesa.phases.collection.logs.FewViolationsWarning"
+)
+
+
+@few_violations  # the bags of ros2.md are few; the page says so
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with_blocks)
 def test_the_page_runs_as_written(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`make test-fresh` also runs the tutorial, as users would."""
+    run_page(page, tmp_path, monkeypatch)
+
+
+@few_violations
+@pytest.mark.parametrize("page", [page for page in pages_with_blocks if page.id not in LONG])
+def test_the_page_runs_with_tiny_presets(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command and block as written, on robots and networks of a size for tests."""
+    tiny_presets(monkeypatch)
+    run_page(page, tmp_path, monkeypatch)
+
+
+def run_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks run in their order and in one folder; Python blocks share their names.
 
     A block that begins with the name of a file is that file.

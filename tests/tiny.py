@@ -2,11 +2,17 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pytest
+
 from safemesa.experiments.arms import configure
+from safemesa.phases import presets
 from safemesa.phases.config import RunConfig, fitted
+from safemesa.phases.presets.plugin_values import Preset
 
 
 def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -> RunConfig:
@@ -26,6 +32,37 @@ def tiny_config(arm: str = "mesa", domain: str = "navigation2", seed: int = 7) -
         sac=replace(config.sac, hidden=(8,), batch=16, warmup_steps=10),
         deploy=replace(config.deploy, episodes=6, chunk_steps=60),
     )
+
+
+def tiny_presets(patch: pytest.MonkeyPatch) -> None:
+    """Makes every preset as small as `tiny_config`, so that commands can run as they are shown."""
+    own, small = presets.custom, tiny_config()
+
+    def tiny(make: Callable[[str], Preset]) -> Callable[[str], Preset]:
+        def made(preset: str) -> Preset:
+            given = make(preset)
+            config = given.config
+            simulated = config.data.train_policy == "sac"
+            tasks, rows = (2, 450) if simulated else (4, 300)
+            data = replace(
+                config.data, train_tasks=tasks, train_transitions=rows, test_transitions=200
+            )
+            config = replace(
+                config,
+                data=data,
+                risk=replace(config.risk, hidden=small.risk.hidden),
+                adapt=small.adapt,
+                sac=small.sac,
+                deploy=replace(config.deploy, episodes=2 if simulated else 6, chunk_steps=60),
+            )
+            sizes = {"iterations": 40, "tasks": 2, "support_batch": 16, "query_batch": 16}
+            return replace(given, config=config, meta={**given.meta, **sizes})
+
+        return made
+
+    for name, make in presets.DOMAIN_PRESETS.items():
+        patch.setitem(presets.DOMAIN_PRESETS, name, tiny(make))
+    patch.setattr(presets, "custom", lambda domain, preset: tiny(partial(own, domain))(preset))
 
 
 TINY_FLAGS = shlex.split(

@@ -9,53 +9,48 @@ import numpy as np
 from shields import SPACES, make_source
 
 from safemesa.core.spaces import Spaces
-from safemesa.learners.carl.ensemble import fit_scaling
 from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.learners.monitor.tracker import Tracker, usual_of
-from safemesa.phases.monitoring import (
-    Fitting,
-    _model_batch,
-    fresh_model,
-    fresh_tracker,
-    monitor_layout,
-)
+from safemesa.networks.normaliser import fit_normaliser
+from safemesa.phases.monitoring import Fitting, fresh_model, fresh_tracker
 from safemesa.shield.export import Source
 
 SMALL = MonitorConfig(enabled=True, networks=3, hidden=(16, 8), memory=500)
 
 
-def drive(rng: np.random.Generator, count: int, gain: float = 1.0, spaces: Spaces = SPACES):
-    """One episode of a robot that the actions push, `gain` times as far as usual.
+def drive(
+    rng: np.random.Generator, count: int, gain: float = 1.0, spaces: Spaces = SPACES
+) -> tuple[np.ndarray, np.ndarray]:
+    """One episode of a robot that actions push, `gain` times as far as a healthy one.
 
     Observations `[count + 1, obs]` and actions `[count, act]`, in physical units (float32).
     """
-    low, high = np.asarray(spaces.action_low), np.asarray(spaces.action_high)
-    action = rng.uniform(low, high, (count, spaces.action_size)).astype(np.float32)
+    action = rng.uniform(spaces.action_low, spaces.action_high, (count, spaces.action_size))
+    push = gain * spaces.to_unit(action)[:, np.arange(spaces.obs_size) % spaces.action_size]
     middle = np.linspace(-1.0, 2.0, spaces.obs_size)
-    obs = np.zeros((count + 1, spaces.obs_size), np.float32)
-    obs[0] = middle
+    noise = 0.02 * rng.normal(size=(count, spaces.obs_size))
+    obs = np.tile(middle, (count + 1, 1))
     for step in range(count):
-        push = gain * spaces.to_unit(action[step])[np.arange(spaces.obs_size) % spaces.action_size]
-        noise = 0.02 * rng.normal(size=spaces.obs_size)
-        obs[step + 1] = obs[step] + 0.2 * (middle - obs[step]) + 0.3 * push + noise
-    return obs, action
+        obs[step + 1] = 0.8 * obs[step] + 0.2 * middle + 0.3 * push[step] + noise[step]
+    return obs.astype(np.float32), action.astype(np.float32)
 
 
 def rows_of(obs: np.ndarray, action: np.ndarray, spaces: Spaces = SPACES) -> np.ndarray:
-    """Packed rows of the monitor."""
+    """The steps of an episode as the monitor learns them."""
     return np.concatenate([obs[:-1], spaces.to_unit(action), obs[1:]], axis=1)
 
 
 def make_tracker(
     config: MonitorConfig = SMALL, spaces: Spaces = SPACES, threshold: float = 15.0
 ) -> Tracker:
-    """Of random networks: what is usual for them makes scores normal all the same."""
-    rng = np.random.default_rng(0)
-    rows = rows_of(*drive(rng, config.memory, spaces=spaces), spaces)
+    """Of random networks: scores are normal by what is usual for these, whatever they expect."""
+    obs, action = drive(np.random.default_rng(0), config.memory, spaces=spaces)
+    rows = rows_of(obs, action, spaces)
     model = fresh_model(config, spaces, jax.random.key(0))
-    batch = _model_batch(monitor_layout(spaces), jnp.asarray(rows))
-    model = replace(model, scaling=fit_scaling(batch, jnp.ones(len(rows))))
-    # Networks that expect what is usual, and the noise of that.
+    inputs = fit_normaliser([rows[:, : spaces.obs_size + spaces.action_size]])
+    changes = np.pad(np.diff(obs, axis=0), ((0, 0), (0, 1)))
+    scaling = replace(model.scaling, inputs=inputs, targets=fit_normaliser([changes]))
+    model = replace(model, scaling=scaling)
     seen = Fitting(config=config, spaces=spaces).look(model, rows)
     return replace(
         fresh_tracker(config, model),

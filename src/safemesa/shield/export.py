@@ -605,7 +605,8 @@ def _known_answers(source: Source) -> dict[str, Any]:
     mean, std = (np.asarray(one)[:-1] for one in (targets.mean, targets.std))
     drawn = generator(1, Stream.KNOWN_ANSWERS).normal(size=obs.shape)
     following = (obs + mean + std * drawn).astype(np.float32)
-    seen = look(source.monitor.model, obs, source.spaces.to_unit(action), following)
+    rows = (obs, source.spaces.to_unit(action), following)
+    seen = look(source.monitor.model, *map(jnp.asarray, rows))
     return answers | {
         "next_observations": following.tolist(),
         "surprises": np.asarray(seen.surprise).tolist(),

@@ -1489,6 +1489,8 @@ class Shield:
         if settings.monitor is not None and model is not None and model.monitor is not None:
             self.dynamics = DynamicsMonitor(settings.monitor, model.monitor)
         self._tight, self._ticks = 1.0, 1.0
+        self.unusual_policy = ""
+        """What the last tick that was judged found to do about an unusual state; "" if none was."""
         self._farthest = training.distance**2 if training else math.inf
         # The small subtraction forgives a dwell that is a multiple of dt but for rounding.
         self._dwell = math.ceil(settings.minimum_dwell / settings.dt - 1e-9)
@@ -1861,6 +1863,7 @@ class Shield:
                 return self._safe(Reason.MODEL_FAULT, risk)
             return self._execute(risk, Reason.MODEL_FAULT)
         unusual, policy = self._unusual()
+        self.unusual_policy = policy
         self._hysteresis(risk, policy == "recover")
         if enforce and policy == "stop":
             return self._safe(unusual, risk)

@@ -1,14 +1,17 @@
 """Dynamics monitors without training, for the tests of `safemesa.shield`."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from shields import SPACES, make_source
 
 from safemesa.core.spaces import Spaces
+from safemesa.learners.carl.learner import ModelState
 from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.learners.monitor.tracker import Tracker, usual_of
 from safemesa.networks.normaliser import fit_normaliser
@@ -46,16 +49,36 @@ def make_tracker(
     """Of random networks: scores are normal by what is usual for these, whatever they expect."""
     obs, action = drive(np.random.default_rng(0), config.memory, spaces=spaces)
     rows = rows_of(obs, action, spaces)
-    model = fresh_model(config, spaces, jax.random.key(0))
+    made = fresh_tracker(config, _random_model(config, spaces))
+    model = made.model
     inputs = fit_normaliser([rows[:, : spaces.obs_size + spaces.action_size]])
     changes = np.pad(np.diff(obs, axis=0), ((0, 0), (0, 1)))
     scaling = replace(model.scaling, inputs=inputs, targets=fit_normaliser([changes]))
     model = replace(model, scaling=scaling)
     seen = Fitting(config=config, spaces=spaces).look(model, rows)
     return replace(
-        fresh_tracker(config, model),
+        made,
+        model=model,
         usual=usual_of(seen, config.memory, config.outside),
         threshold=jnp.float32(threshold),
+    )
+
+
+def _random_model(config: MonitorConfig, spaces: Spaces) -> ModelState:
+    """As `fresh_model`, without compiling anything."""
+    rng = np.random.default_rng(1)
+    shapes = eqx.filter_eval_shape(fresh_model, config, spaces, jax.random.key(0))
+
+    def drawn(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        spread = 0.5 / math.sqrt(leaf.shape[-2]) if len(leaf.shape) == 3 else 0.0
+        return jnp.asarray(spread * rng.normal(size=leaf.shape), leaf.dtype)
+
+    model = jax.tree.map(drawn, shapes)
+    bounds = [jnp.full(spaces.obs_size + 1, bound) for bound in (-10.0, 0.5)]
+    return eqx.tree_at(
+        lambda m: [m.ensemble.least_log_variance, m.ensemble.most_log_variance], model, bounds
     )
 
 

@@ -14,9 +14,12 @@ from monitors import SMALL, drive, make_tracker, monitored_source, rows_of
 from shields import SAFE_ACTION, SPACES, edit_manifest, make_shield_folder, make_source
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.datasets.offline_tasks import OfflineTasks
+from safemesa.datasets.task_log import TaskLog
 from safemesa.learners.monitor.tracker import Tracker
 from safemesa.phases.monitoring import Fitting
 from safemesa.shield.export import export_shield, monitor_tensors
+from safemesa.shield.replay_page import write_replay
 from safemesa.shield.runtime import (
     MONITOR_POLICIES,
     Decision,
@@ -274,6 +277,61 @@ def test_a_critic_that_learns_keeps_the_monitor(folder: Path) -> None:
     assert "p99" in " ".join(bench(folder, ticks=20))
 
 
+# -- replay ---------------------------------------------------------------------------------------
+
+
+def dataset_of(gain: float, count: int = 200) -> OfflineTasks:
+    """A log of a healthy robot which, after half of it, is pushed otherwise."""
+    episodes = [drive(np.random.default_rng(seed), count, g) for seed, g in ((1, 1.0), (2, gain))]
+    number = np.repeat(np.arange(2, dtype=np.int32), count)
+    last = np.diff(number, append=2) > 0
+    columns = {
+        "obs": np.concatenate([obs[:-1] for obs, _ in episodes]),
+        "next_obs": np.concatenate([obs[1:] for obs, _ in episodes]),
+        "action": np.concatenate([action for _, action in episodes]),
+        "reward": np.zeros(2 * count, np.float32),
+        "cost": np.zeros(2 * count, np.float32),
+        "terminated": np.zeros(2 * count, np.bool_),
+        "truncated": last,
+        "episode": number,
+        "step": np.tile(np.arange(count, dtype=np.int32), 2),
+    }
+    log = TaskLog(name="new", role="test", columns=columns)
+    return OfflineTasks(domain="made up", spaces=SPACES, train=(), test=log)
+
+
+@pytest.mark.parametrize("policy", ["record", "stop"])
+def test_a_replay_shows_the_statistic_and_what_enforce_would_do(
+    tmp_path: Path, tracker: Tracker, policy: str
+) -> None:
+    source = monitored_source(tracker)
+    folder = make_shield_folder(tmp_path / "s", source, dynamics_changed=policy, risk_limit=1.0)
+    dataset_of(3.0).save(tmp_path / "log")
+    out = tmp_path / "page.html"
+    found = write_replay(tmp_path / "log", folder, out, "the command")
+    alarm = found.reason == list(Reason).index(Reason.DYNAMICS_CHANGED)
+    assert not alarm[:200].any()
+    assert alarm[-20:].all()
+    assert (found.statistic[alarm] > 0.0).all()
+    assert found.statistic[200:].max() > 15.0 > found.statistic[:200].max()
+    np.testing.assert_array_equal(found.overridden, alarm & (policy == "stop"))
+    page = out.read_text()
+    assert "has the robot changed?" in page
+    assert "dynamics_changed" in page
+    # Of a black box: what was recorded, since quiet ticks are missing.
+    box = tmp_path / "box.jsonl"
+    shield = Shield.load(folder, black_box=box)
+    follow(shield, 3.0)
+    recorded = write_replay(box, folder, out, "the command")
+    assert np.isnan(recorded.statistic).all()
+    assert recorded.ticks.recorded is not None
+    assert recorded.ticks.recorded.statistic[-1] == shield.dynamics.statistic
+    assert "has the robot changed?" in out.read_text()
+    plain = make_shield_folder(tmp_path / "plain")
+    write_replay(tmp_path / "log", plain, out, "the command")
+    assert "has the robot changed?" not in out.read_text()
+
+
 # -- faults ---------------------------------------------------------------------------------------
 
 
@@ -386,6 +444,7 @@ def test_1000_of_1000_wrong_observations_leave_the_statistic(folder: Path) -> No
         shield.reset()
 
 
+@pytest.mark.slow
 def test_1000_of_1000_broken_files_with_a_monitor(tmp_path: Path, tracker: Tracker) -> None:
     """A bit of the monitor's tensors, or of its part of the manifest, differs; or it is missing."""
     folder = make_shield_folder(tmp_path / "s", monitored_source(tracker))

@@ -977,27 +977,33 @@ class DynamicsMonitor:
         self.surprise, self.outside, self.statistic, self.alarm = math.nan, False, 0.0, False
         self.alarms, self.steps, self.skipped = 0, 0, 0
         count, size = settings.networks, settings.sizes[-1] // 2
-        layers = range(len(settings.sizes) - 1)
+        layers = len(settings.sizes) - 1
+        weights = [tensors[f"monitor.weights.{i}"] for i in range(layers)]
+        biases = [tensors[f"monitor.biases.{i}"][:, None] for i in range(layers)]
+        # Means and log-variances of all networks each in one piece: `[2, networks, 1, obs]`.
+        weights[-1], biases[-1] = (
+            np.ascontiguousarray(np.moveaxis(x.reshape(*x.shape[:-1], 2, size), -2, 0))
+            for x in (weights[-1], biases[-1])
+        )
         self._layers = [
-            (
-                tensors[f"monitor.weights.{i}"],
-                tensors[f"monitor.biases.{i}"][:, None],
-                *np.zeros((2, count, 1, settings.sizes[i + 1]), np.float32),
-                i < layers[-1],
-            )
-            for i in layers
+            (weight, bias, *np.zeros((2, *bias.shape), np.float32), i < layers - 1)
+            for i, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         ]
         self._input = np.zeros((1, 1, settings.sizes[0]), np.float32)
         self._obs, self._action = self._input[0, 0, :size], self._input[0, 0, size:]
-        said = self._layers[-1][2][:, 0]
-        self._mean, self._spread = said[:, :size], said[:, size:]
-        self._inputs, self._changes = tensors["monitor.inputs"], tensors["monitor.changes"]
-        self._least, most = tensors["monitor.log_variances"]
-        self._most, self._range = most, most - self._least
-        # `np.interp` would convert them at every tick.
+        self._said = self._layers[-1][2][:, :, 0]
+        self._mean, self._spread = self._said
+        self._shift, self._scale = tensors["monitor.inputs"]
+        least, self._most = tensors["monitor.log_variances"]
+        self._least, self._range = count * np.exp(least), np.exp(self._most)
+        # In the precision of what they meet: otherwise they would be converted at every tick.
         self._levels, self._scores = tensors["monitor.scale"].astype(np.float64)
-        self._middle, self._inherent, self._apart = np.zeros((3, size), np.float32)
-        self._residual, self._before = np.zeros((2, size))
+        self._usual, self._unit = tensors["monitor.changes"].astype(np.float64)
+        self._sums = np.zeros((2, size), np.float32)
+        self._middle, self._variance = self._sums
+        self._one, self._count = np.ones(1, np.float32), np.full(1, count, np.float32)
+        self._apart, self._residual = np.zeros((2, size), np.float32)
+        self._change, self._before = np.zeros((2, size))
         self._open = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1029,45 +1035,43 @@ class DynamicsMonitor:
         np.copyto(self._obs, obs, casting="same_kind")
         np.copyto(self._action, unit_action, casting="same_kind")
         x = self._input
-        np.subtract(x, self._inputs[0], out=x)
-        np.divide(x, self._inputs[1], out=x)
+        np.subtract(x, self._shift, out=x)
+        np.divide(x, self._scale, out=x)
         for weight, bias, out, gate, hidden in self._layers:
             np.matmul(x, weight, out=out)
             np.add(out, bias, out=out)
             if hidden:  # swish
                 np.negative(out, out=gate)
                 np.exp(gate, out=gate)
-                np.add(gate, 1.0, out=gate)
+                np.add(gate, self._one, out=gate)
                 np.divide(out, gate, out=out)
             x = out
-        # Log-variances between two bounds, smoothly.
-        mean, spread, count = self._mean, self._spread, self.settings.networks
+        # Of a log-variance that is bounded by two softplus, the exponential is a sigmoid.
+        mean, spread = self._mean, self._spread
         np.subtract(self._most, spread, out=spread)
-        np.logaddexp(spread, 0.0, out=spread)
-        np.subtract(self._range, spread, out=spread)
-        np.logaddexp(spread, 0.0, out=spread)
-        np.add(spread, self._least, out=spread)
         np.exp(spread, out=spread)
-        inherent, middle, apart = self._inherent, self._middle, self._apart
-        np.add.reduce(spread, axis=0, out=inherent)
-        np.add.reduce(mean, axis=0, out=middle)
-        np.divide(middle, count, out=middle)
+        np.add(spread, self._one, out=spread)
+        np.divide(self._range, spread, out=spread)
+        np.add.reduce(self._said, axis=1, out=self._sums)
+        middle, variance, apart = self._middle, self._variance, self._apart
+        np.divide(middle, self._count, out=middle)
         np.subtract(mean, middle, out=mean)
         np.multiply(mean, mean, out=mean)
         np.add.reduce(mean, axis=0, out=apart)
         # Of the mixture, times the number of networks.
-        np.add(inherent, apart, out=inherent)
-        residual = self._residual
-        np.subtract(next_obs, obs, out=residual)
-        np.subtract(residual, self._changes[0], out=residual)
-        np.divide(residual, self._changes[1], out=residual)
+        np.add(variance, self._least, out=variance)
+        np.add(variance, apart, out=variance)
+        change, residual = self._change, self._residual
+        np.subtract(next_obs, obs, out=change)
+        np.subtract(change, self._usual, out=change)
+        np.divide(change, self._unit, out=change)
+        np.copyto(residual, change, casting="same_kind")
         np.subtract(residual, middle, out=residual)
-        np.multiply(residual, residual, out=residual)
-        np.divide(residual, inherent, out=residual)
-        np.divide(apart, inherent, out=apart)
-        surprise = float(np.add.reduce(residual)) * count / len(residual)
+        np.divide(residual, variance, out=middle)
+        np.divide(apart, variance, out=apart)
+        surprise = float(np.dot(residual, middle)) * self.settings.networks / len(residual)
         disagreement = float(np.add.reduce(apart)) / len(apart)
-        if not (math.isfinite(surprise) and math.isfinite(disagreement)):
+        if math.isnan(surprise) or math.isnan(disagreement):
             return math.nan, math.nan
         return min(surprise, _LARGEST_INPUT), disagreement
 

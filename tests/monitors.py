@@ -69,13 +69,17 @@ def _random_model(config: MonitorConfig, spaces: Spaces) -> ModelState:
     rng = np.random.default_rng(1)
     shapes = eqx.filter_eval_shape(fresh_model, config, spaces, jax.random.key(0))
 
-    def drawn(leaf: Any) -> Any:
+    def zeros(leaf: Any) -> Any:
         if not isinstance(leaf, jax.ShapeDtypeStruct):
             return leaf
-        spread = 0.5 / math.sqrt(leaf.shape[-2]) if len(leaf.shape) == 3 else 0.0
-        return jnp.asarray(spread * rng.normal(size=leaf.shape), leaf.dtype)
+        return jnp.zeros(leaf.shape, leaf.dtype)
 
-    model = jax.tree.map(drawn, shapes)
+    model = jax.tree.map(zeros, shapes)
+    weights = [
+        jnp.asarray(rng.normal(0.0, 0.5 / math.sqrt(one.shape[-2]), one.shape), jnp.float32)
+        for one in model.ensemble.members.weights
+    ]
+    model = eqx.tree_at(lambda m: list(m.ensemble.members.weights), model, weights)
     bounds = [jnp.full(spaces.obs_size + 1, bound) for bound in (-10.0, 0.5)]
     return eqx.tree_at(
         lambda m: [m.ensemble.least_log_variance, m.ensemble.most_log_variance], model, bounds

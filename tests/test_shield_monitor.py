@@ -13,12 +13,14 @@ import pytest
 from monitors import SMALL, drive, make_tracker, monitored_source, rows_of
 from shields import SAFE_ACTION, SPACES, edit_manifest, make_shield_folder, make_source
 
+from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
 from safemesa.learners.monitor.tracker import Tracker
 from safemesa.phases.monitoring import Fitting
 from safemesa.shield.export import export_shield, monitor_tensors
+from safemesa.shield.online import OnlineRisk
 from safemesa.shield.replay_page import write_replay
 from safemesa.shield.runtime import (
     MONITOR_POLICIES,
@@ -330,6 +332,57 @@ def test_a_replay_shows_the_statistic_and_what_enforce_would_do(
     plain = make_shield_folder(tmp_path / "plain")
     write_replay(tmp_path / "log", plain, out, "the command")
     assert "has the robot changed?" not in out.read_text()
+
+
+# -- from logs to the shield ----------------------------------------------------------------------
+
+
+def fleet_of(*gains: float, count: int = 900) -> OfflineTasks:
+    """Training robots, and the log of a new one; some rows violate."""
+    logs = []
+    for number, gain in enumerate((*gains, 1.0)):
+        one = dataset_of(gain, count // 2).only_log()
+        cost = (np.arange(count) % 40 == 39).astype(np.float32)
+        role = "train" if number < len(gains) else "test"
+        logs.append(
+            replace(one, name=f"{number}", role=role, columns={**one.columns, "cost": cost})
+        )
+    return OfflineTasks(domain="made up", spaces=SPACES, train=tuple(logs[:-1]), test=logs[-1])
+
+
+@pytest.mark.slow
+def test_own_logs_become_a_shield_with_a_monitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fleet_of(0.8, 0.9, 1.1, 1.2).save(Path("logs"))
+    small = "--preset quick --meta.iterations 20 --risk.hidden 8 --monitor.enabled "
+    small += "--monitor.networks 2 --monitor.hidden 16 --monitor.fleet-updates 600 "
+    small += "--monitor.log-updates 200 --monitor.updates 50 --monitor.false-alarms-per-hour 200"
+    assert main(["meta-train", "logs", *small.split(), "--out", "prior"]) == 0
+    assert "Monitor: alarms where its statistic exceeds" in capsys.readouterr().out
+    assert main(["adapt", "prior", "logs", "--monitor.reference", "2", "--out", "risk"]) == 2
+    assert "other --monitor settings" in capsys.readouterr().err
+    assert main(["adapt", "prior", "logs", "--monitor.no-enabled", "--out", "plain"]) == 0
+    assert not Path("plain/monitor").exists()
+    assert main(["adapt", "prior", "logs", "--out", "risk"]) == 0
+    assert main(["shield", "export", "risk", "--force", "--tighten", "0.3", "--out", "s"]) == 0
+    assert main(["shield", "check", "s"]) == 0
+    shield = Shield.load("s")
+    assert shield.settings.monitor is not None
+    assert shield.settings.monitor.tighten == 0.3
+    manifest = json.loads(Path("s/manifest.json").read_text())
+    told = manifest["provenance"]["monitor_threshold"]
+    assert told["rate"] * 3600.0 / DT == pytest.approx(200.0)
+    assert told["value"] == pytest.approx(shield.settings.monitor.threshold)
+    assert "200 false alarms in an hour" in Path("s/MODEL_CARD.md").read_text()
+    healthy = [one.reason for one in follow(shield, 1.0, 300)]
+    assert healthy.count(Reason.DYNAMICS_CHANGED) < 30
+    shield.reset()
+    assert follow(shield, -1.0)[-1].reason is Reason.DYNAMICS_CHANGED
+    again = OnlineRisk.load(Path("risk"), adapt_again=Path("prior"))
+    assert again.adapts_again
+    assert main(["adapt", "plain", "logs", "--out", "other"]) == 2  # no prior
 
 
 # -- faults ---------------------------------------------------------------------------------------

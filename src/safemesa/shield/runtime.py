@@ -960,13 +960,14 @@ class DynamicsMonitor:
         outside: Whether the networks disagreed about that step more than they usually do. It then
             speaks for no change.
         statistic: CUSUM of the normal scores of all steps so far.
+        rising: Steps since it was 0 last: since the estimated change, should there be an alarm.
         alarm: Whether there is an alarm.
         alarms: So many began.
         steps: So many were judged,
         skipped: and so many were not: over a fault, a reset or a gap.
     """
 
-    _STATE = ("surprise", "outside", "statistic", "alarm", "alarms", "steps", "skipped")
+    _STATE = ("surprise", "outside", "statistic", "rising", "alarm", "alarms", "steps", "skipped")
 
     def __init__(self, settings: MonitorSettings, tensors: Mapping[str, np.ndarray]) -> None:
         """One control loop's own; arrays are shared and never written."""
@@ -975,7 +976,7 @@ class DynamicsMonitor:
             tensor.setflags(write=False)
         self.threshold = settings.threshold
         self.surprise, self.outside, self.statistic, self.alarm = math.nan, False, 0.0, False
-        self.alarms, self.steps, self.skipped = 0, 0, 0
+        self.rising, self.alarms, self.steps, self.skipped = 0, 0, 0, 0
         count, size = settings.networks, settings.sizes[-1] // 2
         layers = len(settings.sizes) - 1
         weights = [tensors[f"monitor.weights.{i}"] for i in range(layers)]
@@ -1084,6 +1085,7 @@ class DynamicsMonitor:
             # A changed robot, and a place where it has never been, look alike here.
             score = min(score, 0.0)
         self.statistic = max(self.statistic + score - self.settings.reference, 0.0)
+        self.rising = self.rising + 1 if self.statistic > 0.0 else 0
         if self.statistic > self.threshold and not self.alarm:
             self.alarm, self.alarms = True, self.alarms + 1
         elif self.statistic <= 0.0:
@@ -1115,7 +1117,7 @@ class DynamicsMonitor:
 
     def clear_alarm(self) -> None:
         """The statistic begins anew: somebody has looked at the robot."""
-        self.statistic, self.alarm = 0.0, False
+        self.statistic, self.rising, self.alarm = 0.0, 0, False
 
     def summary(self) -> dict[str, Any]:
         """Counts, and the statistic as it is."""
@@ -1685,6 +1687,28 @@ class Shield:
             given = self.settings
             share = given.release_limit / given.risk_limit if given.risk_limit > 0.0 else 1.0
             self.model.risk_limit, self.model.release_limit = risk_limit, share * risk_limit
+
+    def replace_monitor(self, tensors: Mapping[str, np.ndarray], *, outside: float) -> None:
+        """Takes a monitor that was adapted again, for this shield alone; its statistic begins anew.
+
+        Threshold, policies and counts stay.
+
+        Raises:
+            ModelError: there is none to replace, or names, shapes, dtype or values are wrong.
+        """
+        old = self.dynamics
+        if old is None:
+            raise ModelError("a shield without a monitor has none to replace.")
+        scale = tensors.get("monitor.scale", np.zeros((2, 0)))
+        fresh = old.settings._replace(levels=scale.shape[-1], outside=outside)
+        shapes = expected_tensors(self.settings._replace(monitor=fresh))
+        shapes = {name: shape for name, shape in shapes.items() if name.startswith("monitor.")}
+        check_tensors(tensors, shapes, "the new monitor")
+        copies = {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
+        self.dynamics = DynamicsMonitor(fresh, copies)
+        self.dynamics.restore(old.past())
+        self.dynamics.threshold = old.threshold
+        self.dynamics.clear_alarm()
 
     @property
     def risk_limit(self) -> float:

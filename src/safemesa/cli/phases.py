@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -41,11 +41,13 @@ from safemesa.phases.presets import DOMAIN_PRESETS
 from safemesa.phases.presets.own_logs import for_own_logs
 
 T = TypeVar("T")
-OF_META_TRAIN = (*sections_of("meta_train"), "guard_settings")
-"""What Phase 1 reads, and the guard's settings, which some guards bring to the safety loss."""
+OF_META_TRAIN = (*sections_of("meta_train"), "guard_settings", "monitor")
+"""What Phase 1 reads; the guard's settings, which some guards bring to the safety loss; and those
+of the monitor of a shield, which no run of Phase 3 reads."""
 
 if TYPE_CHECKING:
     from safemesa.datasets.offline_tasks import OfflineTasks
+    from safemesa.learners.monitor.tracker import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,7 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.meta_train import meta_train as run_meta_train
     from safemesa.phases.progress import BarProgress
     from safemesa.phases.same_signals import units_of
-    from safemesa.phases.storage.artefacts import save_artefact
+    from safemesa.phases.storage.artefacts import FLEET_MONITOR, save_artefact
     from safemesa.phases.storage.checkpoint import Checkpointer
     from safemesa.phases.storage.run_folder import RunFolder
     from safemesa.phases.storage.seen import save_seen, seen_in_logs
@@ -202,6 +204,9 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     with working.lock():
         working.open(config, command_line(verb, arguments))
         _check_same_logs(working.path, first.logs)
+        if config.monitor.enabled:
+            # First, since it may refuse the logs.
+            _fit_monitor(working.path / FLEET_MONITOR, config, data)
         test_logs = [data] if data.test is not None else None
         saver = Checkpointer(working.checkpoints, "meta_train")
         loop = ChunkLoop("meta_train", [saver], BarProgress())
@@ -213,10 +218,33 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
             "units": units_of(data.provenance),
         }
         save_seen(flags.out, seen_in_logs(data.train))
+        if config.monitor.enabled:
+            os.replace(working.path / FLEET_MONITOR, flags.out / FLEET_MONITOR)
         save_artefact(flags.out, prior, config, data.spaces, notes)
     shutil.rmtree(working.path)
     print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
     print(f"Prior: {flags.out}")
+
+
+def _fit_monitor(folder: Path, config: RunConfig, data: "OfflineTasks") -> None:
+    """Phase 1 of the monitor that a shield may carry, unless it is done already."""
+    from safemesa.phases.monitoring import fit_fleet_monitor, shield_log_rows
+    from safemesa.phases.storage.artefacts import save_artefact
+
+    if (folder / "manifest.json").is_file():
+        return
+    fleet, threshold = fit_fleet_monitor(
+        config.monitor, data, shield_log_rows(data), config.data_seed, renews=False
+    )
+    notes = {"threshold": threshold._asdict()}
+    save_artefact(folder, fleet, config, data.spaces, notes)
+    hourly = 3600.0 / data.spaces.dt
+    print(
+        f"Monitor: alarms where its statistic exceeds {threshold.value:.3g}, for "
+        f"{threshold.rate * hourly:.3g} false alarms in an hour (other fleets of "
+        f"{threshold.episodes} robots: {threshold.low * hourly:.2g} to "
+        f"{threshold.high * hourly:.2g})."
+    )
 
 
 def _meta_train_config(
@@ -320,7 +348,8 @@ def _parse_after(
 
 def adapt(verb: str, arguments: Sequence[str]) -> None:
     """Writes one risk model."""
-    flags, config = _parse_after("prior", AdaptFlags, verb, arguments, sections_of("adapt"))
+    sections = (*sections_of("adapt"), "monitor")
+    flags, config = _parse_after("prior", AdaptFlags, verb, arguments, sections)
     _refuse_existing(flags.out)
     prepare_jax()
     from safemesa.datasets.offline_tasks import OfflineTasks
@@ -330,7 +359,12 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     from safemesa.phases.loop import ChunkLoop
     from safemesa.phases.progress import BarProgress
     from safemesa.phases.same_signals import check_same_signals, units_of
-    from safemesa.phases.storage.artefacts import load_prior, read_manifest, save_artefact
+    from safemesa.phases.storage.artefacts import (
+        MONITOR,
+        load_prior,
+        read_manifest,
+        save_artefact,
+    )
     from safemesa.phases.storage.seen import load_seen, save_seen, seen_in_logs, together
     from safemesa.phases.takeover_limit import find_limit
 
@@ -342,6 +376,8 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     log = data.only_log()
     only = replace(data, train=(), test=replace(log, role="test"))
     warn_of_few_violations(only)
+    # First, since it may refuse the log.
+    monitor = _adapted_monitor(flags.prior, config, only) if config.monitor.enabled else None
     loop = ChunkLoop("adapt", progress=BarProgress())
     (model,) = run_adapt([config], [prior], [only], loop)
     found = None
@@ -357,6 +393,8 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     of_fleet = load_seen(flags.prior, spaces.obs_size + spaces.action_size)
     if of_fleet is not None:
         save_seen(flags.out, together([of_fleet, seen_in_logs((log,))]))
+    if monitor is not None:
+        save_artefact(flags.out / MONITOR, monitor[0], config, spaces, monitor[1])
     save_artefact(flags.out, model, config, spaces, notes)
     print(
         f"Adapted in {adaptation_steps(config)} steps to {log.transitions} transitions with "
@@ -384,6 +422,42 @@ def adapt(verb: str, arguments: Sequence[str]) -> None:
     print(f"Risk model: {flags.out}")
 
 
+def _adapted_monitor(
+    prior: Path, config: RunConfig, log: "OfflineTasks"
+) -> "tuple[Tracker, dict[str, Any]]":
+    """Phase 2 of the monitor that a shield may carry, and the notes of Phase 1.
+
+    Raises:
+        ConfigurationError: the prior has none, or one of other settings.
+        DatasetError: the log is too short.
+    """
+    from safemesa.core.streams import Stream, root_key
+    from safemesa.phases.monitoring import Fitting, fleet_template, monitor_rows
+    from safemesa.phases.storage.artefacts import (
+        FLEET_MONITOR,
+        load_fleet_monitor,
+        read_manifest,
+    )
+
+    folder = prior / FLEET_MONITOR
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"{prior} has no monitor. Make it with --monitor.enabled, or leave the monitor out "
+            "here, too (--monitor.no-enabled)."
+        )
+    made, _, notes = read_manifest(folder, FLEET_MONITOR)
+    if made.monitor != config.monitor:
+        raise ConfigurationError(
+            "the threshold of this monitor was found with other --monitor settings than are given "
+            "here. Give them to `safemesa meta-train`, and leave them out here."
+        )
+    spaces = log.spaces
+    fleet = load_fleet_monitor(folder, fleet_template(config.monitor, spaces))
+    fitting = Fitting(config=config.monitor, spaces=spaces)
+    rows = monitor_rows(log.only_log(), spaces)
+    return fitting.begin(fleet, rows, 0, root_key(config.seed, Stream.MONITOR_LOG)), notes
+
+
 def deploy(verb: str, arguments: Sequence[str]) -> None:
     """Leaves a run folder, as `safemesa run` does."""
     flags, config = _parse_after("model", DeployFlags, verb, arguments, sections_of("deploy"))
@@ -397,7 +471,9 @@ def deploy(verb: str, arguments: Sequence[str]) -> None:
 
     model, _, spaces = load_risk_model(flags.model)
     domain = find_domain(flags.domain)
-    config = replace(config, domain=flags.domain)
+    # The model's monitor is for its shield: it has a threshold for a monitor that learns nothing.
+    watched = replace(config.monitor, enabled=False)
+    config = replace(config, domain=flags.domain, monitor=watched)
     options = run_options(verb, arguments, Path("data"), flags.tensorboard)
     adopt(flags.out, config, domain, model, spaces, flags.log, options.command)
     seen = load_seen(flags.model, spaces.obs_size + spaces.action_size)

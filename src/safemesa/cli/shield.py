@@ -42,10 +42,18 @@ class ExportFlags:
     outside_training: str = "record"
     """Where an observation is unlike the training data: `record` it, `slow` (half of the way to
     the safe action), `recover`, or `stop` (the safe action)."""
+    dynamics_changed: str = "record"
+    """Where the monitor (`meta-train --monitor.enabled`) says that the robot has changed: `record`
+    it, `tighten` the risk limit, `recover`, or `stop` (the safe action)."""
+    outside_dynamics: str = "record"
+    """Where the monitor's networks know too little: the same."""
+    tighten: float = 0.5
+    """Factor of `tighten` on the risk limit."""
     calibration: Path | None = None
     """JSON file that `safemesa evaluate --out` wrote; the shield carries it."""
     onnx: bool = False
-    """Also write shield.onnx (needs `pip install 'safemesa[onnx]'`)."""
+    """Also write shield.onnx, and shield_monitor.onnx where there is a monitor (needs `pip install
+    'safemesa[onnx]'`)."""
     force: bool = False
     """Allow enforcing although the log holds few violations, or the calibration speaks against."""
 
@@ -145,6 +153,9 @@ def export(verb: str, arguments: Sequence[str]) -> None:
         safe_action=flags.safe_action,
         fallback=flags.fallback,
         outside_training=flags.outside_training,
+        dynamics_changed=flags.dynamics_changed,
+        outside_dynamics=flags.outside_dynamics,
+        tighten=flags.tighten,
         force=flags.force,
     )
     manifest = export_shield(source, flags.out, options, onnx=flags.onnx)

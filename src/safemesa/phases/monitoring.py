@@ -4,7 +4,8 @@ A policy that learns drives the robot to states in which no log has been. There 
 dynamics is wrong although nothing has changed, so a monitor that stays as the log left it takes
 the drift of the policy for a change. So every so many healthy steps the ensemble learns from them,
 and the scale of what is usual follows: each row is judged before it is learned from. The threshold
-comes from doing just that with robots of the fleet that the ensemble has not seen.
+comes from doing just that with robots of the fleet that the ensemble has not seen. The monitor of a
+shield learns nothing on the robot, and its threshold comes from robots that are followed so.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ from safemesa.learners.monitor.tracker import (
     MOST_ALARMS,
     FleetMonitor as FleetMonitor,
     Tracker,
+    Usual,
     look,
     remembered_rows,
     track,
@@ -90,6 +92,43 @@ def fleet_template(config: MonitorConfig, spaces: Spaces) -> FleetMonitor:
     """The shapes of a fleet's monitor."""
     rows = jnp.zeros((FLEET_ROWS, monitor_layout(spaces).width))
     return FleetMonitor(fresh_model(config, spaces, jax.random.key(0)), rows, jnp.zeros(()))
+
+
+def fresh_tracker(config: MonitorConfig, model: ModelState) -> Tracker:
+    """A tracker that has seen nothing; also the shapes of one that has."""
+    zero = jnp.zeros((), jnp.int32)
+    return Tracker(
+        model=model,
+        usual=Usual(jnp.zeros(config.memory), jnp.zeros(config.memory), jnp.zeros(())),
+        recent=jnp.zeros((config.memory, 2)),
+        remembered=zero,
+        threshold=jnp.zeros(()),
+        reference=jnp.float32(config.reference),
+        tightened=jnp.float32(config.tighten),
+        statistic=jnp.zeros(()),
+        calm=zero,
+        first=zero,
+        alarm=jnp.zeros((), bool),
+        tight=jnp.zeros((), bool),
+        alarms=jnp.zeros((MOST_ALARMS, 3)),
+        count=zero,
+        outside_rows=zero,
+    )
+
+
+def tracker_template(config: MonitorConfig, spaces: Spaces) -> Tracker:
+    """The shapes of a robot's monitor."""
+    return fresh_tracker(config, fresh_model(config, spaces, jax.random.key(0)))
+
+
+def shield_log_rows(data: OfflineTasks) -> int:
+    """Rows of the log with which a shield's monitor will be adapted, as far as they are known.
+
+    Those of the new robot's log where the dataset holds it, but at most half of what most training
+    robots have: the other half says what is healthy.
+    """
+    half = int(np.median([len(log.safe_starts) for log in data.train])) // 2
+    return half if data.test is None else min(half, len(data.only_log().safe_starts))
 
 
 def _model_batch(layout: RowLayout, rows: Float[Array, "... width"]) -> ModelBatch:
@@ -191,7 +230,7 @@ class Fitting:
             raise DatasetError(
                 f"a monitor is adapted with {len(own)} rows of this robot that begin in no "
                 f"violation; expected at least {round(LEAST_ROWS / JUDGED_SHARE)}. Record a longer "
-                "log (--data.test-transitions), or leave --monitor.enabled out."
+                "log (--data.test-transitions), or leave the monitor out (--monitor.no-enabled)."
             )
         config = self.config
         key_part, key_all = jax.random.split(key)
@@ -202,23 +241,14 @@ class Fitting:
         kept = seen[-config.memory :]
         recent = np.zeros((config.memory, 2), np.float32)
         recent[: len(kept)] = kept
-        zero = jnp.zeros((), jnp.int32)
-        return Tracker(
-            model=model,
+        return replace(
+            fresh_tracker(config, model),
             usual=usual_of(kept, config.memory, config.outside),
             recent=jnp.asarray(recent),
             remembered=jnp.int32(len(kept)),
             threshold=jnp.asarray(fleet.threshold, jnp.float32),
-            reference=jnp.float32(config.reference),
-            tightened=jnp.float32(config.tighten),
-            statistic=jnp.zeros(()),
             calm=jnp.int32(step),
             first=jnp.int32(step),
-            alarm=jnp.zeros((), bool),
-            tight=jnp.zeros((), bool),
-            alarms=jnp.zeros((MOST_ALARMS, 3)),
-            count=zero,
-            outside_rows=zero,
         )
 
     def renew(
@@ -249,10 +279,17 @@ class Fitting:
         log: Float[np.ndarray, "log width"],
         rows: Float[np.ndarray, "rows width"],
         key: Key,
+        *,
+        renews: bool = True,
     ) -> "Rehearsal":
-        """What a monitor would say of a robot's rows, adapted with its log before."""
+        """What a monitor would say of a robot's rows, adapted with its log before.
+
+        Unless it `renews`, it stays as the log left it, as in a shield.
+        """
         key_begin, key_renew = jax.random.split(key)
         tracker, scores, trackers = self.begin(fleet, log, 0, key_begin), [], []
+        if not renews:
+            return Rehearsal(self.follow(tracker, rows, 0)[1], [tracker])
         every = self.config.every
         for start in range(0, len(rows) - every + 1, every):
             trackers.append(tracker)
@@ -302,7 +339,12 @@ def fleet_sample(
 
 
 def held_out_rehearsals(
-    fitting: Fitting, robots: Sequence[Float[np.ndarray, "_ width"]], log_rows: int, seed: int
+    fitting: Fitting,
+    robots: Sequence[Float[np.ndarray, "_ width"]],
+    log_rows: int,
+    seed: int,
+    *,
+    renews: bool = True,
 ) -> list[Rehearsal]:
     """Robots of the fleet, each in turn as a new one with a log of `log_rows` rows.
 
@@ -332,12 +374,18 @@ def held_out_rehearsals(
             own = robots[number]
             end = log_rows + config.fleet_steps
             key_robot = jax.random.fold_in(substream(key, Stream.MONITOR_UPKEEP), number)
-            found.append(fitting.rehearse(fleet, own[:log_rows], own[log_rows:end], key_robot))
+            log, rows = own[:log_rows], own[log_rows:end]
+            found.append(fitting.rehearse(fleet, log, rows, key_robot, renews=renews))
     return found
 
 
 def fit_fleet_monitor(
-    config: MonitorConfig, data: OfflineTasks, test_transitions: int, seed: int
+    config: MonitorConfig,
+    data: OfflineTasks,
+    test_transitions: int,
+    seed: int,
+    *,
+    renews: bool = True,
 ) -> tuple[FleetMonitor, Threshold]:
     """Phase 1 of the monitor, from the training logs.
 
@@ -346,6 +394,7 @@ def fit_fleet_monitor(
         data: The training logs.
         test_transitions: Rows of a new robot's log.
         seed: The data seed, on which alone all of it depends.
+        renews: Whether the monitor goes on learning as the robot runs; a shield's does not.
 
     Raises:
         DatasetError: the logs are too few or too short.
@@ -353,7 +402,7 @@ def fit_fleet_monitor(
     spaces = data.spaces
     fitting = Fitting(config=config, spaces=spaces)
     robots = [monitor_rows(log, spaces) for log in data.train]
-    rehearsals = held_out_rehearsals(fitting, robots, test_transitions, seed)
+    rehearsals = held_out_rehearsals(fitting, robots, test_transitions, seed, renews=renews)
     detector = CUSUM(reference=config.reference)
     rate = config.false_alarms_per_hour * spaces.dt / 3600.0
     threshold = extrapolate_threshold(

@@ -18,11 +18,19 @@ from safemesa.core.streams import Stream, generator
 from safemesa.core.tensors import save_tensors
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import FEW_VIOLATIONS
+from safemesa.learners.monitor.tracker import Tracker, look
 from safemesa.learners.recovery import RecoveryNetwork
 from safemesa.phases.config import RunConfig
+from safemesa.phases.monitoring import tracker_template
 from safemesa.phases.rehearsal import rehearsal_layout
 from safemesa.phases.same_signals import units_of
-from safemesa.phases.storage.artefacts import RiskModel, load_risk_model, read_manifest
+from safemesa.phases.storage.artefacts import (
+    MONITOR,
+    RiskModel,
+    load_monitor,
+    load_risk_model,
+    read_manifest,
+)
 from safemesa.phases.storage.replay_file import read_replay
 from safemesa.phases.storage.run_folder import LAYOUT_FILE, ROWS_FILE, RunFolder, provenance
 from safemesa.phases.storage.seen import Seen, load_seen, seen_in, seen_in_logs, together
@@ -31,7 +39,7 @@ from safemesa.shield.model_card import model_card
 from safemesa.shield.time_to_act import SAME_LIMIT, measured_time_to_act
 from safemesa.shield.training_data import TrainingData, describe_training_data
 
-ONNX_FILE = "shield.onnx"
+ONNX_FILE, MONITOR_ONNX_FILE = "shield.onnx", "shield_monitor.onnx"
 
 KNOWN_ANSWERS = 32
 CHANCE = 0.5
@@ -56,6 +64,13 @@ class ShieldOptions:
     outside_training: str = "record"
     """Where an observation is unlike the training data: `record` it, `slow` half of the way to
     the safe action, `recover`, or `stop` with the safe action."""
+    dynamics_changed: str = "record"
+    """Where the monitor says that the robot has changed: `record` it, `tighten` the risk limit,
+    `recover`, or `stop` with the safe action."""
+    outside_dynamics: str = "record"
+    """Where the monitor's networks know too little: the same."""
+    tighten: float = 0.5
+    """Factor of `tighten` on the risk limit."""
     force: bool = False
     """Allow enforcing although the log holds few violations, or the calibration speaks against."""
 
@@ -73,6 +88,8 @@ class Source:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seen: Seen | None = None
     """What the model was trained on; None if unknown."""
+    monitor: Tracker | None = None
+    """The dynamics monitor that was adapted beside it, if any."""
 
     @property
     def limit(self) -> float:
@@ -137,6 +154,7 @@ def _source(artefact: Path, run: RunFolder | None = None) -> Source:
     if run is not None and run.test_log.is_dir():
         own = OfflineTasks.load(run.test_log)
         log = own.log_facts()
+    monitor, threshold = _monitor(artefact, config, spaces)
     facts = {
         "arm": config.arm,
         "domain": config.domain,
@@ -144,6 +162,7 @@ def _source(artefact: Path, run: RunFolder | None = None) -> Source:
         "gamma_risk": config.risk.gamma_risk,
         "risk_model_sha256": sha256(artefact / "model.safetensors"),
         "notes": {name: value for name, value in notes.items() if name not in ("log",)},
+        **({} if monitor is None else {"monitor_threshold": threshold}),
         **provenance(),
     }
     calibration = notes.get("calibration")
@@ -155,7 +174,21 @@ def _source(artefact: Path, run: RunFolder | None = None) -> Source:
         calibration=calibration,
         provenance=facts,
         seen=_seen(artefact, model, spaces, run, own),
+        monitor=monitor,
     )
+
+
+def _monitor(artefact: Path, config: RunConfig, spaces: Spaces) -> tuple[Tracker | None, Any]:
+    """The monitor beside a risk model, and what is known of its threshold.
+
+    A run's own is none: its threshold is of a monitor that goes on learning, which no shield does.
+    """
+    folder = artefact / MONITOR
+    if not folder.is_dir():
+        return None, None
+    tracker = load_monitor(folder, tracker_template(config.monitor, spaces))
+    threshold = read_manifest(folder, MONITOR)[2].get("threshold")
+    return tracker, threshold
 
 
 def _seen(
@@ -314,13 +347,23 @@ def export_shield(
     trained_on = training_data(source)
     section = _shield_section(source, options, trained_on)
     tensors = shield_tensors(source.model) | (trained_on.tensors() if trained_on else {})
+    if source.monitor is not None:
+        tensors |= monitor_tensors(source.monitor)
     with atomic_folder(out) as folder:
         save_tensors(folder / runtime.WEIGHTS, tensors)
         write_atomic(folder / runtime.RUNTIME, Path(runtime.__file__).read_bytes())
         if onnx:
-            from safemesa.shield.onnx_export import write_onnx
+            from safemesa.shield.onnx_export import write_monitor_onnx, write_onnx
 
             write_onnx(folder / ONNX_FILE, source.model, source.spaces)
+            if source.monitor is not None:
+                tensors_of = {name: tensors[name] for name in monitor_tensors(source.monitor)}
+                write_monitor_onnx(
+                    folder / MONITOR_ONNX_FILE,
+                    tensors_of,
+                    float(source.monitor.usual.outside),
+                    source.spaces,
+                )
         manifest = {
             "format": runtime.FORMAT,
             "kind": "shield",
@@ -379,6 +422,12 @@ def _shield_section(
             f"outside_training is {options.outside_training!r}; expected "
             f"{', '.join(runtime.OUTSIDE_POLICIES)}."
         )
+    for name in ("dynamics_changed", "outside_dynamics"):
+        if getattr(options, name) not in runtime.MONITOR_POLICIES:
+            raise ConfigurationError(
+                f"{name} is {getattr(options, name)!r}; expected "
+                f"{', '.join(runtime.MONITOR_POLICIES)}."
+            )
     against = reasons_to_monitor(source, options)
     units = units_of(_provenance(source))
     signals = spaces.obs_size + spaces.action_size
@@ -440,7 +489,55 @@ def _shield_section(
             "recovery": _recovery_sizes(source.model),
             "members": int(source.model.critic.ensemble.members.biases[0].shape[0]),
         },
+        **(
+            {} if source.monitor is None else {"monitor": _monitor_section(source.monitor, options)}
+        ),
     }
+
+
+def _monitor_section(monitor: Tracker, options: ShieldOptions) -> dict[str, Any]:
+    members = monitor.model.ensemble.members
+    obs_size = monitor.model.scaling.targets.mean.shape[0] - 1
+    return {
+        "networks": monitor.model.ensemble.count,
+        "sizes": [*_sizes(members.weights)[:-1], 2 * obs_size],
+        "levels": len(_scale(monitor)[0]),
+        "outside": float(monitor.usual.outside),
+        "threshold": float(monitor.threshold),
+        "reference": float(monitor.reference),
+        "dynamics_changed": options.dynamics_changed,
+        "outside_training": options.outside_dynamics,
+        "tighten": options.tighten,
+    }
+
+
+def _scale(monitor: Tracker) -> np.ndarray:
+    """Surprises and their scores `[2, levels]`, without what only fills the tracker's arrays."""
+    levels, scores = np.asarray(monitor.usual.levels), np.asarray(monitor.usual.scores)
+    kept = max(int(np.count_nonzero(levels < np.finfo(np.float32).max)), 1)
+    return np.stack([levels[:kept], scores[:kept]])
+
+
+def monitor_tensors(monitor: Tracker) -> dict[str, np.ndarray]:
+    """The monitor by the names that the runtime expects: without reward and catastrophe."""
+    ensemble, scaling = monitor.model.ensemble, monitor.model.scaling
+    targets = scaling.targets.mean.shape[0]
+    # Of the last layer, means and log-variances of the observations.
+    kept = np.r_[: targets - 1, targets : 2 * targets - 1]
+    layers = list(zip(ensemble.members.weights, ensemble.members.biases, strict=True))
+    tensors = {}
+    for i, layer in enumerate(layers):
+        weight, bias = (np.asarray(one) for one in layer)
+        last = i == len(layers) - 1
+        tensors[f"monitor.weights.{i}"] = weight[..., kept] if last else weight
+        tensors[f"monitor.biases.{i}"] = bias[..., kept] if last else bias
+    pairs = {
+        "inputs": (scaling.inputs.mean, scaling.inputs.std),
+        "changes": (scaling.targets.mean[:-1], scaling.targets.std[:-1]),
+        "log_variances": (ensemble.least_log_variance[:-1], ensemble.most_log_variance[:-1]),
+    }
+    tensors |= {f"monitor.{name}": np.stack([*map(np.asarray, two)]) for name, two in pairs.items()}
+    return tensors | {"monitor.scale": _scale(monitor)}
 
 
 def _safe_action(spaces: Spaces, options: ShieldOptions) -> list[float]:
@@ -495,11 +592,24 @@ def _known_answers(source: Source) -> dict[str, Any]:
     """What JAX computes on a few states, for the runtime to repeat."""
     obs, action = draw_inputs(source.model, source.spaces, KNOWN_ANSWERS)
     risk, recovery = reference_answers(source.model, source.spaces, obs, action)
-    return {
+    answers = {
         "observations": obs.tolist(),
         "actions": action.tolist(),
         "risks": risk.tolist(),
         "recovery_actions": recovery.tolist(),
+    }
+    if source.monitor is None:
+        return answers
+    # Steps as long as usual, from there.
+    targets = source.monitor.model.scaling.targets
+    mean, std = (np.asarray(one)[:-1] for one in (targets.mean, targets.std))
+    drawn = generator(1, Stream.KNOWN_ANSWERS).normal(size=obs.shape)
+    following = (obs + mean + std * drawn).astype(np.float32)
+    rows = (obs, source.spaces.to_unit(action), following)
+    seen = look(source.monitor.model, *map(jnp.asarray, rows))
+    return answers | {
+        "next_observations": following.tolist(),
+        "surprises": np.asarray(seen.surprise).tolist(),
     }
 
 

@@ -196,6 +196,7 @@ class ShieldWrapper(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.nda
             weights = self.online.learn()
             if weights is not None:
                 self.shield.replace_weights(weights, risk_limit=self.online.limit)
+            self.online.adapt_again(self.shield)
         else:
             self._lane.observe(obs, 0.0, False, False)
         told = {
@@ -230,6 +231,11 @@ class VectorShieldWrapper(gymnasium.vector.VectorWrapper):
         spaces = env.single_observation_space, env.single_action_space
         _check_environment(shield, env, *spaces)
         _check_online(shield, online)
+        if online is not None and online.adapts_again:
+            raise ConfigurationError(
+                "adapting again is for one robot, and a vector environment has several. Leave "
+                "adapt_again out, or take ShieldWrapper."
+            )
         self.shield, self.online = shield, online
         noise, rng = _noise(online, recovery_noise), generator(seed, Stream.SHIELD_NOISE)
         self._lanes = [_Lane(shield.fork(), online, noise, rng) for _ in range(env.num_envs)]

@@ -52,6 +52,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         f"{risk['minimum_dwell']:g} s.",
         f"- Every fault ends in the safe action ({shield['fallback']}).",
         f"- {_outside(shield['training'])}",
+        *_monitor(shield.get("monitor"), manifest["provenance"].get("monitor_threshold"), shield),
         f"- Risk is the discounted probability of a future violation; discount "
         f"{manifest['provenance'].get('gamma_risk', 'unknown')} per tick.",
         "",
@@ -95,6 +96,25 @@ def _outside(training: Mapping[str, Any] | None) -> str:
         f"An observation unlike the training data ({training['rows']} rows of them) {done}. The "
         "risk means little there."
     )
+
+
+def _monitor(monitor: Mapping[str, Any] | None, told: Any, shield: Mapping[str, Any]) -> list[str]:
+    if monitor is None:
+        return []
+    text = (
+        "- A dynamics monitor alarms where its statistic exceeds "
+        f"{monitor['threshold']:.4g} (then: {monitor['dynamics_changed']}; where its networks "
+        f"disagree: {monitor['outside_training']})."
+    )
+    if isinstance(told, Mapping):
+        hourly = 3600.0 / shield["dt"]
+        rate, low, high = (hourly * told[name] for name in ("rate", "low", "high"))
+        text += (
+            f" Asked for were {rate:.3g} false alarms in an hour of a healthy robot; the training "
+            f"robots leave {low:.2g} to {high:.2g} open. It learns nothing on the robot: a policy "
+            "that goes where no log has been may raise it, too."
+        )
+    return [text]
 
 
 def _data(log: Mapping[str, Any] | None) -> list[str]:

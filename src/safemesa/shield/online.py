@@ -29,7 +29,9 @@ from safemesa.phases.log_tables import (
 )
 from safemesa.phases.storage.artefacts import RiskModel, load_risk_model
 from safemesa.phases.takeover_limit import fleet_level, recovery_risk
-from safemesa.shield.export import shield_tensors
+from safemesa.shield.adapt_again import AdaptAgain
+from safemesa.shield.export import monitor_tensors, shield_tensors
+from safemesa.shield.runtime import Shield
 
 TaskPolicy = Callable[[np.ndarray], np.ndarray]
 """Physical observations `[n, obs]` to physical actions `[n, act]`."""
@@ -79,6 +81,7 @@ class OnlineRisk:
         policy: TaskPolicy | None = None,
         capacity: int = 200_000,
         seed: int = 0,
+        again: AdaptAgain | None = None,
     ) -> None:
         """Starts from an adapted risk model.
 
@@ -90,6 +93,7 @@ class OnlineRisk:
             policy: the task policy; without it, bootstrapping uses the proposals of the past.
             capacity: rows of experience beside the log; the oldest are overwritten.
             seed: of batches and uniform actions.
+            again: after an alarm of the shield's monitor, adapts everything again (`adapt_again`).
         """
         if capacity < 1:
             raise ConfigurationError(f"capacity is {capacity}; expected at least 1.")
@@ -108,15 +112,21 @@ class OnlineRisk:
         self._fleet, self._worth = None, config.rehearsal.worth
         if model.rehearsal is not None and config.rehearsal.rows:
             self._fleet = np.asarray(model.rehearsal)
-        self._guard, self._level = make_guard(config), None
-        if model.limit is not None:
-            share = self._guard.calm_share
-            level = 1.0 if share is None else fleet_level(model, spaces, share)
-            self._level = self._guard.begin(model.limit, jnp.asarray(level, jnp.float32))
+        self._guard = make_guard(config)
+        self._level = self._first_level()
+        self._again, self._adapted, self._next_try = again, 0, 0
         self._kept, self._written = len(kept), 0
         self._rows = np.concatenate([kept, np.zeros((capacity, self.layout.width), np.float32)])
         self._mean = np.asarray(model.normaliser.mean)
         self._std = np.asarray(model.normaliser.std)
+        if again is not None:
+            theirs = again.prior.model.normaliser
+            for given, own in ((theirs.mean, self._mean), (theirs.std, self._std)):
+                if not np.allclose(given, own, rtol=1e-5):
+                    raise ConfigurationError(
+                        "the prior to adapt again is not the one that this risk model comes from: "
+                        "its normalisation differs. Give the folder that `safemesa adapt` read."
+                    )
         self._rng, self._key = (
             generator(seed, Stream.ONLINE_ROWS),
             root_key(seed, Stream.ONLINE_UPDATES),
@@ -131,10 +141,69 @@ class OnlineRisk:
         log: OfflineTasks | None = None,
         policy: TaskPolicy | None = None,
         seed: int = 0,
+        adapt_again: Path | None = None,
     ) -> "OnlineRisk":
-        """From the folder that `safemesa adapt` wrote."""
+        """From the folder that `safemesa adapt` wrote.
+
+        `adapt_again` is the prior's folder, and turns that on; it helped nowhere where it was
+        measured (docs/changing_robots.md).
+        """
         model, config, spaces = load_risk_model(artefact)
-        return OnlineRisk(model, config, spaces, log=log, policy=policy, seed=seed)
+        again = None if adapt_again is None else AdaptAgain.load(adapt_again, config, spaces)
+        return OnlineRisk(model, config, spaces, log=log, policy=policy, seed=seed, again=again)
+
+    @property
+    def adapts_again(self) -> bool:
+        """Whether an alarm leads to anything."""
+        return self._again is not None
+
+    def adapt_again(self, shield: Shield) -> bool:
+        """Adapts risk, limit and monitor again after an alarm, and gives them to the shield.
+
+        It does so, and returns True, once there are enough rows since the estimated change. Rows
+        before the change are forgotten, since they are of another robot. Where the rows do
+        not suffice, it waits for as many more.
+        """
+        monitor, again = shield.dynamics, self._again
+        if again is None or monitor is None or not monitor.alarm:
+            self._next_try = 0
+            return False
+        count = min(monitor.rising, self._written, len(self._rows) - self._kept)
+        if count < max(again.wait, self._next_try):
+            return False
+        places = np.arange(self._written - count, self._written)
+        rows = self._rows[self._kept + places % (len(self._rows) - self._kept)]
+        found = again(self._physical(rows), self._adapted)
+        if found is None:
+            self._next_try = count + again.wait
+            return False
+        self._model, tracker = found
+        self.state = self.learner.init(self._model.critic, self._model.recovery)
+        self._level = self._first_level()
+        self._rows[:count], self._kept, self._written = rows, 0, count
+        self._adapted, self._next_try = self._adapted + 1, 0
+        outside = float(tracker.usual.outside)
+        shield.replace_monitor(monitor_tensors(tracker), outside=outside)
+        shield.replace_weights(shield_tensors(self._model), risk_limit=self.limit)
+        return True
+
+    def _physical(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of packed rows as a log has them."""
+        names = ("obs", "next_obs", "action", "cost", "terminated")
+        columns = {name: self._column(rows, name) for name in names}
+        for name in ("obs", "next_obs"):
+            columns[name] = (columns[name] * self._std + self._mean).astype(np.float32)
+        columns["action"] = self.spaces.from_unit(columns["action"])
+        return columns | {name: columns[name][:, 0] for name in ("cost", "terminated")}
+
+    def _first_level(self) -> PyTree:
+        """Of the guard's limit, as the risk model has it."""
+        model = self._model
+        if model.limit is None:
+            return None
+        share = self._guard.calm_share
+        level = 1.0 if share is None else fleet_level(model, self.spaces, share)
+        return self._guard.begin(model.limit, jnp.asarray(level, jnp.float32))
 
     @property
     def size(self) -> int:

@@ -52,6 +52,8 @@ class Recorded(NamedTuple):
     modes: dict[str, int]
     same_model: np.ndarray
     """`[n]`: whether the manifest of the shield that recorded it is the one that replays it."""
+    statistic: np.ndarray
+    """`[n]`: of the dynamics monitor; NaN without one."""
     unreadable: int
     """Records without an observation or a proposal, which cannot be decided again."""
 
@@ -83,7 +85,7 @@ class Ticks:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Replay:
-    """What the shield says of each tick. Memory is 6 + 4 a bytes for each, and the log's columns.
+    """What the shield says of each tick. Memory is 10 + 4 a bytes for each, and the log's columns.
 
     `risk [n]` float32, `reason [n]` (index into `REASONS`), `overridden [n]`: whether `enforce`
     would have sent something else; `action [n, a]` float32: what it would have sent.
@@ -94,6 +96,9 @@ class Replay:
     reason: np.ndarray
     overridden: np.ndarray
     action: np.ndarray
+    statistic: np.ndarray
+    """`[n]` float32: of the dynamics monitor; NaN without one, and of a black box, which lacks most
+    steps."""
     statistics: dict[str, Any]
     """The monitoring runtime's own."""
     knows_recovery: bool
@@ -259,6 +264,7 @@ def ticks_of_black_box(path: Path, shield: Shield) -> Ticks:
         episodes=np.cumsum(begins, dtype=np.int32) - 1,
         recorded=Recorded(
             risk=np.array([_number(record.get("risk")) for record in sound]),
+            statistic=np.array([_positive(record.get("statistic")) for record in sound]),
             action=_stacked([record["action"] for record in sound], sizes[1]),
             reasons=_counted((record.get("reason") for record in records), list(map(str, REASONS))),
             overridden=sum(record.get("overridden") is True for record in records),
@@ -278,6 +284,11 @@ def _whole(value: Any) -> int:
 def _number(value: Any) -> float:
     whole = type(value) is int and 0 <= value <= 1
     return float(value) if whole or type(value) is float else math.nan
+
+
+def _positive(value: Any) -> float:
+    sound = type(value) in (int, float) and 0.0 <= value < math.inf
+    return float(value) if sound else math.nan
 
 
 def _counted(values: Iterable[Any], known: Sequence[str]) -> dict[str, int]:
@@ -312,6 +323,8 @@ def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done, 
     reason = np.zeros(count, np.uint8)
     overridden = np.zeros(count, np.bool_)
     action = np.full((count, width), np.nan, np.float32)
+    statistic = np.full(count, np.nan, np.float32)
+    monitor = shield.dynamics if ticks.recorded is None else None
     index = {one: number for number, one in enumerate(REASONS)}
     for chunk in row_chunks(count):
         on_ticks(chunk.start, count)
@@ -324,6 +337,8 @@ def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done, 
             decision = shield.decide(*here)
             risk[row] = decision.risk
             reason[row] = index[decision.reason]
+            if monitor is not None:
+                statistic[row] = monitor.statistic
             if decision.reason is not Reason.OK:
                 # What `monitor` finds nothing about, `enforce` lets pass too.
                 decision = shadow.decide(past, *here, decision)
@@ -335,6 +350,7 @@ def replay_ticks(shield: Shield, ticks: Ticks, on_ticks: OnTicks = lambda done, 
         reason=reason,
         overridden=overridden,
         action=action,
+        statistic=statistic,
         statistics=shield.statistics(),
         knows_recovery=shadow.can_act,
     )
@@ -353,28 +369,36 @@ class _Shadow:
             # The recovery is the caller's own and was not exported.
             self.can_act = False
 
-    def past(self) -> tuple[tuple[Any, ...], np.ndarray]:
+    def past(self) -> tuple[tuple[Any, ...], np.ndarray, tuple[Any, ...] | None]:
         """All that a decision depends on, beside the tick itself."""
-        return tuple(getattr(self.watching, name) for name in self._PAST), (
-            self.watching._last.copy()
+        monitor = self.watching.dynamics
+        return (
+            tuple(getattr(self.watching, name) for name in self._PAST),
+            self.watching._last.copy(),
+            None if monitor is None else monitor.past(),
         )
 
     def decide(
         self,
-        past: tuple[tuple[Any, ...], np.ndarray],
+        past: tuple[tuple[Any, ...], np.ndarray, tuple[Any, ...] | None],
         obs: np.ndarray,
         proposed: np.ndarray,
         watched: Decision,
     ) -> Decision:
         """What `enforce` sends at a tick of which `monitor` said `watched`."""
         if not self.can_act:
-            training = self.watching.settings.training
-            passes = training is None or training.policy == "record"
-            would = watched.overridden or not (passes and watched.reason is Reason.OUTSIDE_TRAINING)
+            unusual = (Reason.OUTSIDE_TRAINING, Reason.DYNAMICS_CHANGED)
+            passes = watched.reason in unusual and self.watching.unusual_policy in (
+                "record",
+                "tighten",
+            )
+            would = watched.overridden or not passes
             unknown = np.full(len(watched.action), np.nan)
             action = unknown if would and not watched.overridden else watched.action
             return watched._replace(overridden=would, action=action)
         for name, value in zip(self._PAST, past[0], strict=True):
             setattr(self.acting, name, value)
         self.acting._last[:] = past[1]
+        if self.acting.dynamics is not None and past[2] is not None:
+            self.acting.dynamics.restore(past[2])
         return self.acting.decide(obs, proposed)

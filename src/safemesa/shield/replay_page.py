@@ -278,6 +278,9 @@ def _overview(view: View) -> list[Html]:
             height=60.0,
         ),
     ]
+    largest, _ = envelope(_statistic(replay).astype(np.float64), POINTS)
+    if np.isfinite(largest).any():
+        panels.append(_monitor_panel(Line(y=largest, name="largest", colour=BLUE), view))
     if not is_box:
         reached = np.zeros(count)
         reached[replay.ticks.violations] = 1.0
@@ -297,6 +300,23 @@ def _overview(view: View) -> list[Html]:
     )
     what = f"Each point stands for {size} ticks." if size > 1 else "Each point is one tick."
     return [drawing(chart_svg(chart), what)]
+
+
+def _statistic(replay: Replay) -> np.ndarray:
+    """Of the dynamics monitor: of a black box as it was recorded."""
+    recorded = replay.ticks.recorded
+    return replay.statistic if recorded is None else recorded.statistic
+
+
+def _monitor_panel(line: Line, view: View) -> Panel:
+    monitor = view.settings.monitor
+    return Panel(
+        title="monitor: has the robot changed?",
+        lines=[line],
+        levels=[] if monitor is None else [("alarm", monitor.threshold, RED)],
+        low=0.0,
+        height=60.0,
+    )
 
 
 def _risk_panel(lines: Sequence[Line], view: View) -> Panel:
@@ -439,6 +459,9 @@ def _chart(view: View, event: Event, stride: int) -> Chart:
             Line(y=over_time(recorded.risk), name="recorded risk", colour=INK, dashed=True)
         )
     panels = [_risk_panel(risks, view)]
+    statistic = over_time(_statistic(replay))
+    if np.isfinite(statistic).any():
+        panels.append(_monitor_panel(Line(y=statistic, colour=BLUE), view))
     changed = over_time(replay.overridden) == 1.0
     for i, name in enumerate(settings.actions.names[:MOST_ACTIONS]):
         would = np.where(changed, over_time(replay.action[:, i]), np.nan)

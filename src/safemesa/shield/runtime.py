@@ -52,6 +52,12 @@ MODES = ("off", "monitor", "enforce")
 OUTSIDE_POLICIES = ("record", "slow", "recover", "stop")
 """What is done where the observation is unlike the training data: nothing but a record; half of
 the way to the safe action; the recovery; the safe action."""
+MONITOR_POLICIES = ("record", "tighten", "recover", "stop")
+"""What is done where the monitor says that the robot has changed, or that it is where the monitor's
+networks know too little: nothing but a record; a lower risk limit; the recovery; the safe action.
+"""
+_GRAVITY = ("record", "tighten", "slow", "recover", "stop")
+"""Of several policies the last one of these acts."""
 MANIFEST, WEIGHTS, RUNTIME = "manifest.json", "weights.safetensors", "safemesa_shield.py"
 CARD = "MODEL_CARD.md"
 
@@ -62,8 +68,10 @@ _MAXIMUM_PARAMETERS = 2**24
 _MAXIMUM_SIGNALS, _MAXIMUM_WIDTH, _MAXIMUM_LAYERS, _MAXIMUM_MEMBERS = 4096, 8192, 9, 16
 _MAXIMUM_KNOWN_ANSWERS = 256
 _MAXIMUM_TICKS = 10**8
+_MAXIMUM_LEVELS = 2**16
 MAXIMUM_DIRECTIONS = 128
 _KNOWN_ANSWER_TOLERANCE = 1e-4
+_SURPRISE_TOLERANCE = 1e-2
 _LARGEST_INPUT = 1e30
 """Larger magnitudes overflow float32 in the networks and are no measurement."""
 
@@ -81,7 +89,7 @@ class SettingsError(ShieldError):
 
 
 class Reason(str, enum.Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
-    """Why the action is what it is. All but the first six are faults."""
+    """Why the action is what it is. All but the first seven are faults."""
 
     def __str__(self) -> str:
         return self.value
@@ -98,7 +106,10 @@ class Reason(str, enum.Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
     STATE_LIMIT = "state_limit"
     """A signal is outside its hard limits."""
     OUTSIDE_TRAINING = "outside_training"
-    """The observation is unlike all that the shield was trained on: its risk means little."""
+    """The observation is unlike all that the shield was trained on, or the monitor's networks know
+    too little there: the risk means little."""
+    DYNAMICS_CHANGED = "dynamics_changed"
+    """The robot moves as it did not before (`DynamicsMonitor`)."""
     BAD_OBSERVATION = "bad_observation"
     """Missing, misshapen or not numeric."""
     NAN_OBSERVATION = "nan_observation"
@@ -116,7 +127,7 @@ class Reason(str, enum.Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
     CLOCK = "clock"
     """Time stands still, went backwards or is no time, or the observation is from the future."""
     MODEL_FAULT = "model_fault"
-    """The risk is not finite."""
+    """The risk is not finite, or what the monitor expects of the next observation."""
     RECOVERY_FAULT = "recovery_fault"
     """The recovery policy raised or returned nonsense."""
     CORRUPT_MODEL = "corrupt_model"
@@ -126,7 +137,7 @@ class Reason(str, enum.Enum):  # noqa: UP042 - Python 3.10 has no StrEnum
     INTERNAL_ERROR = "internal_error"
 
 
-_NO_FAULT = frozenset(list(Reason)[:6])
+_NO_FAULT = frozenset(list(Reason)[:7])
 Fault = tuple[Reason, str]
 """What is wrong, and the detail for the record."""
 
@@ -164,6 +175,27 @@ class Training(NamedTuple):
     directions: int
 
 
+class MonitorSettings(NamedTuple):
+    """What the dynamics monitor decides by."""
+
+    networks: int
+    sizes: tuple[int, ...]
+    """Layers of each: observations and actions to means and log-variances of the change."""
+    levels: int
+    """Quantiles of what is usual."""
+    outside: float
+    """Share of disagreement in the variance above which a step is outside of the training."""
+    threshold: float
+    reference: float
+    """Score that is held for no change (k of CUSUM)."""
+    dynamics_changed: str
+    """Policy while there is an alarm."""
+    outside_training: str
+    """Policy after a step that was outside of the training."""
+    tighten: float
+    """Factor on the risk limit of the policy `tighten`."""
+
+
 class Settings(NamedTuple):
     """The part of the manifest that decides; times in seconds, None where not checked."""
 
@@ -193,6 +225,7 @@ class Settings(NamedTuple):
     recovery_action: np.ndarray
     """Of a fixed recovery, in physical units; otherwise the safe action."""
     training: Training | None = None
+    monitor: MonitorSettings | None = None
 
 
 # ---------------------------------------------------------------------------------------------
@@ -368,7 +401,10 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
     names = ["observations", "actions", "fallback", "dt", "risk", "timing", "enforce", "networks"]
     names += ["recovery"] * (version != 1) + ["training"] * (version not in (1, 2))
     trained = _TRAINED_FIELDS if "training" in names else ()
-    decide = _Section(manifest.get("shield"), "shield", names)
+    given = manifest.get("shield")
+    # Only a shield that was made with a monitor says anything of it.
+    names += ["monitor"] * (bool(trained) and isinstance(given, dict) and "monitor" in given)
+    decide = _Section(given, "shield", names)
     observed = [
         _Section(item, f"observations[{i}]", _OBSERVATION_FIELDS + trained)
         for i, item in enumerate(decide.items("observations", _MAXIMUM_SIGNALS))
@@ -436,6 +472,7 @@ def settings_of(manifest: Mapping[str, Any]) -> Settings:
             np.concatenate([mean, actions.low + 0.5 * width]),
             np.concatenate([std, 0.5 * width]),
         ),
+        monitor=_monitor_of(decide.value.get("monitor"), observations, actions),
     )
     return settings
 
@@ -474,6 +511,25 @@ def _training_of(
         high=high,
         distance=section.number("distance", 0.0),
         directions=section.whole("directions", 1, MAXIMUM_DIRECTIONS),
+    )
+
+
+def _monitor_of(value: Any, observations: Signals, actions: Signals) -> MonitorSettings | None:
+    if value is None:
+        return None
+    section = _Section(value, "monitor", MonitorSettings._fields)
+    obs, act = len(observations.names), len(actions.names)
+    networks = section.whole("networks", 1, _MAXIMUM_MEMBERS)
+    return MonitorSettings(
+        networks=networks,
+        sizes=_layer_sizes(section, "sizes", obs + act, 2 * obs, networks),
+        levels=section.whole("levels", 1, _MAXIMUM_LEVELS),
+        outside=section.number("outside", 0.0, 1.0),
+        threshold=section.number("threshold", 0.0),
+        reference=section.number("reference", 0.0, above=True),
+        dynamics_changed=section.choice("dynamics_changed", MONITOR_POLICIES),
+        outside_training=section.choice("outside_training", MONITOR_POLICIES),
+        tighten=section.number("tighten", 0.0, 1.0),
     )
 
 
@@ -522,7 +578,6 @@ def _network_sizes(
     members = section.whole("members", 1, _MAXIMUM_MEMBERS)
     obs, act = len(observations.names), len(actions.names)
     sizes: list[tuple[int, ...]] = []
-    parameters = 0
     for name, first, last, copies in (
         ("critic", obs + act, 1, members),
         ("recovery", obs, act, 1),
@@ -532,17 +587,23 @@ def _network_sizes(
                 raise section.fail(name, "nothing, since the recovery is no network")
             sizes.append(())
             continue
-        layers = section.items(name, _MAXIMUM_LAYERS)
-        if any(type(n) is not int or not 1 <= n <= _MAXIMUM_WIDTH for n in layers):
-            raise section.fail(name, f"layer sizes from 1 to {_MAXIMUM_WIDTH}")
-        if len(layers) < 2 or (layers[0], layers[-1]) != (first, last):
-            raise section.fail(name, f"layer sizes that begin with {first} and end with {last}")
-        sizes.append(tuple(layers))
-        pairs = itertools.pairwise(layers)
-        parameters += copies * sum((a + 1) * b for a, b in pairs)
+        sizes.append(_layer_sizes(section, name, first, last, copies))
+    return sizes[0], sizes[1], members
+
+
+def _layer_sizes(
+    section: _Section, name: str, first: int, last: int, copies: int
+) -> tuple[int, ...]:
+    """Of networks of which there are some copies."""
+    layers = section.items(name, _MAXIMUM_LAYERS)
+    if any(type(n) is not int or not 1 <= n <= _MAXIMUM_WIDTH for n in layers):
+        raise section.fail(name, f"layer sizes from 1 to {_MAXIMUM_WIDTH}")
+    if len(layers) < 2 or (layers[0], layers[-1]) != (first, last):
+        raise section.fail(name, f"layer sizes that begin with {first} and end with {last}")
+    parameters = copies * sum((a + 1) * b for a, b in itertools.pairwise(layers))
     if parameters > _MAXIMUM_PARAMETERS:
         raise ModelError(f"the manifest declares {parameters} weights; too many for a shield.")
-    return sizes[0], sizes[1], members
+    return tuple(layers)
 
 
 def network_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
@@ -565,6 +626,15 @@ def expected_tensors(settings: Settings) -> dict[str, tuple[int, ...]]:
         obs_size = len(settings.observations.names)
         shapes["training.centre"] = (obs_size,)
         shapes["training.axes"] = (obs_size, settings.training.directions)
+    monitor = settings.monitor
+    if monitor is not None:
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(monitor.sizes)):
+            shapes[f"monitor.weights.{i}"] = (monitor.networks, fan_in, fan_out)
+            shapes[f"monitor.biases.{i}"] = (monitor.networks, fan_out)
+        obs_size = len(settings.observations.names)
+        shapes["monitor.inputs"] = (2, monitor.sizes[0])
+        shapes["monitor.changes"] = shapes["monitor.log_variances"] = (2, obs_size)
+        shapes["monitor.scale"] = (2, monitor.levels)
     return shapes
 
 
@@ -631,6 +701,7 @@ _BY_HAND = {
     "timing": ("maximum_age", "maximum_period", "policy_budget"),
     "enforce": ("allowed", "because"),
     "training": ("policy",),
+    "monitor": ("threshold", "dynamics_changed", "outside_training", "tighten"),
 }
 _DECIDES = ("format", "kind", "shield", "files", "known_answers")
 
@@ -757,6 +828,8 @@ def check_known_answers(manifest: Mapping[str, Any], shield: "Shield") -> float:
             raise ValueError("their shapes do not fit the networks")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"the manifest's known answers cannot be read ({error}).") from None
+    if shield.dynamics is not None:
+        _check_monitor_answers(cases, shield, obs, action)
     with np.errstate(all="ignore"):
         width = settings.actions.high - settings.actions.low
         answer = recovery if external else shield.recovery_actions(obs)
@@ -768,6 +841,30 @@ def check_known_answers(manifest: Mapping[str, Any], shield: "Shield") -> float:
             f"at most {_KNOWN_ANSWER_TOLERANCE:g}. Do not use it; export it again."
         )
     return difference
+
+
+def _check_monitor_answers(
+    cases: Mapping[str, Any], shield: "Shield", obs: np.ndarray, action: np.ndarray
+) -> None:
+    """The monitor's surprises; they are squares, and known to fewer digits than a risk."""
+    assert shield.dynamics is not None
+    try:
+        with np.errstate(all="ignore"):
+            following = np.asarray(cases["next_observations"], np.float32)
+            surprises = np.asarray(cases["surprises"], np.float32)
+        if following.shape != obs.shape or surprises.shape != (len(obs),):
+            raise ValueError("their shapes do not fit the monitor")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f"the manifest's known answers cannot be read ({error}).") from None
+    with np.errstate(all="ignore"):
+        rows = zip(obs, shield._scale(action), following, strict=True)
+        found = np.array([shield.dynamics.look(*row)[0] for row in rows])
+        far = float((np.abs(found - surprises) / (1.0 + np.abs(surprises))).max())
+    if not far <= _SURPRISE_TOLERANCE:
+        raise ModelError(
+            f"the shield's monitor answers {far:.2g} away from what its trainer computed, as a "
+            f"share, expected at most {_SURPRISE_TOLERANCE:g}. Do not use it; export it again."
+        )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -837,11 +934,199 @@ class _Model:
             # `(x - centre) @ axes`, whose length is the distance from the training data.
             axes = tensors["training.axes"]
             self.space = _Network([axes], [-tensors["training.centre"] @ axes])
+        self.monitor: dict[str, np.ndarray] | None = None
+        if settings.monitor is not None:
+            self.monitor = {
+                name: np.array(tensor, np.float32, order="C")
+                for name, tensor in tensors.items()
+                if name.startswith("monitor.")
+            }
 
 
 def _sigmoid(logit: Any) -> Any:
     """`1 / (1 + exp(-logit))` without overflow, for a float or an array."""
     return 0.5 * (1.0 + np.tanh(0.5 * logit))
+
+
+class DynamicsMonitor:
+    """Notices that the robot has changed: it moves otherwise than its networks expect.
+
+    Residual, score and statistic are those of `safemesa.learners.monitor`; nothing is learned here.
+    There is an alarm from where the statistic exceeds the threshold until it is back at 0.
+
+    Attributes:
+        surprise: Of the last step, mean over signals of the squared residual in units of the
+            networks' variance; NaN where this tick ends no step that can be judged.
+        outside: Whether the networks disagreed about that step more than they usually do. It then
+            speaks for no change.
+        statistic: CUSUM of the normal scores of all steps so far.
+        rising: Steps since it was 0 last: since the estimated change, should there be an alarm.
+        alarm: Whether there is an alarm.
+        alarms: So many began.
+        steps: So many were judged,
+        skipped: and so many were not: over a fault, a reset or a gap.
+    """
+
+    _STATE = ("surprise", "outside", "statistic", "rising", "alarm", "alarms", "steps", "skipped")
+
+    def __init__(self, settings: MonitorSettings, tensors: Mapping[str, np.ndarray]) -> None:
+        """One control loop's own; arrays are shared and never written."""
+        self.settings, self.tensors = settings, tensors
+        for tensor in tensors.values():
+            tensor.setflags(write=False)
+        self.threshold = settings.threshold
+        self.surprise, self.outside, self.statistic, self.alarm = math.nan, False, 0.0, False
+        self.rising, self.alarms, self.steps, self.skipped = 0, 0, 0, 0
+        count, size = settings.networks, settings.sizes[-1] // 2
+        layers = len(settings.sizes) - 1
+        weights = [tensors[f"monitor.weights.{i}"] for i in range(layers)]
+        biases = [tensors[f"monitor.biases.{i}"][:, None] for i in range(layers)]
+        # Means and log-variances of all networks each in one piece: `[2, networks, 1, obs]`.
+        weights[-1], biases[-1] = (
+            np.ascontiguousarray(np.moveaxis(x.reshape(*x.shape[:-1], 2, size), -2, 0))
+            for x in (weights[-1], biases[-1])
+        )
+        self._layers = [
+            (weight, bias, *np.zeros((2, *bias.shape), np.float32), i < layers - 1)
+            for i, (weight, bias) in enumerate(zip(weights, biases, strict=True))
+        ]
+        self._input = np.zeros((1, 1, settings.sizes[0]), np.float32)
+        self._obs, self._action = self._input[0, 0, :size], self._input[0, 0, size:]
+        self._said = self._layers[-1][2][:, :, 0]
+        self._mean, self._spread = self._said
+        self._shift, self._scale = tensors["monitor.inputs"]
+        least, self._most = tensors["monitor.log_variances"]
+        self._least, self._range = count * np.exp(least), np.exp(self._most)
+        # In the precision of what they meet: otherwise they would be converted at every tick.
+        self._levels, self._scores = tensors["monitor.scale"].astype(np.float64)
+        self._usual, self._unit = tensors["monitor.changes"].astype(np.float64)
+        self._sums = np.zeros((2, size), np.float32)
+        self._middle, self._variance = self._sums
+        self._one, self._count = np.ones(1, np.float32), np.full(1, count, np.float32)
+        self._apart, self._residual = np.zeros((2, size), np.float32)
+        self._change, self._before = np.zeros((2, size))
+        self._open = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Buffers are views of each other, which no copy would be.
+        return {"made": (self.settings, self.tensors), "past": self.past(), "at": self.threshold}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        DynamicsMonitor.__init__(self, *state["made"])
+        self.threshold = state["at"]
+        self.restore(state["past"])
+
+    def past(self) -> tuple[Any, ...]:
+        """All that what it says depends on, beside the steps to come."""
+        return self._open, self._before.copy(), [getattr(self, name) for name in self._STATE]
+
+    def restore(self, past: tuple[Any, ...]) -> None:
+        """Goes on from what `past` gave."""
+        self._open, self._before[:], values = past
+        self.__dict__.update(zip(self._STATE, values, strict=True))
+
+    def look(
+        self, obs: np.ndarray, unit_action: np.ndarray, next_obs: np.ndarray
+    ) -> tuple[float, float]:
+        """Surprise of a step, and the networks' disagreement as a share of the variance.
+
+        Observations are in physical units, the action is in [-1, 1]. Both are NaN where the
+        networks say what is no number.
+        """
+        np.copyto(self._obs, obs, casting="same_kind")
+        np.copyto(self._action, unit_action, casting="same_kind")
+        x = self._input
+        np.subtract(x, self._shift, out=x)
+        np.divide(x, self._scale, out=x)
+        for weight, bias, out, gate, hidden in self._layers:
+            np.matmul(x, weight, out=out)
+            np.add(out, bias, out=out)
+            if hidden:  # swish
+                np.negative(out, out=gate)
+                np.exp(gate, out=gate)
+                np.add(gate, self._one, out=gate)
+                np.divide(out, gate, out=out)
+            x = out
+        # Of a log-variance that is bounded by two softplus, the exponential is a sigmoid.
+        mean, spread = self._mean, self._spread
+        np.subtract(self._most, spread, out=spread)
+        np.exp(spread, out=spread)
+        np.add(spread, self._one, out=spread)
+        np.divide(self._range, spread, out=spread)
+        np.add.reduce(self._said, axis=1, out=self._sums)
+        middle, variance, apart = self._middle, self._variance, self._apart
+        np.divide(middle, self._count, out=middle)
+        np.subtract(mean, middle, out=mean)
+        np.multiply(mean, mean, out=mean)
+        np.add.reduce(mean, axis=0, out=apart)
+        # Of the mixture, times the number of networks.
+        np.add(variance, self._least, out=variance)
+        np.add(variance, apart, out=variance)
+        change, residual = self._change, self._residual
+        np.subtract(next_obs, obs, out=change)
+        np.subtract(change, self._usual, out=change)
+        np.divide(change, self._unit, out=change)
+        np.copyto(residual, change, casting="same_kind")
+        np.subtract(residual, middle, out=residual)
+        np.divide(residual, variance, out=middle)
+        np.divide(apart, variance, out=apart)
+        surprise = float(np.dot(residual, middle)) * self.settings.networks / len(residual)
+        disagreement = float(np.add.reduce(apart)) / len(apart)
+        if math.isnan(surprise) or math.isnan(disagreement):
+            return math.nan, math.nan
+        return min(surprise, _LARGEST_INPUT), disagreement
+
+    def add(self, surprise: float, disagreement: float) -> float:
+        """The statistic goes on by one step; returns its score."""
+        self.steps += 1
+        self.surprise, self.outside = surprise, disagreement > self.settings.outside
+        score = float(np.interp(surprise, self._levels, self._scores))
+        if self.outside:
+            # A changed robot, and a place where it has never been, look alike here.
+            score = min(score, 0.0)
+        self.statistic = max(self.statistic + score - self.settings.reference, 0.0)
+        self.rising = self.rising + 1 if self.statistic > 0.0 else 0
+        if self.statistic > self.threshold and not self.alarm:
+            self.alarm, self.alarms = True, self.alarms + 1
+        elif self.statistic <= 0.0:
+            self.alarm = False
+        return score
+
+    def follow(self, obs: np.ndarray, unit_action: np.ndarray, *, step: bool) -> bool:
+        """Judges the step that ends at `obs`; False where it cannot be told from a broken model.
+
+        Unless the time since the last tick was a `step`, `obs` is only where the next one begins.
+        """
+        self.surprise, self.outside = math.nan, False
+        sound = True
+        if self._open and step:
+            surprise, disagreement = self.look(self._before, unit_action, obs)
+            sound = not math.isnan(surprise)
+            if sound:
+                self.add(surprise, disagreement)
+        if not (self._open and step and sound):
+            self.skipped += 1
+        self._open = True
+        self._before[:] = obs
+        return sound
+
+    def forget(self) -> None:
+        """No step ends at the next tick: there is no telling where it began."""
+        self.surprise, self.outside = math.nan, False
+        self._open = False
+
+    def clear_alarm(self) -> None:
+        """The statistic begins anew: somebody has looked at the robot."""
+        self.statistic, self.rising, self.alarm = 0.0, 0, False
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, and the statistic as it is."""
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "alarms": self.alarms,
+            "statistic": self.statistic,
+        }
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1205,6 +1490,13 @@ class Shield:
         self._limits_state = bool(np.isfinite(sides).any())
         training = settings.training
         self._space = _buffers((obs_size, training.directions)) if training else []
+        self.dynamics: DynamicsMonitor | None = None
+        """The monitor of this control loop, if the shield was exported with one."""
+        if settings.monitor is not None and model is not None and model.monitor is not None:
+            self.dynamics = DynamicsMonitor(settings.monitor, model.monitor)
+        self._tight, self._ticks = 1.0, 1.0
+        self.unusual_policy = ""
+        """What the last tick that was judged found to do about an unusual state; "" if none was."""
         self._farthest = training.distance**2 if training else math.inf
         # The small subtraction forgives a dwell that is a multiple of dt but for rounding.
         self._dwell = math.ceil(settings.minimum_dwell / settings.dt - 1e-9)
@@ -1279,6 +1571,7 @@ class Shield:
         return shield
 
     _PAST = ("engaged", "_held", "_part", "_memory", "_last_now", "_last", "_has_last", "tick")
+    _PAST += ("dynamics", "_tight")
     _COUNTS = ("latency", "outside_training", "overridden", "reasons")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1355,6 +1648,8 @@ class Shield:
         self._last_now: float | None = None
         self._last[:] = self.settings.safe_action
         self._has_last = False
+        if self.dynamics is not None:
+            self.dynamics.forget()
 
     def statistics(self) -> dict[str, Any]:
         """What it did since it was made: ticks by reason, and how long they took."""
@@ -1362,6 +1657,7 @@ class Shield:
         return {
             "overridden": self.overridden,
             "outside_training": self.outside_training,
+            "dynamics": None if self.dynamics is None else self.dynamics.summary(),
             "reasons": reasons,
             "records": self.black_box.total,
             "records_lost": self.black_box.lost,
@@ -1385,17 +1681,40 @@ class Shield:
         check_tensors(tensors, network_tensors(self.settings), "the new weights")
         if risk_limit is not None and not 0.0 <= risk_limit <= 1.0:
             raise SettingsError(f"risk_limit is {risk_limit}; expected a number from 0 to 1.")
-        fresh = _Model(tensors, self.settings._replace(training=None))
+        fresh = _Model(tensors, self.settings._replace(training=None, monitor=None))
         self.model.critics, self.model.recovery = fresh.critics, fresh.recovery
         if risk_limit is not None:
             given = self.settings
             share = given.release_limit / given.risk_limit if given.risk_limit > 0.0 else 1.0
             self.model.risk_limit, self.model.release_limit = risk_limit, share * risk_limit
 
+    def replace_monitor(self, tensors: Mapping[str, np.ndarray], *, outside: float) -> None:
+        """Takes a monitor that was adapted again, for this shield alone; its statistic begins anew.
+
+        Threshold, policies and counts stay.
+
+        Raises:
+            ModelError: there is none to replace, or names, shapes, dtype or values are wrong.
+        """
+        old = self.dynamics
+        if old is None:
+            raise ModelError("a shield without a monitor has none to replace.")
+        scale = tensors.get("monitor.scale", np.zeros((2, 0)))
+        fresh = old.settings._replace(levels=scale.shape[-1], outside=outside)
+        shapes = expected_tensors(self.settings._replace(monitor=fresh))
+        shapes = {name: shape for name, shape in shapes.items() if name.startswith("monitor.")}
+        check_tensors(tensors, shapes, "the new monitor")
+        copies = {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
+        self.dynamics = DynamicsMonitor(fresh, copies)
+        self.dynamics.restore(old.past())
+        self.dynamics.threshold = old.threshold
+        self.dynamics.clear_alarm()
+
     @property
     def risk_limit(self) -> float:
         """Risk above which proposals are overridden now."""
-        return self.settings.risk_limit if self.model is None else self.model.risk_limit
+        limit = self.settings.risk_limit if self.model is None else self.model.risk_limit
+        return self._tight * limit
 
     # -- batches, for analysis ----------------------------------------------------------------
 
@@ -1540,11 +1859,16 @@ class Shield:
         time_fault = self._check_time(stamp, now)
         raised = fault is not None and fault[0] is Reason.POLICY_RAISED
         action_fault = None if raised else self._read_proposed(proposed)
-        if obs_fault is None and self._limits_state and self._outside():
-            return self._safe(Reason.STATE_LIMIT, math.nan)
-        # A tick that cannot be vouched for is decided before any network is asked.
-        first = time_fault or obs_fault or fault or action_fault
         mode = self.mode
+        seen = mode != "off" and time_fault is None and obs_fault is None
+        monitor_fault = self._watch(seen)
+        if obs_fault is None and self._limits_state and self._outside():
+            if self.dynamics is not None:
+                # Nothing was learned of what follows a violation.
+                self.dynamics.forget()
+            return self._safe(Reason.STATE_LIMIT, math.nan)
+        # A tick that cannot be vouched for is decided before its risk is asked.
+        first = time_fault or obs_fault or fault or action_fault or monitor_fault
         if first is not None:
             reason, self._detail = first
             no_action = raised or action_fault is not None
@@ -1566,20 +1890,21 @@ class Shield:
             if enforce:
                 return self._safe(Reason.MODEL_FAULT, risk)
             return self._execute(risk, Reason.MODEL_FAULT)
-        policy = self._outside_policy()
+        unusual, policy = self._unusual()
+        self.unusual_policy = policy
         self._hysteresis(risk, policy == "recover")
         if enforce and policy == "stop":
-            return self._safe(Reason.OUTSIDE_TRAINING, risk)
+            return self._safe(unusual, risk)
         if not self.engaged:
             self._memory = None
             if enforce and policy == "slow":
                 self._bound(0.5 * (self._action + self.settings.safe_action))
-            return self._execute(risk, Reason.OUTSIDE_TRAINING if policy else Reason.OK)
+            return self._execute(risk, unusual)
         reason = Reason.HOLDING
         if risk > self.risk_limit:
             reason = Reason.RISK
         elif policy == "recover":
-            reason = Reason.OUTSIDE_TRAINING
+            reason = unusual
         if enforce and not self._recover():
             return self._safe(Reason.RECOVERY_FAULT, risk)
         return self._execute(risk, reason)
@@ -1590,7 +1915,7 @@ class Shield:
             self.engaged, self._held = unknown or risk > self.risk_limit, 0.0
             return
         self._held += self._part
-        low = risk <= self._networks().release_limit and not unknown
+        low = risk <= self._tight * self._networks().release_limit and not unknown
         # The small addition forgives sums of parts of ticks their rounding.
         if low and self._held + 1e-9 >= self._dwell:
             self.engaged = False
@@ -1614,6 +1939,41 @@ class Shield:
         sound = all(math.isfinite(logit) for logit in logits)
         return float(_sigmoid(max(logits))) if sound else math.nan
 
+    def _watch(self, seen: bool) -> Fault | None:
+        """The monitor judges the step that ends at this tick, if it was `seen` and of length dt."""
+        monitor = self.dynamics
+        if monitor is None:
+            return None
+        if not seen:
+            monitor.forget()
+            return None
+        np.multiply(self._last, self._slope, out=self._difference)
+        np.add(self._difference, self._offset, out=self._difference)
+        step = abs(self._ticks - 1.0) <= _IRREGULAR
+        if monitor.follow(self._obs, self._difference, step=step):
+            return None
+        return Reason.MODEL_FAULT, "the monitor's residual is no number"
+
+    def _unusual(self) -> tuple[Reason, str]:
+        """What speaks against the risk, and the gravest policy about it; `ok` and "" if nothing."""
+        found: list[tuple[Reason, str]] = []
+        monitor, outside = self.dynamics, self._outside_policy()
+        if monitor is not None and monitor.alarm:
+            found.append((Reason.DYNAMICS_CHANGED, monitor.settings.dynamics_changed))
+            alarm = (
+                f"dynamics_changed: {monitor.statistic:.3g}, alarm above {monitor.threshold:.3g}"
+            )
+            self._detail = f"{alarm}; {self._detail}" if self._detail else alarm
+        if monitor is not None and monitor.outside:
+            found.append((Reason.OUTSIDE_TRAINING, monitor.settings.outside_training))
+            self._detail = self._detail or "outside_training: the monitor's networks disagree"
+        if outside:
+            found.append((Reason.OUTSIDE_TRAINING, outside))
+        self.outside_training += any(reason is Reason.OUTSIDE_TRAINING for reason, _ in found)
+        tighten = monitor is not None and any(policy == "tighten" for _, policy in found)
+        self._tight = monitor.settings.tighten if monitor is not None and tighten else 1.0
+        return max(found, key=_gravity, default=(Reason.OK, ""))
+
     def _outside_policy(self) -> str:
         """What to do about an input that is unlike the training data; empty where it is alike."""
         training, space = self.settings.training, self._networks().space
@@ -1629,7 +1989,6 @@ class Shield:
         # NaN is not less than anything.
         if not beyond and distance <= self._farthest:
             return ""
-        self.outside_training += 1
         names = self.settings.observations.names + self.settings.actions.names
         self._detail = (
             f"outside_training: {names[int(np.argmax(low))]}"
@@ -1754,7 +2113,7 @@ class Shield:
         return Reason.WILD_ACTION, signals.names[int(np.argmax(below))]
 
     def _check_time(self, stamp: Any, given: Any) -> Fault | None:
-        self._part = 1.0
+        self._part, self._ticks = 1.0, 1.0
         if given is None and stamp is None:
             return None
         now = self._read_clock() if given is None else _seconds(given)
@@ -1768,7 +2127,8 @@ class Shield:
             return Reason.CLOCK, f"now {now!r}, before it {last!r}"
         if last is not None:
             # Of a tick: rates and the dwell are per second, also of a loop that is faster than dt.
-            self._part = min((now - last) / limits.dt, 1.0)
+            self._ticks = (now - last) / limits.dt
+            self._part = min(self._ticks, 1.0)
         if stamp is not None:
             age = now - _seconds(stamp)
             if not math.isfinite(age) or age < -limits.dt:
@@ -1818,6 +2178,8 @@ class Shield:
         detail: str,
     ) -> dict[str, Any]:
         seconds = math.nan if now is None else _seconds(now)
+        monitor = self.dynamics
+        judged = monitor is not None and not math.isnan(monitor.surprise)
         return {
             "tick": self.tick,
             "wall_time": time.time(),
@@ -1828,6 +2190,8 @@ class Shield:
             "fault": decision.reason not in _NO_FAULT,
             "overridden": decision.overridden,
             "risk": decision.risk if math.isfinite(decision.risk) else None,
+            "surprise": monitor.surprise if monitor is not None and judged else None,
+            "statistic": None if monitor is None else monitor.statistic,
             "obs": given[0],
             "proposed": given[1],
             "action": decision.action.copy(),
@@ -1837,6 +2201,12 @@ class Shield:
 
 _STANDS_STILL = 1e-6
 """Of a tick: a clock that moves by less stands still."""
+_IRREGULAR = 0.25
+"""Of a tick: what took so much longer or shorter is no step as those that the monitor learned."""
+
+
+def _gravity(found: tuple[Reason, str]) -> int:
+    return _GRAVITY.index(found[1])
 
 
 def _buffers(sizes: tuple[int, ...]) -> list[np.ndarray]:
@@ -1975,6 +2345,7 @@ def check_folder(folder: str | Path) -> dict[str, Any]:
         "enforce_allowed": settings.enforce_allowed,
         "hard_limits": _hard_limits(settings),
         "outside_training": _training_in_words(manifest, settings),
+        "dynamics_monitor": _monitor_in_words(settings),
         "time_to_act": _time_to_act(manifest),
         "known_answers_differ_by": difference,
         "manifest_sha256": manifest_sha256(folder),
@@ -2009,9 +2380,10 @@ def _answers_in_words(manifest: Mapping[str, Any], settings: Settings) -> str:
     cases = manifest.get("known_answers")
     if cases is None:
         return f"{NOT_VERIFIED}: the manifest has none"
+    monitor = " and surprises of the monitor" if settings.monitor is not None else ""
     if settings.recovery_kind == "external":
-        return f"{VERIFIED}: {len(cases['risks'])} risks; the recovery is the caller's own"
-    return f"{VERIFIED}: {len(cases['risks'])} risks and recovery actions"
+        return f"{VERIFIED}: {len(cases['risks'])} risks{monitor}; the recovery is the caller's own"
+    return f"{VERIFIED}: {len(cases['risks'])} risks and recovery actions{monitor}"
 
 
 def _files_in_words(folder: Path, manifest: Mapping[str, Any]) -> str:
@@ -2077,6 +2449,16 @@ def _training_in_words(manifest: Mapping[str, Any], settings: Settings) -> str:
     return text
 
 
+def _monitor_in_words(settings: Settings) -> str:
+    monitor = settings.monitor
+    if monitor is None:
+        return "none: nothing notices that the robot changes"
+    return (
+        f"alarm above {monitor.threshold:.4g}; policy {monitor.dynamics_changed} where the robot "
+        f"has changed, {monitor.outside_training} where the monitor's networks disagree"
+    )
+
+
 def _time_to_act(manifest: Mapping[str, Any]) -> str:
     """How early the shield warns, as its exporter measured it; nothing here decides by it."""
     told = manifest.get("time_to_act")
@@ -2098,6 +2480,9 @@ def bench(
     with tempfile.TemporaryDirectory() as temporary:
         box = BlackBox(Path(temporary) / "black_box.jsonl")
         shield = Shield.load(folder, mode=mode, force=True, black_box=box)
+        if shield.dynamics is not None:
+            # Rows that do not follow each other would be an alarm at every tick.
+            shield.dynamics.threshold = math.inf
         settings, rng = shield.settings, np.random.default_rng(seed)
         rows = 4096
         obs = settings.mean + settings.std * rng.normal(size=(rows, len(settings.mean)))

@@ -23,7 +23,7 @@ from safemesa.core.tensors import load_tensors, save_tensors
 from safemesa.core.types import PyTree
 from safemesa.learners.carl.learner import ModelState
 from safemesa.learners.meta.base import constant_step_sizes
-from safemesa.learners.monitor.tracker import FleetMonitor
+from safemesa.learners.monitor.tracker import FleetMonitor, Tracker
 from safemesa.learners.recovery import AbstractRecovery
 from safemesa.networks.critics import RiskCritic
 from safemesa.networks.normaliser import Normaliser, identity_normaliser
@@ -67,7 +67,10 @@ class Prior(eqx.Module):
     log_step_sizes: PyTree
 
 
-Artefact = Prior | RiskModel | ModelState | FleetMonitor
+Artefact = Prior | RiskModel | ModelState | FleetMonitor | Tracker
+
+FLEET_MONITOR, MONITOR = "fleet_monitor", "monitor"
+"""Folders beside a prior and beside a risk model, which hold the monitor that goes with them."""
 
 
 def prior_template(config: RunConfig, spaces: Spaces) -> Prior:
@@ -119,6 +122,8 @@ def artefact_kind(tree: Artefact) -> str:
         return "world_model"
     if isinstance(tree, FleetMonitor):
         return "fleet_monitor"
+    if isinstance(tree, Tracker):
+        return "monitor"
     return "prior" if isinstance(tree, Prior) else "risk_model"
 
 
@@ -182,6 +187,12 @@ def load_risk_model(folder: Path) -> tuple[RiskModel, RunConfig, Spaces]:
 def load_fleet_monitor(folder: Path, template: FleetMonitor) -> FleetMonitor:
     """Reads the fleet's monitor; `template` has its shapes."""
     read_manifest(folder, "fleet_monitor")
+    return _load(folder, template)
+
+
+def load_monitor(folder: Path, template: Tracker) -> Tracker:
+    """Reads a robot's monitor; `template` has its shapes."""
+    read_manifest(folder, "monitor")
     return _load(folder, template)
 
 

@@ -352,7 +352,7 @@ def held_out_rehearsals(
         DatasetError: fewer than two have enough rows.
     """
     config = fitting.config
-    least = log_rows + config.every
+    least = log_rows + (config.every if renews else LEAST_ROWS)
     able = [number for number, rows in enumerate(robots) if len(rows) >= least]
     if len(able) < 2:
         raise DatasetError(

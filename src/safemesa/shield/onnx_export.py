@@ -71,9 +71,9 @@ class _Graph:
             return helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)
 
         helper = self.onnx.helper
-        described = [[tensor(*one) for one in part.items()] for part in (inputs, outputs)]
+        read, said = ([tensor(*one) for one in part.items()] for part in (inputs, outputs))
         made = helper.make_model(
-            helper.make_graph(self.nodes, "shield", *described, self.constants),
+            helper.make_graph(self.nodes, "shield", read, said, self.constants),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="safemesa",

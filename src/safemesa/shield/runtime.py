@@ -987,7 +987,7 @@ class DynamicsMonitor:
             for x in (weights[-1], biases[-1])
         )
         self._layers = [
-            (weight, bias, *np.zeros((2, *bias.shape), np.float32), i < layers - 1)
+            (weight, bias, np.zeros(bias.shape, "f4"), np.zeros(bias.shape, "f4"), i < layers - 1)
             for i, (weight, bias) in enumerate(zip(weights, biases, strict=True))
         ]
         self._input = np.zeros((1, 1, settings.sizes[0]), np.float32)
@@ -996,7 +996,9 @@ class DynamicsMonitor:
         self._mean, self._spread = self._said
         self._shift, self._scale = tensors["monitor.inputs"]
         least, self._most = tensors["monitor.log_variances"]
-        self._least, self._range = count * np.exp(least), np.exp(self._most)
+        with np.errstate(all="ignore"):
+            # Of a forged file that overflows: found at every tick.
+            self._least, self._range = count * np.exp(least), np.exp(self._most)
         # In the precision of what they meet: otherwise they would be converted at every tick.
         self._levels, self._scores = tensors["monitor.scale"].astype(np.float64)
         self._usual, self._unit = tensors["monitor.changes"].astype(np.float64)

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from monitors import make_tracker
 from shields import SAFE_ACTION, SPACES, edit_manifest, make_shield_folder, make_source
 
 from safemesa.cli.main import main
@@ -18,6 +19,7 @@ from safemesa.core.errors import CheckpointError, ConfigurationError, OutputFold
 from safemesa.core.files import sha256, write_json
 from safemesa.experiments.measures.log_metrics import exact_interval
 from safemesa.guards.settings import TakeoverSettings
+from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.phases.config import with_names
 from safemesa.phases.storage.artefacts import RiskModel, save_artefact
 from safemesa.phases.storage.run_folder import RunFolder
@@ -496,9 +498,14 @@ def test_the_bench_measures_decide(tmp_path: Path) -> None:
 
 
 @pytest.mark.bench
-def test_latency_bars(tmp_path: Path) -> None:
+@pytest.mark.parametrize("monitor", [False, True])
+def test_latency_bars(tmp_path: Path, monitor: bool) -> None:
     """On one core with OPENBLAS_NUM_THREADS=1; wants the machine to itself."""
-    folder = make_shield_folder(tmp_path / "s", make_source((256, 256)))
+    source = make_source((256, 256))
+    if monitor:
+        # Five networks of 64 x 64.
+        source = replace(source, monitor=make_tracker(MonitorConfig()))
+    folder = make_shield_folder(tmp_path / "s", source)
     result = bench(folder, ticks=1_000_000)
     assert result["decide_p99_ms"] <= 0.25
     assert result["decide_p99.9_ms"] <= 1.0

@@ -24,14 +24,14 @@ def now(what: str) -> dict[str, dict[str, str]]:
 
 
 def differences(found: dict[str, dict[str, str]], key: str) -> list[str]:
-    """Runs that are null there were changed on purpose where that platform was not at hand."""
-    known = {run: parts for run, parts in GOLDEN[key].items() if parts is not None}
+    """Parts that are null there were changed on purpose where that platform was not at hand."""
+    known = GOLDEN[key]
     return [
         f"{run}: {part}"
         for run in {**known, **found}
-        if run in known or run not in GOLDEN[key]
         for part in {**known.get(run, {}), **found.get(run, {})}
-        if known.get(run, {}).get(part) != found.get(run, {}).get(part)
+        if known.get(run, {}).get(part, "") is not None
+        and known.get(run, {}).get(part) != found.get(run, {}).get(part)
     ]
 
 

@@ -114,3 +114,26 @@ class TaskLog:
     def _chunks(self, column: str) -> Iterator[np.ndarray]:
         for chunk in row_chunks(self.transitions):
             yield self.columns[column][chunk]
+
+
+def log_of_rows(name: str, columns: Mapping[str, np.ndarray]) -> TaskLog:
+    """Rows of a new robot, in their order, as its log.
+
+    An episode ends where the next row does not begin in the state that the one before led to, and
+    with the rows.
+
+    Args:
+        name: Of the log.
+        columns: `obs`, `action`, `next_obs`, `reward`, `cost`, `terminated` as in a `TaskLog`.
+    """
+    terminated = columns["terminated"] > 0.5
+    goes_on = (columns["obs"][1:] == columns["next_obs"][:-1]).all(axis=1) & ~terminated[:-1]
+    episode = np.concatenate([[0], np.cumsum(~goes_on)]).astype(np.int32)
+    starts = np.flatnonzero(np.diff(episode, prepend=-1))
+    rest = {
+        "terminated": terminated,
+        "truncated": np.append(~goes_on, True) & ~terminated,
+        "episode": episode,
+        "step": (np.arange(len(episode)) - starts[episode]).astype(np.int32),
+    }
+    return TaskLog(name=name, role="test", columns={**columns, **rest})

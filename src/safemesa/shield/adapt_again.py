@@ -11,7 +11,7 @@ from safemesa.core.spaces import Spaces
 from safemesa.core.streams import Stream, root_key
 from safemesa.core.types import Key
 from safemesa.datasets.offline_tasks import OfflineTasks
-from safemesa.datasets.task_log import TaskLog
+from safemesa.datasets.task_log import log_of_rows
 from safemesa.learners.monitor.tracker import FleetMonitor, Tracker
 from safemesa.phases.adapt import adapt
 from safemesa.phases.config import RunConfig
@@ -73,7 +73,8 @@ class AdaptAgain:
                 in their order and in physical units.
             number: How often it was adapted again before.
         """
-        log = _log_of(columns)
+        reward = np.zeros(len(columns["cost"]), np.float32)  # of which Phase 2 knows nothing
+        log = log_of_rows("since-the-change", {**columns, "reward": reward})
         data = OfflineTasks(domain=self.config.domain, spaces=self.spaces, train=(), test=log)
         fitting = Fitting(config=self.config.monitor, spaces=self.spaces)
         rows = monitor_rows(log, self.spaces)
@@ -88,21 +89,3 @@ class AdaptAgain:
 
     def _key(self, stream: Stream, number: int) -> Key:
         return jax.random.fold_in(root_key(self.config.seed, stream), number)
-
-
-def _log_of(columns: dict[str, np.ndarray]) -> TaskLog:
-    """Rows as a log; an episode ends where the next row does not go on."""
-    terminated = columns["terminated"] > 0.5
-    goes_on = (columns["obs"][1:] == columns["next_obs"][:-1]).all(axis=1) & ~terminated[:-1]
-    ends = np.append(~goes_on, True)
-    episode = np.concatenate([[0], np.cumsum(~goes_on)]).astype(np.int32)
-    starts = np.flatnonzero(np.diff(episode, prepend=-1))
-    made = {
-        **columns,
-        "reward": np.zeros(len(episode), np.float32),
-        "terminated": terminated,
-        "truncated": ends & ~terminated,
-        "episode": episode,
-        "step": (np.arange(len(episode)) - starts[episode]).astype(np.int32),
-    }
-    return TaskLog(name="since-the-change", role="test", columns=made)

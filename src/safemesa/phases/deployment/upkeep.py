@@ -17,7 +17,7 @@ from safemesa.core.errors import DatasetError
 from safemesa.core.streams import Stream, root_key
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.replay import positions
-from safemesa.datasets.task_log import TaskLog
+from safemesa.datasets.task_log import log_of_rows
 from safemesa.learners.monitor.tracker import MOST_ALARMS, Tracker
 from safemesa.phases.adapt import adapt
 from safemesa.phases.config import RunConfig
@@ -132,17 +132,7 @@ class Upkeep:
         columns = self._columns(state, first, last)
         del columns["proposed_action"]
         columns["action"] = self._spaces.from_unit(columns["action"])
-        terminated = columns["terminated"] > 0.5
-        ends = np.any(columns["obs"][1:] != columns["next_obs"][:-1], axis=1) | terminated[:-1]
-        episode = np.concatenate([[0], np.cumsum(ends)]).astype(np.int32)
-        starts = np.flatnonzero(np.diff(episode, prepend=-1))
-        columns |= {
-            "terminated": terminated,
-            "truncated": np.append(ends, False) & ~terminated,
-            "episode": episode,
-            "step": (np.arange(len(episode)) - starts[episode]).astype(np.int32),
-        }
-        log = TaskLog(name="since-the-change", role="test", columns=columns)
+        log = log_of_rows("since-the-change", columns)
         return OfflineTasks(domain=self.config.domain, spaces=self._spaces, train=(), test=log)
 
     def _forgotten(self, state: DeployState, changed: int) -> Forgotten:

@@ -11,11 +11,12 @@ from monitors import SMALL, drive, make_tracker, rows_of
 from shields import SPACES, make_shield_folder, make_source
 
 from safemesa.core.errors import ConfigurationError
+from safemesa.datasets.task_log import log_of_rows
 from safemesa.learners.monitor.tracker import FleetMonitor
 from safemesa.networks.normaliser import Normaliser
 from safemesa.phases.monitoring import fleet_sample
 from safemesa.phases.storage.artefacts import prior_template
-from safemesa.shield.adapt_again import AdaptAgain, _log_of
+from safemesa.shield.adapt_again import AdaptAgain
 from safemesa.shield.export import Source
 from safemesa.shield.gym import ShieldWrapper, VectorShieldWrapper
 from safemesa.shield.online import OnlineRisk
@@ -123,6 +124,9 @@ def test_by_default_an_alarm_leads_to_nothing(
         VectorShieldWrapper(envs, shield, online=waiting)
     with pytest.raises(ConfigurationError, match="has no monitor, which adapting again needs"):
         AdaptAgain.load(tmp_path, source.config, SPACES)
+    plain = Shield.load(make_shield_folder(tmp_path / "plain", replace(source, monitor=None)))
+    with pytest.raises(ConfigurationError, match="this shield has no dynamics monitor"):
+        ShieldWrapper(Pushed(), plain, online=waiting)
     other = Normaliser(source.model.normaliser.mean + 1.0, source.model.normaliser.std)
     with pytest.raises(ConfigurationError, match="its normalisation differs"):
         OnlineRisk(replace(source.model, normaliser=other), source.config, SPACES, again=again)
@@ -174,7 +178,7 @@ def test_rows_become_a_log_with_its_episodes() -> None:
     }
     columns["obs"] = columns["obs"].copy()
     columns["obs"][4] += 1.0  # a row is missing before it
-    log = _log_of(columns)
+    log = log_of_rows("own", {**columns, "reward": np.zeros(6, np.float32)})
     assert log.columns["episode"].tolist() == [0, 0, 0, 1, 2, 2]
     assert log.columns["step"].tolist() == [0, 1, 2, 0, 0, 1]
     assert log.columns["truncated"].tolist() == [False, False, False, True, False, True]

@@ -17,6 +17,7 @@ from safemesa.cli.main import main
 from safemesa.core.errors import ConfigurationError
 from safemesa.datasets.offline_tasks import OfflineTasks
 from safemesa.datasets.task_log import TaskLog
+from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.learners.monitor.tracker import Tracker
 from safemesa.phases.monitoring import Fitting
 from safemesa.shield.export import export_shield, monitor_tensors
@@ -255,6 +256,40 @@ def test_settings_are_of_the_export_and_the_users(tmp_path: Path, tracker: Track
     edit_manifest(folder, lambda m: m["shield"]["monitor"].update(reference=3.0))
     with pytest.raises(ModelError, match="does not match its own SHA-256"):
         Shield.load(folder)
+
+
+@pytest.mark.parametrize(
+    "options", [{"dynamics_changed": "stop"}, {"outside_dynamics": "recover"}, {"tighten": 0.2}]
+)
+def test_answers_of_no_monitor_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(ConfigurationError, match=rf"{name} is .*has no dynamics monitor"):
+        make_shield_folder(tmp_path / "s", **options)
+
+
+def test_a_monitor_of_a_run_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    source = make_source()
+    config = replace(source.config, monitor=MonitorConfig(enabled=True))
+    folder = make_shield_folder(tmp_path / "s", replace(source, config=config))
+    warnings = json.loads((folder / "manifest.json").read_text())["warnings"]
+    assert [text for text in warnings if "run's dynamics monitor is not in this shield" in text]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--monitor.networks 2", "--monitor.networks is given without --monitor.enabled"),
+        ("--monitor.enabled --monitor.adapt-again", "--monitor.adapt-again is of `safemesa run`"),
+    ],
+)
+def test_settings_that_no_monitor_of_a_shield_reads_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, expected: str
+) -> None:
+    fleet_of(0.8, 1.2).save(tmp_path / "logs")
+    out = tmp_path / "prior"
+    assert main(["meta-train", str(tmp_path / "logs"), *flags.split(), "--out", str(out)]) == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.glob("*prior*"))
 
 
 def test_a_shield_without_a_monitor_is_an_older_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ With the same seeds and settings they leave what `safemesa run` leaves.
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -36,6 +36,7 @@ from safemesa.core.errors import (
 )
 from safemesa.core.files import file_name, read_json, sha256, write_json
 from safemesa.core.outputs import check_parent
+from safemesa.learners.monitor.config import MonitorConfig
 from safemesa.phases.config import RESIDENT_GIB, RunConfig, config_from_json
 from safemesa.phases.presets import DOMAIN_PRESETS
 from safemesa.phases.presets.own_logs import for_own_logs
@@ -181,6 +182,7 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     flags, config = _meta_train_config(verb, arguments, data)
     if not flags.memory >= 0.0:
         raise ConfigurationError(f"--memory is {flags.memory}; expected 0 or more GiB.")
+    _check_monitor(config.monitor)
     _refuse_existing(flags.out)
     prepare_jax()
     from safemesa.phases.adapt import uses_training_logs
@@ -224,6 +226,24 @@ def meta_train(verb: str, arguments: Sequence[str]) -> None:
     shutil.rmtree(working.path)
     print(f"Learned from {len(data.train)} logs in {loop.wall_seconds:.0f} s.")
     print(f"Prior: {flags.out}")
+
+
+def _check_monitor(given: MonitorConfig) -> None:
+    """Refuses settings of a monitor that nothing would read."""
+    changed = [one.name for one in fields(given) if getattr(given, one.name) != one.default]
+    options = [f"--monitor.{name.replace('_', '-')}" for name in changed if name != "enabled"]
+    if options and not given.enabled:
+        raise ConfigurationError(
+            f"{options[0]} is given without --monitor.enabled, and no monitor would be learned. "
+            "Give that, too, or leave it out."
+        )
+    answers = [name for name in ("tighten", "adapt_again", "forget") if name in changed]
+    if answers:
+        raise ConfigurationError(
+            f"--monitor.{answers[0].replace('_', '-')} is of `safemesa run`. What a shield does on "
+            "an alarm is set where it is exported (`shield export --dynamics-changed`), and around "
+            "learning agents by OnlineRisk's adapt_again. Leave it out."
+        )
 
 
 def _fit_monitor(folder: Path, config: RunConfig, data: "OfflineTasks") -> None:

@@ -269,6 +269,12 @@ def warnings_of(source: Source, options: ShieldOptions) -> list[str]:
             "The logs do not say how long a step takes, so 1 s was taken: limits of age, period "
             "and rate are wrong unless it is. Import them with dt."
         )
+    if source.monitor is None and source.config.monitor.enabled:
+        found.append(
+            "The run's dynamics monitor is not in this shield: its threshold is of a monitor that "
+            "goes on learning, and a shield's learns nothing (`safemesa meta-train "
+            "--monitor.enabled` makes one for shields)."
+        )
     if options.safe_action is None:
         found.append(
             "The safe action was not set and is zero, or the nearest action that is allowed."
@@ -427,6 +433,14 @@ def _shield_section(
             raise ConfigurationError(
                 f"{name} is {getattr(options, name)!r}; expected "
                 f"{', '.join(runtime.MONITOR_POLICIES)}."
+            )
+    for name in ("dynamics_changed", "outside_dynamics", "tighten"):
+        given = getattr(options, name)
+        if source.monitor is None and given != getattr(ShieldOptions(), name):
+            raise ConfigurationError(
+                f"{name} is {given!r}, but this model has no dynamics monitor that could say so. "
+                "Make one with `safemesa meta-train --monitor.enabled` and `adapt`, or leave the "
+                "option out."
             )
     against = reasons_to_monitor(source, options)
     units = units_of(_provenance(source))

@@ -126,6 +126,11 @@ def _check_online(shield: Shield, online: OnlineRisk | None) -> None:
             "the risk model of `online` is not the one that this shield was exported from: signals "
             "or normalisation differ. Give the folder that `safemesa adapt` wrote for it."
         )
+    if online.adapts_again and shield.dynamics is None:
+        raise ConfigurationError(
+            "this shield has no dynamics monitor, so no alarm could lead to adapting again. Export "
+            "it from a prior of `safemesa meta-train --monitor.enabled`, or leave adapt_again out."
+        )
 
 
 def _five(result: Any) -> Any:

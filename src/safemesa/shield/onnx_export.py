@@ -167,8 +167,8 @@ def write_monitor_onnx(
     graph.apply("ReduceMean", [share], "disagreement", axes=[1], keepdims=0)
     score = _interpolated(graph, "surprise", *tensors["monitor.scale"])
     far = graph.apply("Greater", ["disagreement", graph.constant(np.float32(outside))])
-    graph.apply("Where", [far, graph.apply("Min", [score, graph.constant(np.float32(0))]), score],
-                "score")  # fmt: skip
+    lowered = graph.apply("Min", [score, graph.constant(np.float32(0))])
+    graph.apply("Where", [far, lowered, score], "score")
     inputs = {"observation": half, "action": spaces.action_size, "next_observation": half}
     graph.write(path, inputs, dict.fromkeys(("surprise", "disagreement", "score")))
 
